@@ -1,0 +1,38 @@
+"""Views of image batches, by kornia, with the boxes of the crops at hand."""
+
+import kornia.augmentation as K
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .config import ImageAugmentation
+
+
+class ImageViews(nn.Module):
+    """One random view of each image of `shape` (c, h, w), and its crop box (x0, y0, x1, y1) in pixels of the input, right and bottom excluded.
+
+    A flip comes after the crop and leaves its box as it is. Randomness is torch's global generator.
+    """
+
+    def __init__(self, config: ImageAugmentation, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.crop = K.RandomResizedCrop(shape[1:], scale=config.crop_scale, cropping_mode="resample")
+        self.rest = nn.Sequential(K.RandomHorizontalFlip(p=config.flip), *_colour(config, shape[0]))
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n 4"]]:
+        views = self.rest(self.crop(images))
+        corners = self.crop._params["src"].to(images)  # (n, 4, 2): kornia's corners are pixel centres, so the last is included
+        return views, torch.cat([corners[:, 0], corners[:, 2] + 1], 1)
+
+
+def _colour(config: ImageAugmentation, channels: int) -> list[nn.Module]:
+    """Hue and saturation are a colour image's; one channel keeps brightness and contrast."""
+    s, p, stages = config.jitter, config.jitter_probability, []
+    spread = (1 - 0.8 * s, 1 + 0.8 * s)
+    if s > 0 and channels == 3:
+        stages.append(K.ColorJiggle(spread, spread, spread, 0.2 * s, p=p))
+    elif s > 0:
+        stages += [K.RandomContrast(spread, p=p), K.RandomBrightness(spread, p=p)]
+    if config.grayscale > 0 and channels == 3:
+        stages.append(K.RandomGrayscale(p=config.grayscale))
+    return stages

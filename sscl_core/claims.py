@@ -1,0 +1,122 @@
+"""The claims under test: for each an estimand and a rule fixed before the run, and what the numbers then say."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from .config import Frozen
+
+Verdict = Literal["replicates", "mixed", "does not replicate", "not run at this scale"]
+MIN_SEEDS = 5
+
+
+class Claim(Frozen):
+    """`estimand` is one number a seed; the claim holds where that number is `direction` `threshold`."""
+
+    id: str
+    sentence: str
+    source: str
+    estimand: str
+    direction: Literal["at least", "at most"]
+    threshold: float
+
+    @property
+    def rule(self) -> str:
+        return f"{self.direction} {self.threshold:g}, the whole 95 % interval, from {MIN_SEEDS} seeds on"
+
+
+class Outcome(Frozen):
+    """A claim with its estimate, 95 % interval over seeds, number of seeds and verdict."""
+
+    claim: Claim
+    scale: str
+    values: tuple[float, ...]
+    estimate: float
+    low: float
+    high: float
+    n: int
+    verdict: Verdict
+    note: str = ""
+
+
+CLAIMS = {
+    claim.id: claim
+    for claim in (
+        Claim(
+            id="C1",
+            sentence="InfoNCE is the SNE objective on the augmented set, in value and in gradient.",
+            source="abstract; reading note, section 2",
+            estimand="largest relative difference of value or gradient between the two objectives, over all forms and batches of a seed",
+            direction="at most",
+            threshold=1e-10,
+        ),
+        Claim(
+            id="C2",
+            sentence="SimCLR on the mixture nearly attains alignment and uniformity: polygon on the circle, simplex in d_z ≥ m-1.",
+            source="reading note, section 3",
+            estimand="share of the way from a collapsed network to the exact minimiser that the loss still has to go, the worse of d_z=2 and 4",
+            direction="at most",
+            threshold=0.05,
+        ),
+        Claim(
+            id="C10",
+            sentence="t-SimCLR needs far fewer feature dimensions than SimCLR for the same accuracy.",
+            source="recollection: a hypothesis here",
+            estimand="octaves saved: log2 of the smallest d_z with SimCLR's best k-NN on z, over the smallest d_z where t-SimCLR reaches it",
+            direction="at least",
+            threshold=2.0,
+        ),
+    )
+}
+
+
+def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float, float]:
+    """Mean and 95 % interval over seeds: Student's t below 20 values, BCa bootstrap from 20; the mean itself where all are equal.
+
+    `ValueError` for no values or a value that is not finite; one value has the interval (-∞, ∞).
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.size == 0 or not np.isfinite(x).all():
+        raise ValueError(f"values must be finite and at least one, got {list(values)}")
+    mean = float(x.mean())
+    if x.size == 1:
+        return mean, -math.inf, math.inf
+    if np.ptp(x) == 0:
+        return mean, mean, mean
+    if x.size < 20:
+        half = float(stats.t.ppf(0.975, x.size - 1) * stats.sem(x))
+        return mean, mean - half, mean + half
+    ends = stats.bootstrap((x,), np.mean, method="BCa", rng=np.random.default_rng(seed)).confidence_interval
+    return mean, float(ends.low), float(ends.high)
+
+
+def decide(claim: Claim, values: Sequence[float], *, scale: str, withheld: str = "") -> Outcome:
+    """The verdict: *replicates* if the whole interval satisfies the rule, *does not replicate* if none of it does, else *mixed*.
+
+    Below 5 seeds, or where a precondition fixed in advance is not met (`withheld` says which), there is none: *not run at this scale*.
+    """
+    mean, low, high = interval(values)
+    few = f"{len(values)} seeds, a verdict needs {MIN_SEEDS}" if len(values) < MIN_SEEDS else ""
+    note = "; ".join(filter(None, (few, withheld)))
+    verdict: Verdict = "not run at this scale" if note else _verdict(claim, low, high)
+    outcome = {"estimate": mean, "low": low, "high": high, "n": len(values), "verdict": verdict, "note": note}
+    return Outcome(claim=claim, scale=scale, values=tuple(map(float, values)), **outcome)  # type: ignore[arg-type]
+
+
+def _verdict(claim: Claim, low: float, high: float) -> Verdict:
+    if claim.direction == "at most":
+        low, high, threshold = -high, -low, -claim.threshold
+    else:
+        threshold = claim.threshold
+    return "replicates" if low >= threshold else "does not replicate" if high < threshold else "mixed"
+
+
+def octaves_saved(dims: Sequence[int], simclr: Sequence[float], t_simclr: Sequence[float]) -> float:
+    """log2(d / d_t) for one seed: d the smallest of `dims` with SimCLR's best accuracy, d_t the smallest where t-SimCLR reaches that
+    accuracy; where it never does, d_t counts as four times the largest. `dims` ascending, accuracies in the same order."""
+    best = max(simclr)
+    reached = [d for d, accuracy in zip(dims, t_simclr, strict=True) if accuracy >= best]
+    return math.log2(dims[list(simclr).index(best)] / (reached[0] if reached else 4 * dims[-1]))

@@ -1,0 +1,103 @@
+"""Finished runs on disk, each under the hash of its configuration and of the code that makes its numbers.
+
+A changed configuration, changed code (comments and docstrings apart) or another release of torch or kornia has another key, so a
+run never meets a result that is not its own. Folders appear whole or not at all.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .config import TrainConfig
+from .paths import EMBEDDED, PACKAGE
+
+SCHEMA = 1
+RUN_CODE = ("affinities", "augmentations", "config", "data", "evaluate", "experiments", "losses", "models", "theory", "train")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run: its configuration, the metrics and arrays measured on it, and where and when that was."""
+
+    config: TrainConfig
+    metrics: dict[str, float]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def run_key(config: TrainConfig) -> str:
+    return digest(config.model_dump_json(), code_hash(RUN_CODE), *(version(name) for name in ("torch", "kornia")))
+
+
+def digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+
+
+@lru_cache
+def code_hash(modules: Iterable[str] | None = None) -> str:
+    """Of the modules named (all of the package's: None), blind to comments, docstrings and layout; and of the embedded data."""
+    paths = [PACKAGE / f"{name}.py" for name in modules] if modules else sorted(PACKAGE.glob("*.py"))
+    data = hashlib.sha256((EMBEDDED / "fashion_mnist_subset.npz").read_bytes()).hexdigest()
+    return digest(*(_meaning(path.read_text()) for path in paths), data)
+
+
+def _meaning(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def load(root: Path, config: TrainConfig) -> Record | None:
+    """The record of this run under `root`, or None where it is still to be made."""
+    folder = root / run_key(config)
+    if not folder.is_dir():
+        return None
+    content = json.loads((folder / "record.json").read_text())
+    with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+        return Record(config, content["metrics"], dict(arrays), content["provenance"])
+
+
+def save(root: Path, record: Record) -> None:
+    """Writes the record beside its place and moves it there; of two writers of one run the first wins."""
+    root.mkdir(parents=True, exist_ok=True)
+    part = root / f".{run_key(record.config)}.{uuid.uuid4().hex}.part"
+    part.mkdir()
+    content = {
+        "schema": SCHEMA,
+        "config": json.loads(record.config.model_dump_json()),
+        "metrics": record.metrics,
+        "provenance": record.provenance,
+    }
+    write_json(part / "record.json", content)
+    np.savez_compressed(part / "arrays.npz", **record.arrays)  # type: ignore[arg-type]
+    try:
+        part.rename(root / run_key(record.config))
+    except OSError:
+        shutil.rmtree(part)
+        if not (root / run_key(record.config)).is_dir():
+            raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, content: str) -> None:
+    """Atomically: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(content)
+    part.replace(path)

@@ -1,0 +1,232 @@
+"""The training loop. All randomness is drawn from streams that are named by (seed, purpose, epoch, step), so that a
+run that was interrupted goes on exactly as if it had not been, and nothing that runs beside it can shift it."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from tqdm import tqdm
+
+from .augmentations import ImageViews
+from .config import Images, InfoNCE, Mixture, TrainConfig
+from .data import GaussianMixture, ImageData, holdout, load_images, toy_mixture
+from .losses import info_nce, t_simclr
+from .models import Encoder, build
+
+INIT, ORDER, VIEWS, SAMPLE, SPLIT = range(5)  # the purposes that random streams are named by
+CHECK_EVERY = 20  # steps between looks at the loss: each is a synchronisation on a GPU
+
+
+class NonFiniteLossError(ArithmeticError):
+    """Training met a loss that is NaN or infinite."""
+
+
+@dataclass
+class TrainResult:
+    """A trained network, on the device it was trained on and in evaluation mode, with its loss at every step."""
+
+    config: TrainConfig
+    model: Encoder
+    losses: list[float] = field(default_factory=list)
+    images_per_second: float = 0.0
+
+
+def train(
+    config: TrainConfig,
+    *,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 60,
+    progress: bool = False,
+    on_epoch: Callable[[int, Encoder], None] | None = None,
+) -> TrainResult:
+    """Trains the network that `config` describes.
+
+    `checkpoint`: a file written at most every `checkpoint_seconds`, at the end of an epoch, from which the same call resumes
+    exactly; the caller deletes it. `on_epoch(epoch, model)` is called before the first epoch (0) and after each.
+    Raises `NonFiniteLossError`; `ValueError` for a device that is not there or a checkpoint of another run.
+    """
+    fabric = _fabric(config, device)
+    source = _source(config, data_dir, fabric.device)
+    with stream(config.seed, INIT):
+        network = build(config, source.sample_shape)
+    memory_format = torch.channels_last if len(source.sample_shape) == 3 else torch.contiguous_format
+    network = network.to(fabric.device, memory_format=memory_format)
+    model, optimizer = fabric.setup(network, _optimizer(config, network))
+    result = TrainResult(config, network)
+    start = _resume(checkpoint, result, optimizer, fabric.device)
+    total = config.epochs * source.steps_per_epoch
+    bar = tqdm(total=total, initial=start * source.steps_per_epoch, unit="step", disable=not progress, mininterval=1)
+    began = saved = time.monotonic()
+    if on_epoch and start == 0:
+        on_epoch(0, network.eval())
+    for epoch in range(start, config.epochs):
+        network.train()
+        losses: list[Tensor] = []
+        for step, (x1, x2) in enumerate(source.batches(epoch), epoch * source.steps_per_epoch):
+            _set_lr(optimizer, config, step, source.steps_per_epoch)
+            z1, z2 = model(torch.cat([x1, x2]))[1].chunk(2)
+            loss = contrastive_loss(config, z1, z2)
+            fabric.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.detach())
+            if len(losses) % CHECK_EVERY == 0 or len(losses) == source.steps_per_epoch:
+                _require_finite(losses, config, step)
+                result.images_per_second = (step + 1 - start * source.steps_per_epoch) * config.batch_size / (time.monotonic() - began)
+                bar.set_postfix(loss=f"{losses[-1].item():.4f}", images_s=f"{result.images_per_second:.0f}", refresh=False)
+            bar.update()
+        result.losses += torch.stack(losses).tolist()
+        if on_epoch:
+            on_epoch(epoch + 1, network.eval())
+        if checkpoint and epoch + 1 < config.epochs and time.monotonic() - saved >= checkpoint_seconds:
+            _save(checkpoint, result, optimizer, epoch + 1)
+            saved = time.monotonic()
+    bar.close()
+    network.eval()
+    return result
+
+
+def contrastive_loss(config: TrainConfig, z1: Tensor, z2: Tensor) -> Tensor:
+    """The loss of a run; values are left unchecked because the loop looks at the loss itself."""
+    if isinstance(config.loss, InfoNCE):
+        return info_nce(z1, z2, temperature=config.loss.temperature, validate=False)
+    settings = config.loss.model_dump(exclude={"name"})
+    return t_simclr(z1, z2, **settings, validate=False)
+
+
+@contextmanager
+def stream(*name: int) -> Iterator[torch.Generator]:
+    """Seeds torch's global generators by `name` within the block and gives back their states afterwards; yields the CPU one."""
+    with torch.random.fork_rng():
+        yield torch.manual_seed(int(np.random.SeedSequence(name).generate_state(1, np.uint64)[0]))
+
+
+def train_and_test_images(config: TrainConfig, data_dir: str | Path | None = None) -> tuple[ImageData, ImageData]:
+    """What a run on images trains on, and what it is evaluated on: the test set, or the part of the training set held out."""
+    assert isinstance(config.data, Images)
+    images = load_images(config.data.name, "train", data_dir=data_dir)
+    if config.data.holdout:
+        images, test = holdout(images, config.data.holdout)
+    else:
+        test = load_images(config.data.name, "test", data_dir=data_dir)
+    if config.data.n_train is not None and config.data.n_train < len(images):
+        with stream(0, SPLIT):  # the same images for every seed: seeds are repetitions of training, not of the data
+            images = images.select(torch.randperm(len(images))[: config.data.n_train])
+    return images, test
+
+
+def mixture(config: TrainConfig) -> GaussianMixture:
+    assert isinstance(config.data, Mixture)
+    return toy_mixture(config.data.components, std=config.data.std)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the loop needs of its data: the shape of a sample, and the pairs of views of any epoch."""
+
+    sample_shape: torch.Size
+    steps_per_epoch: int
+    batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+
+
+def _source(config: TrainConfig, data_dir: str | Path | None, device: torch.device) -> _Source:
+    if isinstance(config.data, Mixture):
+        return _mixture_source(config, config.data, device)
+    images, _ = train_and_test_images(config, data_dir)
+    return _image_source(config, images.images.to(device))
+
+
+def _mixture_source(config: TrainConfig, data: Mixture, device: torch.device) -> _Source:
+    components = mixture(config)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(data.steps_per_epoch):
+            with stream(config.seed, SAMPLE, epoch, step) as generator:
+                x1, x2, _ = components.pairs(config.batch_size, generator=generator)
+            yield x1.to(device), x2.to(device)
+
+    return _Source(components.means.shape[1:], data.steps_per_epoch, batches)
+
+
+def _image_source(config: TrainConfig, images: Tensor) -> _Source:
+    """Images stay on the device as bytes; views are made there, a batch at a time. A last batch of one image is left out."""
+    assert isinstance(config.data, Images)
+    augment = ImageViews(config.data.augmentation, tuple(images.shape[1:]))
+    sizes = [len(part) for part in torch.arange(len(images)).split(config.batch_size)]
+    steps = len(sizes) - (sizes[-1] == 1)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        with stream(config.seed, ORDER, epoch):
+            order = torch.randperm(len(images)).to(images.device)
+        for step, index in enumerate(order.split(config.batch_size)[:steps]):
+            batch = images[index].float() / 255
+            with stream(config.seed, VIEWS, epoch, step), torch.no_grad():
+                pair = [augment(batch)[0].contiguous(memory_format=torch.channels_last) for _ in range(2)]
+            yield pair[0], pair[1]
+
+    return _Source(images.shape[1:], steps, batches)
+
+
+def _fabric(config: TrainConfig, device: str) -> Fabric:
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(f"device must be 'auto', 'cpu' or, where there is one, 'cuda', got {device!r}")
+    return Fabric(accelerator=kind, devices=1, precision=config.precision)
+
+
+def _optimizer(config: TrainConfig, network: Encoder) -> torch.optim.Optimizer:
+    spec = config.optimizer
+    if spec.name == "adam":
+        return torch.optim.AdamW(network.parameters(), spec.lr, weight_decay=spec.weight_decay)
+    return torch.optim.SGD(network.parameters(), spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
+
+
+def _set_lr(optimizer: Any, config: TrainConfig, step: int, steps_per_epoch: int) -> None:
+    factor = config.optimizer.factor(step, steps_per_epoch=steps_per_epoch, epochs=config.epochs)
+    for group in optimizer.param_groups:
+        group["lr"] = config.optimizer.lr * factor
+
+
+def _require_finite(losses: list[Tensor], config: TrainConfig, step: int) -> None:
+    if not torch.stack(losses).isfinite().all():
+        raise NonFiniteLossError(
+            f"the loss became NaN or infinite at or before step {step} of seed {config.seed}: lower optimizer.lr "
+            f"({config.optimizer.lr:g}), raise the temperature ({config.loss.temperature:g}), or use precision '32-true'"
+        )
+
+
+def _save(checkpoint: Path, result: TrainResult, optimizer: Any, epoch: int) -> None:
+    state = {
+        "config": result.config.model_dump_json(),
+        "epoch": epoch,
+        "model": result.model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "losses": result.losses,
+    }
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    part = checkpoint.with_name(f"{checkpoint.name}.{os.getpid()}.part")
+    torch.save(state, part)
+    part.replace(checkpoint)
+
+
+def _resume(checkpoint: Path | None, result: TrainResult, optimizer: Any, device: torch.device) -> int:
+    """Fills the network, the optimiser and the losses from the checkpoint if there is one; the epoch to go on with."""
+    if checkpoint is None or not checkpoint.exists():
+        return 0
+    state = torch.load(checkpoint, map_location=device, weights_only=True)
+    if state["config"] != result.config.model_dump_json():
+        raise ValueError(f"checkpoint {checkpoint} belongs to another run: delete it or name another file")
+    result.model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    result.losses = state["losses"]
+    return state["epoch"]

@@ -1,0 +1,11 @@
+"""Every tensor shape in sscl_core's signatures is checked while the tests run. To reach the errors that a function raises
+by itself for bad input, tests take it out of that wrapper with `inspect.unwrap`."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("sscl_core", "beartype.beartype")

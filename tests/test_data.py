@@ -1,0 +1,680 @@
+"""Data: what is read is what was published, whatever the folder, packing or mirror; toy draws have their moments."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import importlib.util
+import inspect
+import io
+import os
+import re
+import socket
+import tarfile
+import tempfile
+import threading
+import time
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sscl_core import data
+from sscl_core.data import NAMES, GaussianMixture, ImageData, holdout, load_images, toy_mixture
+from sscl_core.paths import EMBEDDED
+
+SUBSET_SHA256 = "d5b91c929ef64cdf3fac6a13820932f698037ef77030a9584f3d6499a1ccee00"
+REAL = os.environ.get("SSCL_DATA_DIR")
+CANONICAL = ("fashion_mnist", "cifar10", "cifar100")
+SIGMAS = 5  # of the standard error: one false alarm in two million comparisons, and the seeds are fixed
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch, tmp_path):
+    """No data but what a test provides, and an empty cache."""
+    monkeypatch.delenv("SSCL_DATA_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def unchecked(cls, *args, **kwargs):
+    """cls(*args, **kwargs) without the shape checks that the tests install: what the class itself raises."""
+    inspect.unwrap(cls.__init__)(object.__new__(cls), *args, **kwargs)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# --- the embedded subset -------------------------------------------------------------------------
+
+
+def build_script():
+    spec = importlib.util.spec_from_file_location("build_subset", EMBEDDED / "build_fashion_mnist_subset.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("split", "per_class"), [("train", 1000), ("test", 200)])
+def test_subset_is_stratified(split, per_class):
+    subset = load_images("fashion_mnist_subset", split)
+    assert subset.images.shape == (10 * per_class, 1, 28, 28)
+    assert subset.images.dtype == torch.uint8
+    assert subset.labels.dtype == torch.int64
+    assert subset.labels.bincount().tolist() == [per_class] * 10
+    assert len(subset) == 10 * per_class
+    assert len(subset.classes) == 10
+    assert subset.classes[9] == "Ankle boot"
+    assert subset.coarse_labels is None
+
+
+def test_subset_content():
+    found = hashlib.sha256()
+    for split in ("train", "test"):
+        subset = load_images("fashion_mnist_subset", split)
+        found.update(subset.images.numpy().tobytes())
+        found.update(subset.labels.numpy().astype(np.uint8).tobytes())
+    assert found.hexdigest() == SUBSET_SHA256
+
+
+def test_subset_has_no_image_twice():
+    images = [image.numpy().tobytes() for s in ("train", "test") for image in load_images(NAMES[0], s).images]
+    assert len(set(images)) == len(images) == 12_000
+
+
+def test_subset_file_is_small_and_plain():
+    file = EMBEDDED / "fashion_mnist_subset.npz"
+    assert file.stat().st_size < 6_000_000
+    with np.load(file, allow_pickle=False) as arrays:
+        assert sorted(arrays) == ["test_images", "test_labels", "train_images", "train_labels"]
+        assert {arrays[name].dtype for name in arrays} == {np.dtype(np.uint8)}
+
+
+def test_subset_rebuild(tmp_path):
+    build = build_script()
+    if not build.DEBIAN.is_dir():
+        pytest.skip("the package dataset-fashion-mnist is not installed")
+    arrays = build.subset(build.DEBIAN)
+    assert build.content_sha256(arrays) == SUBSET_SHA256
+
+
+def test_subset_is_written_byte_for_byte_alike(tmp_path, monkeypatch):
+    build = build_script()
+    arrays = {"train_images": np.arange(784, dtype=np.uint8).reshape(1, 28, 28), "train_labels": np.zeros(1, np.uint8)}
+    build.write_npz(tmp_path / "a.npz", arrays)
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    build.write_npz(tmp_path / "b.npz", {name: np.asfortranarray(array) for name, array in arrays.items()})
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as again:
+        assert all((again[name] == array).all() for name, array in arrays.items())
+
+
+def test_first_of_each_class():
+    labels = torch.tensor([1, 0, 1, 1, 0, 0, 1])
+    images = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1)
+    chosen = build_script().first_of_each_class(ImageData(images, labels, ("a", "b")), 2)
+    assert chosen.images.flatten().tolist() == [0, 1, 2, 4]
+
+
+# --- canonical files, small and made up ----------------------------------------------------------
+
+
+def idx(array):
+    """idx, written from the specification."""
+    return bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+
+
+def fake_content(name):
+    """{file: content}, and the images (n, c, h, w) and labels (n, 1 or 2) of each split, in the set's own layout."""
+    random = np.random.default_rng(0)
+    contents, truth = {}, {}
+    for split, files in data._CANONICAL[name].files.items():
+        if name == "fashion_mnist":
+            images, labels = random.integers(0, 256, (6, 28, 28), np.uint8), random.integers(0, 10, (6, 1), np.uint8)
+            contents |= {files[0].name: idx(images), files[1].name: idx(labels[:, 0])}
+            truth[split] = images[:, None], labels
+            continue
+        images = random.integers(0, 256, (3 * len(files), 3, 32, 32), np.uint8)
+        labels = random.integers(0, 10, (len(images), 2 if name == "cifar100" else 1), np.uint8)
+        records = [bytes(row) + image.tobytes() for row, image in zip(labels, images, strict=True)]
+        contents |= {file.name: b"".join(records[3 * i : 3 * i + 3]) for i, file in enumerate(files)}
+        truth[split] = images, labels
+    return contents, truth
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Replaces the sizes, checksums and (if given) mirrors of a set by those of small made-up files."""
+
+    def install(name, mirrors=("http://127.0.0.1:9/",)):
+        contents, truth = fake_content(name)
+        source = data._CANONICAL[name]
+        sums = {
+            split: tuple(
+                replace(file, size=len(contents[file.name]), sha256=hashlib.sha256(contents[file.name]).hexdigest())
+                for file in files
+            )
+            for split, files in source.files.items()
+        }
+        monkeypatch.setitem(data._CANONICAL, name, replace(source, files=sums, mirrors=tuple(mirrors)))
+        return contents, truth
+
+    return install
+
+
+def write(folder, contents, packed=False):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(content, 1) if packed else content)
+
+
+def assert_loaded(name, truth, **where):
+    for split in ("train", "test"):
+        loaded, (images, labels) = load_images(name, split, **where), truth[split]
+        assert np.array_equal(loaded.images.numpy(), images)
+        assert np.array_equal(loaded.labels.numpy(), labels[:, -1])
+        coarse = loaded.coarse_labels
+        assert (coarse is not None and np.array_equal(coarse.numpy(), labels[:, 0])) == (name == "cifar100")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("fashion_mnist", "."),
+        ("fashion_mnist", "fashion-mnist"),
+        ("fashion_mnist", "FashionMNIST/raw"),
+        ("cifar10", "cifar-10-batches-bin"),
+        ("cifar100", "cifar-100-binary"),
+    ],
+)
+def test_layouts(fake, tmp_path, name, folder, packed):
+    contents, truth = fake(name)
+    write(tmp_path / "sets" / folder, contents, packed)
+    assert_loaded(name, truth, data_dir=tmp_path / "sets")
+
+
+def test_search_order(fake, tmp_path, monkeypatch):
+    """Argument, then environment, then cache: each is used once what goes before it is gone."""
+    contents, truth = fake("cifar100")
+    places = [tmp_path / "argument", tmp_path / "environment", tmp_path / "cache" / "sscl"]
+    monkeypatch.setenv("SSCL_DATA_DIR", str(places[1]))
+    for place in places:
+        write(place / "cifar-100-binary", contents)
+    for i, place in enumerate(places):
+        assert_loaded("cifar100", truth, data_dir=places[0])
+        # Damage what is to be read: the error names the place that was read.
+        (place / "cifar-100-binary" / "train.bin").write_bytes(b"")
+        with pytest.raises(ValueError, match=f"{place.name}.*train.bin"):
+            load_images("cifar100", data_dir=places[0])
+        write(place / "cifar-100-binary", contents)
+        if i < 2:
+            (place / "cifar-100-binary").rename(tmp_path / f"gone{i}")
+
+
+def test_home_is_expanded(fake, tmp_path, monkeypatch):
+    contents, truth = fake("cifar100")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "sets" / "cifar-100-binary", contents)
+    assert_loaded("cifar100", truth, data_dir="~/sets")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("damage", ["changed", "truncated", "extended"])
+def test_wrong_content_is_refused(fake, tmp_path, damage, packed):
+    contents, _ = fake("cifar10")
+    good = contents["data_batch_2.bin"]
+    bad = {"changed": good[:-1] + bytes([good[-1] ^ 1]), "truncated": good[:-1], "extended": good + b"\0"}[damage]
+    write(tmp_path / "cifar-10-batches-bin", contents | {"data_batch_2.bin": bad}, packed)
+    with pytest.raises(ValueError, match="not the published") as error:
+        load_images("cifar10", data_dir=tmp_path)
+    for part in (str(tmp_path), "data_batch_2.bin", hashlib.sha256(good).hexdigest(), str(len(good)), "delete it"):
+        assert part in str(error.value)
+    assert re.search("found .* bytes with sha256 [0-9a-f]{64}", str(error.value))
+    assert len(load_images("cifar10", "test", data_dir=tmp_path)) == 3  # the other split is untouched
+
+
+@pytest.mark.parametrize("damage", [lambda gz: gz[: len(gz) // 2], lambda gz: b"no gzip", lambda gz: gz[:20] + gz[25:]])
+def test_damaged_gz_is_refused(fake, tmp_path, damage):
+    contents, _ = fake("cifar100")
+    write(tmp_path / "cifar-100-binary", contents, packed=True)
+    file = tmp_path / "cifar-100-binary" / "train.bin.gz"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=r"train\.bin\.gz.*delete it"):
+        load_images("cifar100", data_dir=tmp_path)
+
+
+def test_gz_bomb_is_not_unpacked(fake, tmp_path):
+    contents, _ = fake("cifar100")
+    bomb = 64 << 20
+    write(tmp_path / "cifar-100-binary", contents | {"train.bin": bytes(bomb)}, packed=True)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="found more than"):
+        load_images("cifar100", data_dir=tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < bomb / 16
+
+
+@pytest.mark.parametrize("name", CANONICAL)
+def test_published_sizes(name):
+    """Sizes follow from the formats: idx header + n·784, n·(labels + 3072)."""
+    source = data._CANONICAL[name]
+    sizes = [file.size for files in source.files.values() for file in files]
+    expected = {
+        "fashion_mnist": [16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000],
+        "cifar10": [10_000 * 3073] * 6,
+        "cifar100": [50_000 * 3074, 10_000 * 3074],
+    }
+    assert sizes == expected[name]
+    assert all(len(file.sha256) == 64 for file in source.all_files.values())
+    assert len(set(source.classes)) == len(source.classes) == (100 if name == "cifar100" else 10)
+    assert len(set(source.coarse_classes)) == (20 if name == "cifar100" else 0)
+    assert all(mirror.endswith("/") for mirror in source.mirrors)
+    assert len(source.mirrors) >= 2
+
+
+@pytest.mark.parametrize("name", CANONICAL)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_real_files(name, split):
+    folders = [Path(REAL or "nowhere") / folder for folder in data._CANONICAL[name].folders]
+    if not any(folder.is_dir() and any(folder.glob("*ubyte*")) + any(folder.glob("*.bin")) for folder in folders):
+        pytest.skip(f"$SSCL_DATA_DIR has no {name}")
+    loaded = load_images(name, split, data_dir=REAL)
+    assert len(loaded) == {"train": 60_000 if name == "fashion_mnist" else 50_000, "test": 10_000}[split]
+    assert len(loaded.labels.bincount().unique()) == 1  # balanced
+    if loaded.coarse_labels is not None:
+        parents = set(zip(loaded.labels.tolist(), loaded.coarse_labels.tolist(), strict=True))
+        assert len(parents) == 100
+        named = {loaded.classes[fine]: loaded.coarse_classes[coarse] for fine, coarse in parents}
+        assert (named["rocket"], named["trout"], named["woman"]) == ("vehicles_2", "fish", "people")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("mnist",), r"name is 'mnist', must be one of .*cifar10"),
+        (("cifar10", "validation"), r"split is 'validation', must be one of .*train.*test"),
+        (("fashion_mnist_subset", ""), r"split is ''"),
+    ],
+)
+def test_unknown_name_or_split(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_images(*arguments)
+
+
+# --- download, from a server on this machine -----------------------------------------------------
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        self.server.asked.append(self.path)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Serves tmp_path/served; `.asked` counts the requests' paths, `.base` is its address."""
+    (tmp_path / "served").mkdir()
+    handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        running.asked, running.root = [], tmp_path / "served"
+        running.base = f"http://127.0.0.1:{running.server_port}/"
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def tar_gz(contents, folder="x/"):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for name, content in {"readme.html": b"hello", **contents}.items():
+            member = tarfile.TarInfo(folder + name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def serve(server, mirror, name, contents, folder="x/"):
+    """Puts the archives of a set under a mirror's folder."""
+    archives = data._CANONICAL[name].archives
+    tarred = archives[0].endswith(".tar.gz")
+    packed = (
+        {archives[0]: tar_gz(contents, folder)}
+        if tarred
+        else {f"{file}.gz": gzip.compress(content, 1) for file, content in contents.items()}
+    )
+    write(server.root / mirror, packed)
+
+
+def cached_files(tmp_path):
+    return sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file() or ".download" in path.name)
+
+
+@pytest.mark.parametrize("name", CANONICAL)
+@pytest.mark.parametrize("folder", ["", "./cifar-binary/"])
+def test_download(fake, server, tmp_path, capfd, name, folder):
+    contents, truth = fake(name, [f"{server.base}a/"])
+    serve(server, "a", name, contents, folder)
+    assert_loaded(name, truth)
+    assert cached_files(tmp_path) == sorted(contents)
+    assert len(server.asked) == len(data._CANONICAL[name].archives)  # once, for both splits
+    assert "100%" in capfd.readouterr().err  # a progress bar was drawn
+    server.shutdown()
+    assert_loaded(name, truth)  # from the cache
+
+
+def test_download_is_moved_within_the_cache(fake, server, tmp_path, monkeypatch):
+    """A move is atomic only inside one file system: the scratch folder is where the files go."""
+    made, temporary = [], tempfile.TemporaryDirectory
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", lambda **kw: made.append(kw.get("dir")) or temporary(**kw))
+    contents, truth = fake("cifar100", [f"{server.base}a/"])
+    serve(server, "a", "cifar100", contents)
+    assert_loaded("cifar100", truth)
+    assert made == [tmp_path / "cache" / "sscl" / "cifar-100-binary"]
+
+
+def corrupted(contents):
+    return contents | {next(iter(contents)): bytes(len(next(iter(contents.values()))))}
+
+
+@pytest.mark.parametrize("name", CANONICAL)
+@pytest.mark.parametrize("first", ["absent", "corrupted", "incomplete"])
+def test_second_mirror_is_used(fake, server, tmp_path, name, first):
+    contents, truth = fake(name, [f"{server.base}a/", f"{server.base}b/"])
+    if first != "absent":
+        bad = corrupted(contents) if first == "corrupted" else dict(list(contents.items())[:-1])
+        serve(server, "a", name, bad)
+    serve(server, "b", name, contents)
+    assert_loaded(name, truth)
+    assert any(path.startswith("/a/") for path in server.asked)
+    assert any(path.startswith("/b/") for path in server.asked)
+    assert cached_files(tmp_path) == sorted(contents)
+
+
+@pytest.mark.parametrize("name", CANONICAL)
+@pytest.mark.parametrize("damage", ["content", "archive", "html"])
+def test_nothing_wrong_survives(fake, server, tmp_path, name, damage):
+    contents, _ = fake(name, [f"{server.base}a/"])
+    serve(server, "a", name, corrupted(contents) if damage == "content" else contents)
+    for archive in (server.root / "a").iterdir():
+        if damage == "archive":
+            archive.write_bytes(archive.read_bytes()[:-2000] if archive.stat().st_size > 4000 else b"\x1f\x8b")
+        elif damage == "html":
+            archive.write_bytes(b"<html>please log in</html>")
+    with pytest.raises(FileNotFoundError, match="could not be downloaded") as error:
+        load_images(name)
+    assert server.asked
+    assert cached_files(tmp_path) == []
+    if damage == "content":
+        assert f"not the published {next(iter(contents))}" in str(error.value)
+
+
+def test_tar_writes_only_what_is_expected(fake, server, tmp_path):
+    """Neither a member that climbs out of its folder, nor a link with an expected name, reaches the disk."""
+    fake("cifar100", [f"{server.base}a/"])
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for name in ("../../evil.bin", "extra.bin"):
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+        link = tarfile.TarInfo("cifar-100-binary/train.bin")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        tar.addfile(link)
+    write(server.root / "a", {"cifar-100-binary.tar.gz": stream.getvalue()})
+    with pytest.raises(FileNotFoundError, match=r"lacks test\.bin, train\.bin"):
+        load_images("cifar100")
+    assert not list(tmp_path.rglob("evil.bin"))
+    assert not list(tmp_path.rglob("extra.bin"))
+
+
+@pytest.mark.parametrize("name", CANONICAL)
+def test_offline_is_one_sentence_and_quick(fake, name, tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, not listening: refuses connections
+        mirrors = [f"http://127.0.0.1:{unused.getsockname()[1]}/{mirror}/" for mirror in "ab"]
+        fake(name, mirrors)
+        start = time.perf_counter()
+        with pytest.raises(FileNotFoundError) as error:
+            load_images(name)
+    assert time.perf_counter() - start < 5
+    message, source = str(error.value), data._CANONICAL[name]
+    assert message.startswith(f"{name} is neither in data_dir nor in $SSCL_DATA_DIR nor in ")
+    for part in (*mirrors, *source.archives, *source.all_files, source.folders[0], "set SSCL_DATA_DIR to"):
+        assert part in message
+    assert "\n" not in message
+    assert ". " not in message
+    assert "Traceback" not in message
+    assert "HTTPConnectionPool" not in message
+    assert error.value.__cause__ is None
+    assert error.value.__context__ is None
+
+
+# --- ImageData and holdout -----------------------------------------------------------------------
+
+
+def numbered(labels, **more):
+    """Images that carry their position, so that they can be told apart."""
+    labels = torch.as_tensor(labels)
+    position = torch.arange(len(labels))
+    images = torch.stack([position // 256, position % 256], 1).to(torch.uint8).view(-1, 2, 1, 1)
+    return ImageData(images, labels, tuple("abcdefghij"), **more)
+
+
+def positions(part):
+    return (part.images[:, 0, 0, 0].int() * 256 + part.images[:, 1, 0, 0].int()).tolist()
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        (torch.tensor([3, 0]), [3, 0]),
+        (torch.tensor([False, True, True, False]), [1, 2]),
+        (slice(None, 2), [0, 1]),
+    ],
+)
+def test_select(index, expected):
+    whole = numbered([0, 1, 2, 3], coarse_labels=torch.tensor([4, 5, 6, 7]), coarse_classes=tuple("stuvwxyz"))
+    part = whole.select(index)
+    assert positions(part) == part.labels.tolist() == expected
+    assert len(part) == 2
+    assert part.coarse_labels.tolist() == [4 + i for i in expected]
+    assert (part.classes, part.coarse_classes) == (whole.classes, whole.coarse_classes)
+    assert numbered([0, 1, 2, 3]).select(index).coarse_labels is None
+
+
+@pytest.mark.parametrize("wrong", ["labels", "coarse_labels"])
+def test_image_data_of_two_lengths(wrong):
+    labels = {"labels": torch.zeros(3, dtype=torch.int64), "coarse_labels": torch.zeros(3, dtype=torch.int64)}
+    labels[wrong] = torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(ValueError, match=rf"^{wrong} is .*\(2,\), must be one label an image \(3\)"):
+        unchecked(ImageData, torch.zeros(3, 1, 2, 2, dtype=torch.uint8), classes=("a",), **labels)
+
+
+LABELS = torch.tensor([0] * 50 + [1] * 20 + [2] * 7)[torch.randperm(77, generator=torch.Generator().manual_seed(1))]
+
+
+def test_holdout_is_a_stratified_partition():
+    fit, validation = holdout(numbered(LABELS), 0.2)
+    assert validation.labels.bincount().tolist() == [10, 4, 1]
+    assert fit.labels.bincount().tolist() == [40, 16, 6]
+    assert not set(positions(fit)) & set(positions(validation))
+    assert sorted(positions(fit) + positions(validation)) == list(range(77))
+    for part in (fit, validation):
+        assert positions(part) == sorted(positions(part))
+        assert torch.equal(part.labels, LABELS[positions(part)])
+
+
+def test_holdout_is_drawn_by_its_seed_alone():
+    whole, state = numbered(LABELS), torch.get_rng_state()
+    first, again, other = (positions(holdout(whole, 0.2, seed=seed)[1]) for seed in (3, 3, 4))
+    assert first == again != other
+    assert torch.equal(torch.get_rng_state(), state)
+    assert positions(holdout(whole)[1]) == positions(holdout(whole, 0.2, seed=0)[1])
+
+
+def test_holdout_is_random_within_a_class():
+    """Every image is held out about equally often: 400 seeds, p = 1/5, five standard errors."""
+    whole = numbered([0] * 20)
+    counts = torch.zeros(20)
+    for seed in range(400):
+        counts[positions(holdout(whole, seed=seed)[1])] += 1
+    assert counts.sum() == 400 * 4
+    assert (counts - 80).abs().max() < SIGMAS * (400 * 0.2 * 0.8) ** 0.5
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_holdout_fraction(fraction):
+    with pytest.raises(ValueError, match=rf"^fraction is {fraction}, must be in \(0, 1\)"):
+        holdout(numbered(LABELS), fraction)
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.9])
+def test_holdout_that_leaves_a_part_empty(fraction):
+    with pytest.raises(ValueError, match=rf"^fraction is {fraction}, must be such that neither part"):
+        holdout(numbered([0, 0, 1, 1]), fraction)
+
+
+# --- mixtures ------------------------------------------------------------------------------------
+
+MIXTURE = GaussianMixture(torch.tensor([[0.0, 0.0, 1.0], [2.0, -1.0, 0.0]], dtype=torch.float64), 0.5)
+
+
+def assert_mean(samples, expected):
+    """The mean over the first axis is `expected`, within SIGMAS of its standard error, which must itself be small."""
+    error = samples.std(0) / len(samples) ** 0.5
+    assert (error < 0.02).all()
+    assert ((samples.mean(0) - expected).abs() < SIGMAS * error).all()
+
+
+def test_mixture_moments():
+    """E x = mean of the μ_c, Cov x = std² I + Cov(μ), each component with probability 1/m."""
+    x, labels = MIXTURE.sample(40_000, generator=rng())
+    assert x.shape == (40_000, 3)
+    assert x.dtype == torch.float64
+    assert labels.dtype == torch.int64
+    mean = MIXTURE.means.mean(0)
+    spread = MIXTURE.means - mean
+    covariance = 0.25 * torch.eye(3) + spread.T @ spread / 2
+    assert_mean(x, mean)
+    assert_mean((x - mean)[:, :, None] * (x - mean)[:, None, :], covariance)
+    assert_mean((labels[:, None] == torch.arange(2)).double(), torch.full((2,), 0.5, dtype=torch.float64))
+
+
+def test_components_are_isotropic_gaussians():
+    """Given c: mean μ_c, covariance std² I, and fourth moment 3 std⁴, which no other common noise has."""
+    for c in range(2):
+        noise = MIXTURE.sample_given(torch.full((40_000,), c), generator=rng(c)) - MIXTURE.means[c]
+        assert_mean(noise, torch.zeros(3, dtype=torch.float64))
+        assert_mean(noise[:, :, None] * noise[:, None, :], 0.25 * torch.eye(3, dtype=torch.float64))
+        assert_mean(noise**4, torch.full((3,), 3 * 0.5**4, dtype=torch.float64))
+
+
+def test_sample_is_near_its_label():
+    mixture = toy_mixture()
+    x, labels = mixture.sample(2000, generator=rng())
+    assert torch.equal(torch.cdist(x, mixture.means).argmin(1), labels)
+    assert len(labels.unique()) == 5
+
+
+def test_pairs_share_the_component_and_nothing_else():
+    """x1 - μ and x2 - μ are uncorrelated, in value and in square; x1 - x2 has variance 2 std²."""
+    x1, x2, labels = MIXTURE.pairs(40_000, generator=rng())
+    r1, r2 = x1 - MIXTURE.means[labels], x2 - MIXTURE.means[labels]
+    assert_mean(r1[:, :, None] * r2[:, None, :], torch.zeros(3, 3, dtype=torch.float64))
+    assert_mean((r1**2 - 0.25) * (r2**2 - 0.25), torch.zeros(3, dtype=torch.float64))
+    assert_mean((x1 - x2) ** 2, torch.full((3,), 0.5, dtype=torch.float64))
+    assert_mean((labels[:, None] == torch.arange(2)).double(), torch.full((2,), 0.5, dtype=torch.float64))
+
+
+def test_toy_pairs_agree_on_the_nearest_mean():
+    mixture = toy_mixture(12)
+    x1, x2, labels = mixture.pairs(3000, generator=rng())
+    assert len(labels.unique()) == 12
+    for x in (x1, x2):
+        # The nearest pair of means is 9 std apart: a draw crosses the middle with probability 3e-6.
+        assert torch.equal(torch.cdist(x, mixture.means).argmin(1), labels)
+
+
+@pytest.mark.parametrize("draw", ["sample", "pairs"])
+def test_draws_are_those_of_the_generator(draw):
+    state = torch.get_rng_state()
+    first, again, other = (getattr(toy_mixture(), draw)(50, generator=rng(seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+    generator = rng(1)
+    one, two = (toy_mixture().sample(50, generator=generator)[0] for _ in range(2))
+    assert not torch.equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("means", "std", "message"),
+    [
+        (torch.zeros(3), 1.0, r"^means is .*\(3,\).*shape \(m, d\)"),
+        (torch.zeros(0, 2), 1.0, r"^means is .*\(0, 2\)"),
+        (torch.tensor([[0.0, float("nan")]]), 1.0, r"^means is .*finite"),
+        (torch.zeros(2, 2, dtype=torch.int64), 1.0, r"^means is torch.int64, must be floating-point"),
+        (torch.zeros(2, 2), 0.0, r"^std is 0.0, must be positive and finite"),
+        (torch.zeros(2, 2), -1.0, r"^std is -1.0"),
+        (torch.zeros(2, 2), float("nan"), r"^std is nan"),
+        (torch.zeros(2, 2), float("inf"), r"^std is inf"),
+    ],
+)
+def test_bad_mixture(means, std, message):
+    with pytest.raises(ValueError, match=message):
+        unchecked(GaussianMixture, means, std)
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_bad_number_of_draws(n):
+    for draw in (MIXTURE.sample, MIXTURE.pairs):
+        with pytest.raises(ValueError, match=rf"^n is {n}, must be at least 1"):
+            draw(n, generator=rng())
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_bad_label(label):
+    with pytest.raises(ValueError, match=r"^labels is .* must be in 0\.\.1"):
+        MIXTURE.sample_given(torch.tensor([0, label]), generator=rng())
+
+
+def shape(points):
+    """Pairwise distances, sorted, up to scale: equal for similar figures."""
+    distances = torch.pdist(points.double()).sort().values
+    return distances / distances.square().mean().sqrt()
+
+
+def polygon(m):
+    angle = 2 * torch.pi * torch.arange(m, dtype=torch.float64) / m
+    return torch.stack([angle.cos(), angle.sin()], 1)
+
+
+@pytest.mark.parametrize("m", range(2, 13))
+def test_toy_means(m):
+    toy = toy_mixture(m)
+    assert toy.means.shape == (m, 2)
+    assert toy.std == 0.1
+    assert torch.pdist(toy.means).min() >= 0.8
+    assert torch.equal(toy.means, toy_mixture(12).means[:m])
+    assert torch.equal(toy.means, toy_mixture(m, std=0.3).means)
+
+
+def test_toy_means_are_fixed():
+    assert torch.equal(toy_mixture(3).means, torch.tensor([[0.1, -0.6], [1.4, 1.7], [0.9, -1.1]]))
+    assert toy_mixture(12).means.double().sum(0).tolist() == pytest.approx([-1.2, 1.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("m", range(3, 13))
+def test_toy_means_are_no_regular_polygon(m):
+    rotated = polygon(m) @ torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64) * 3 + 1
+    assert torch.allclose(shape(rotated), shape(polygon(m)))  # the measure knows a polygon
+    assert (shape(toy_mixture(m).means) - shape(polygon(m))).abs().max() > 0.3
+
+
+@pytest.mark.parametrize("m", [1, 13, 0, -2])
+def test_bad_number_of_toy_means(m):
+    with pytest.raises(ValueError, match=rf"^m is {m}, must be in 2\.\.12"):
+        toy_mixture(m)
