@@ -1,5 +1,7 @@
 """Views of image batches, by kornia, with the boxes of the crops at hand."""
 
+from collections.abc import Sequence
+
 import kornia.augmentation as K
 import torch
 from jaxtyping import Float
@@ -9,25 +11,27 @@ from .config import ImageAugmentation
 
 
 class ImageViews(nn.Module):
-    """One random view of each image of `shape` (c, h, w), and its crop box (x0, y0, x1, y1) in pixels of the input, right and bottom excluded.
+    """One random view of each image of `shape` (c, h, w), and the box of its crop.
 
-    A flip comes after the crop and leaves its box as it is. Randomness is torch's global generator.
+    Boxes are (x0, y0, x1, y1) in pixels of the input, right and bottom excluded; a flip comes after the crop and leaves them as they are.
+    Randomness is torch's global generator.
     """
 
-    def __init__(self, config: ImageAugmentation, shape: tuple[int, int, int]) -> None:
+    def __init__(self, config: ImageAugmentation, shape: Sequence[int]) -> None:
         super().__init__()
-        self.crop = K.RandomResizedCrop(shape[1:], scale=config.crop_scale, cropping_mode="resample")
+        self.crop = K.RandomResizedCrop((shape[1], shape[2]), scale=config.crop_scale, cropping_mode="resample")
         self.rest = nn.Sequential(K.RandomHorizontalFlip(p=config.flip), *_colour(config, shape[0]))
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n 4"]]:
         views = self.rest(self.crop(images))
-        corners = self.crop._params["src"].to(images)  # (n, 4, 2): kornia's corners are pixel centres, so the last is included
+        corners = self.crop._params["src"].to(images)  # (n, 4, 2), the last one included
         return views, torch.cat([corners[:, 0], corners[:, 2] + 1], 1)
 
 
 def _colour(config: ImageAugmentation, channels: int) -> list[nn.Module]:
     """Hue and saturation are a colour image's; one channel keeps brightness and contrast."""
-    s, p, stages = config.jitter, config.jitter_probability, []
+    s, p = config.jitter, config.jitter_probability
+    stages: list[nn.Module] = []
     spread = (1 - 0.8 * s, 1 + 0.8 * s)
     if s > 0 and channels == 3:
         stages.append(K.ColorJiggle(spread, spread, spread, 0.2 * s, p=p))

@@ -70,7 +70,7 @@ class MLP(Frozen):
 
 
 class ConvNet(Frozen):
-    """Four 3×3 convolutions with BatchNorm, the first of stride 2, for images of about 28×28."""
+    """Four 3×3 convolutions with BatchNorm, for images of about 28×28."""
 
     name: Literal["convnet"] = "convnet"
     width: PositiveInt = 32

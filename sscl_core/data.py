@@ -109,9 +109,7 @@ class GaussianMixture:
         noise = torch.randn(len(labels), d, generator=generator, dtype=self.means.dtype, device=self.means.device)
         return self.means[labels] + self.std * noise
 
-    def pairs(
-        self, n: int, *, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"], Int64[Tensor, " n"]]:
+    def pairs(self, n: int, *, generator: torch.Generator) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"], Int64[Tensor, " n"]]:
         """n positive pairs (x1, x2), and their component: two draws, independent given the component they share."""
         labels = self._components(n, generator)
         x1, x2 = (self.sample_given(labels, generator=generator) for _ in range(2))

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Scalar = float | Tensor
+Scalar = int | float | Tensor
 Normalization = Literal["joint", "conditional"]
 NORMALIZATIONS = ("joint", "conditional")
 
@@ -38,6 +38,7 @@ def info_nce(
     """
     _check_settings(temperature=temperature)
     z1, z2, w = _prepare(z1, z2, weights, validate=validate, cosine=True)
+    temperature = _scalar(temperature)
     with _full_precision(z1):
         u1, u2 = _unit(z1), _unit(z2)
         positive = (u1 * u2).sum(1) / temperature
@@ -65,6 +66,7 @@ def t_simclr(
     """
     _check_settings(temperature=temperature, df=df, normalization=normalization)
     z1, z2, w = _prepare(z1, z2, weights, validate=validate, cosine=False)
+    temperature, df = _scalar(temperature), _scalar(df)
     with _full_precision(z1):
         z1, z2 = (_student_scaled(z, temperature, df) for z in (z1, z2))
         # Positive pairs by their difference, not from the Gram matrix: exact however close they are.
@@ -94,7 +96,7 @@ def log_q_cosine(
 ) -> Float[Tensor, "N N"]:
     """log Q for  s_jk = exp(cos(z_j, z_k) / temperature); the diagonal is -inf. The Q of SimCLR."""
     _check_settings(temperature=temperature, normalization=normalization)
-    z = _features(z, cosine=True)
+    z, temperature = _features(z, cosine=True), _scalar(temperature)
     with _full_precision(z):
         u = _unit(z)
         return _log_q((u / temperature) @ u.T, normalization)
@@ -112,7 +114,7 @@ def log_q_student(
 ) -> Float[Tensor, "N N"]:
     """log Q for  s_jk = (1 + ‖z_j - z_k‖²/(temperature·df))^(-(df+1)/2); the defaults are t-SNE's. The diagonal is -inf."""
     _check_settings(temperature=temperature, df=df, normalization=normalization)
-    z = _features(z, cosine=False)
+    z, temperature, df = _features(z, cosine=False), _scalar(temperature), _scalar(df)
     with _full_precision(z):
         return _log_q(_student_logit(squared_distances(_student_scaled(z, temperature, df)), df), normalization)
 
@@ -136,13 +138,11 @@ class InfoNCELoss(nn.Module):
         _check_settings(temperature=temperature)
         self.temperature, self.validate = temperature, validate
 
-    def forward(
-        self, z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"], weights: Float[Tensor, " n"] | None = None
-    ) -> Float[Tensor, ""]:
+    def forward(self, z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         return info_nce(z1, z2, temperature=self.temperature, weights=weights, validate=self.validate)
 
     def extra_repr(self) -> str:
-        return f"temperature={float(self.temperature):g}"
+        return f"temperature={_number(self.temperature):g}"
 
 
 class TSimCLRLoss(nn.Module):
@@ -161,9 +161,7 @@ class TSimCLRLoss(nn.Module):
         self.temperature, self.df = temperature, df
         self.normalization, self.validate = normalization, validate
 
-    def forward(
-        self, z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"], weights: Float[Tensor, " n"] | None = None
-    ) -> Float[Tensor, ""]:
+    def forward(self, z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"], weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
         return t_simclr(
             z1,
             z2,
@@ -175,17 +173,23 @@ class TSimCLRLoss(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return f"temperature={float(self.temperature):g}, df={float(self.df):g}, normalization={self.normalization!r}"
+        return f"temperature={_number(self.temperature):g}, df={_number(self.df):g}, normalization={self.normalization!r}"
 
 
 def _loss(
     positive: Float[Tensor, " n"], logits: Float[Tensor, "N N"], w: Float[Tensor, " n"] | None, normalization: str
 ) -> Float[Tensor, ""]:
-    """Both views of a pair share its positive logit and its weight, so anchors are averaged within pairs first."""
-    logits = logits.masked_fill_(_diagonal(logits), -math.inf)  # in place, here and below: the N × N arrays are the cost
+    """Both views of a pair share its positive logit and its weight, so anchors are averaged within pairs first.
+
+    The positives enter the denominator as they are, not as the matrix rounds them: a conditional loss is log(1 + Σ s / s_ii')
+    over the negatives, never below 0 and exact however small.
+    """
+    itself_or_positive = torch.eye(len(positive), dtype=torch.bool, device=logits.device).repeat(2, 2)
+    negatives = logits.masked_fill_(itself_or_positive, -math.inf).logsumexp(1)  # in place: the N × N arrays are the cost
     if normalization == "joint":
-        return -_weighted_mean(positive, w) + logits.logsumexp(1).logsumexp(0)
-    return _weighted_mean(logits.logsumexp(1).view(2, -1).mean(0) - positive, w)
+        return -_weighted_mean(positive, w) + torch.cat([negatives, positive, positive]).logsumexp(0)
+    excess = negatives.view(2, -1) - positive
+    return _weighted_mean(torch.logaddexp(excess, torch.zeros_like(excess)).mean(0), w)
 
 
 def _log_q(logits: Float[Tensor, "N N"], normalization: str) -> Float[Tensor, "N N"]:
@@ -201,6 +205,15 @@ def _student_scaled(z: Tensor, temperature: Scalar, df: Scalar) -> Tensor:
 
 def _student_logit(squared_distance: Tensor, df: Scalar) -> Tensor:
     return -squared_distance if _is_gaussian(df) else squared_distance.log1p().mul_(-(df + 1) / 2)
+
+
+def _scalar(value: Scalar) -> Scalar:
+    """A tensor of one element without dimensions, so that it changes neither shapes nor the features' dtype."""
+    return value.reshape(()) if isinstance(value, Tensor) else value
+
+
+def _number(value: Scalar) -> float:
+    return float(value.detach()) if isinstance(value, Tensor) else value
 
 
 def _is_gaussian(df: Scalar) -> bool:
@@ -226,23 +239,20 @@ def _full_precision(z: Tensor) -> AbstractContextManager:
     return torch.autocast(z.device.type, enabled=False)
 
 
-def _prepare(
-    z1: Tensor, z2: Tensor, weights: Tensor | None, *, validate: bool, cosine: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def _prepare(z1: Tensor, z2: Tensor, weights: Tensor | None, *, validate: bool, cosine: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     """Views in at least float32 and weights of mean 1, checked."""
     z1, z2 = (_features(z, name=name, validate=validate, cosine=cosine) for name, z in (("z1", z1), ("z2", z2)))
     if z1.shape != z2.shape:
         raise ValueError(f"z1 and z2 must have the same shape (n, d), got {tuple(z1.shape)} and {tuple(z2.shape)}")
     if weights is None:
         return z1, z2, None
-    if not isinstance(weights, Tensor):
-        raise TypeError(f"weights must be a tensor of shape (n,) or None, got {type(weights).__name__}")
+    _check_floating("weights", weights)
     if weights.shape != z1.shape[:1]:
         raise ValueError(f"weights must have shape ({len(z1)},), one a pair, got {tuple(weights.shape)}")
     if validate and not _holds(weights.isfinite().all() & (weights >= 0).all() & (weights > 0).any()):
         raise ValueError("weights must be finite, nonnegative and not all zero: got a value that breaks this")
-    w = weights.to(z1.dtype)
-    w = w / w.detach().amax()  # before the mean, which large weights would overflow
+    w = weights.to(torch.promote_types(weights.dtype, z1.dtype))
+    w = (w / w.detach().amax()).to(z1.dtype)  # before the mean, and the cast, which large weights would overflow
     return z1, z2, w / w.mean()
 
 

@@ -17,5 +17,6 @@ def cache_dir() -> Path:
 
 
 def results_dir(chosen: str | Path | None = None) -> Path:
-    """Where results go: `chosen`, else `results/` of the checkout, else (from a wheel) the cache."""
+    """Where results go: `chosen`, else `$SSCL_RESULTS_DIR`, else `results/` of the checkout, else (from a wheel) the cache."""
+    chosen = chosen or os.environ.get("SSCL_RESULTS_DIR")
     return Path(chosen).resolve() if chosen else (CHECKOUT or cache_dir()) / "results"

@@ -1,13 +1,14 @@
 """The training loop. All randomness is drawn from streams that are named by (seed, purpose, epoch, step), so that a
 run that was interrupted goes on exactly as if it had not been, and nothing that runs beside it can shift it."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from .losses import info_nce, t_simclr
 from .models import Encoder, build
 
 INIT, ORDER, VIEWS, SAMPLE, SPLIT = range(5)  # the purposes that random streams are named by
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # else every run says which precision it uses
 CHECK_EVERY = 20  # steps between looks at the loss: each is a synchronisation on a GPU
 
 
@@ -56,44 +58,52 @@ def train(
     Raises `NonFiniteLossError`; `ValueError` for a device that is not there or a checkpoint of another run.
     """
     fabric = _fabric(config, device)
-    source = _source(config, data_dir, fabric.device)
+    data = source(config, data_dir, fabric.device)
     with stream(config.seed, INIT):
-        network = build(config, source.sample_shape)
-    memory_format = torch.channels_last if len(source.sample_shape) == 3 else torch.contiguous_format
-    network = network.to(fabric.device, memory_format=memory_format)
+        network = build(config, data.sample_shape)
+    memory_format = torch.channels_last if len(data.sample_shape) == 3 else torch.contiguous_format
+    network = network.to(fabric.device).to(memory_format=memory_format)  # type: ignore[call-overload]
     model, optimizer = fabric.setup(network, _optimizer(config, network))
     result = TrainResult(config, network)
     start = _resume(checkpoint, result, optimizer, fabric.device)
-    total = config.epochs * source.steps_per_epoch
-    bar = tqdm(total=total, initial=start * source.steps_per_epoch, unit="step", disable=not progress, mininterval=1)
-    began = saved = time.monotonic()
     if on_epoch and start == 0:
         on_epoch(0, network.eval())
-    for epoch in range(start, config.epochs):
-        network.train()
-        losses: list[Tensor] = []
-        for step, (x1, x2) in enumerate(source.batches(epoch), epoch * source.steps_per_epoch):
-            _set_lr(optimizer, config, step, source.steps_per_epoch)
-            z1, z2 = model(torch.cat([x1, x2]))[1].chunk(2)
-            loss = contrastive_loss(config, z1, z2)
-            fabric.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.detach())
-            if len(losses) % CHECK_EVERY == 0 or len(losses) == source.steps_per_epoch:
-                _require_finite(losses, config, step)
-                result.images_per_second = (step + 1 - start * source.steps_per_epoch) * config.batch_size / (time.monotonic() - began)
-                bar.set_postfix(loss=f"{losses[-1].item():.4f}", images_s=f"{result.images_per_second:.0f}", refresh=False)
-            bar.update()
-        result.losses += torch.stack(losses).tolist()
-        if on_epoch:
-            on_epoch(epoch + 1, network.eval())
-        if checkpoint and epoch + 1 < config.epochs and time.monotonic() - saved >= checkpoint_seconds:
-            _save(checkpoint, result, optimizer, epoch + 1)
-            saved = time.monotonic()
-    bar.close()
+    began = saved = time.monotonic()
+    steps = data.steps_per_epoch
+    with tqdm(total=config.epochs * steps, initial=start * steps, unit="step", disable=not progress, mininterval=1) as bar:
+        for epoch in range(start, config.epochs):
+            network.train()
+            result.losses += _epoch(fabric, model, optimizer, config, data, epoch, bar)
+            result.images_per_second = data.images_per_epoch * (epoch + 1 - start) / (time.monotonic() - began)
+            if on_epoch:
+                on_epoch(epoch + 1, network.eval())
+            if checkpoint and epoch + 1 < config.epochs and time.monotonic() - saved >= checkpoint_seconds:
+                _save(checkpoint, result, optimizer, epoch + 1)
+                saved = time.monotonic()
     network.eval()
     return result
+
+
+def _epoch(
+    fabric: Fabric, model: Any, optimizer: Any, config: TrainConfig, data: "Source", epoch: int, bar: "tqdm[NoReturn]"
+) -> list[float]:
+    """One pass over the data; the loss of every step."""
+    losses: list[Tensor] = []
+    began, steps = time.monotonic(), data.steps_per_epoch
+    for step, (x1, x2) in enumerate(data.batches(epoch), 1):
+        _set_lr(optimizer, config, epoch * steps + step - 1, steps)
+        z1, z2 = model(torch.cat([x1, x2]))[1].chunk(2)
+        loss = contrastive_loss(config, z1, z2)
+        fabric.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+        if step % CHECK_EVERY == 0 or step == steps:
+            _require_finite(losses, config, epoch * steps + step)
+            speed = step * config.batch_size / (time.monotonic() - began)
+            bar.set_postfix(loss=f"{losses[-1].item():.4f}", images_s=f"{speed:.0f}", refresh=False)
+        bar.update()
+    return torch.stack(losses).tolist()
 
 
 def contrastive_loss(config: TrainConfig, z1: Tensor, z2: Tensor) -> Tensor:
@@ -131,22 +141,24 @@ def mixture(config: TrainConfig) -> GaussianMixture:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """What the loop needs of its data: the shape of a sample, and the pairs of views of any epoch."""
 
     sample_shape: torch.Size
     steps_per_epoch: int
+    images_per_epoch: int  # samples, each seen as two views
     batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 
 
-def _source(config: TrainConfig, data_dir: str | Path | None, device: torch.device) -> _Source:
+def source(config: TrainConfig, data_dir: str | Path | None, device: torch.device) -> Source:
+    """The pairs that a run trains on: fresh draws from the mixture, or two views of every image."""
     if isinstance(config.data, Mixture):
         return _mixture_source(config, config.data, device)
     images, _ = train_and_test_images(config, data_dir)
     return _image_source(config, images.images.to(device))
 
 
-def _mixture_source(config: TrainConfig, data: Mixture, device: torch.device) -> _Source:
+def _mixture_source(config: TrainConfig, data: Mixture, device: torch.device) -> Source:
     components = mixture(config)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -155,13 +167,13 @@ def _mixture_source(config: TrainConfig, data: Mixture, device: torch.device) ->
                 x1, x2, _ = components.pairs(config.batch_size, generator=generator)
             yield x1.to(device), x2.to(device)
 
-    return _Source(components.means.shape[1:], data.steps_per_epoch, batches)
+    return Source(components.means.shape[1:], data.steps_per_epoch, data.steps_per_epoch * config.batch_size, batches)
 
 
-def _image_source(config: TrainConfig, images: Tensor) -> _Source:
+def _image_source(config: TrainConfig, images: Tensor) -> Source:
     """Images stay on the device as bytes; views are made there, a batch at a time. A last batch of one image is left out."""
     assert isinstance(config.data, Images)
-    augment = ImageViews(config.data.augmentation, tuple(images.shape[1:]))
+    augment = ImageViews(config.data.augmentation, images.shape[1:])
     sizes = [len(part) for part in torch.arange(len(images)).split(config.batch_size)]
     steps = len(sizes) - (sizes[-1] == 1)
 
@@ -174,7 +186,7 @@ def _image_source(config: TrainConfig, images: Tensor) -> _Source:
                 pair = [augment(batch)[0].contiguous(memory_format=torch.channels_last) for _ in range(2)]
             yield pair[0], pair[1]
 
-    return _Source(images.shape[1:], steps, batches)
+    return Source(images.shape[1:], steps, sum(sizes[:steps]), batches)
 
 
 def _fabric(config: TrainConfig, device: str) -> Fabric:

@@ -155,8 +155,7 @@ def fake(monkeypatch):
         source = data._CANONICAL[name]
         sums = {
             split: tuple(
-                replace(file, size=len(contents[file.name]), sha256=hashlib.sha256(contents[file.name]).hexdigest())
-                for file in files
+                replace(file, size=len(contents[file.name]), sha256=hashlib.sha256(contents[file.name]).hexdigest()) for file in files
             )
             for split, files in source.files.items()
         }

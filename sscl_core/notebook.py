@@ -1,0 +1,106 @@
+"""What a notebook says and does around its argument: parameters in, figures, tables and verdicts out."""
+
+import html
+import os
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, display
+from matplotlib.figure import Figure
+
+from . import plots, store
+from .claims import CLAIMS, Outcome, decide
+from .config import TrainConfig
+from .experiments import results
+from .paths import results_dir
+from .store import Record
+from .studies import NOTEBOOKS, Parameters, resolve
+
+_IPYTHON = {"In", "Out", "get_ipython", "exit", "quit", "open", "display"}
+_begun: set[str] = set()
+
+
+class Notebook:
+    """A run of one notebook. `p` are its parameters; `out` is results/<scale>, or results/custom where a parameter is not the scale's
+    own: then nothing that `make reproduce` wrote is overwritten."""
+
+    def __init__(self, name: str, parameters: Parameters) -> None:
+        self.name, self.p = name, parameters
+        root = results_dir(parameters.results_dir)
+        self.runs, self.out = root / "runs", root / (parameters.scale if is_standard(name, parameters) else "custom")
+
+    def __str__(self) -> str:
+        sizes = self.p.model_dump(exclude={"device", "data_dir", "results_dir"})
+        return f"{self.name}: " + ", ".join(f"{key}={value}" for key, value in sizes.items())
+
+    def results(self, configs: Sequence[TrainConfig]) -> list[Record]:
+        """The records of these runs; what is missing is trained now."""
+        return results(configs, runs=self.runs, device=self.p.device, data_dir=self.p.data_dir)
+
+    def figure(self, figure: Figure, name: str, data: pd.DataFrame | Mapping[str, Any]) -> None:
+        """Shows the figure and keeps it as PNG and SVG, beside the data that it shows (.csv for a table, else .npz)."""
+        stem = self.out / "figures" / f"{self.name}-{name}"
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(stem.with_suffix(".png"), dpi=150)
+        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+        if isinstance(data, pd.DataFrame):
+            store.write_text(stem.with_suffix(".csv"), data.to_csv(index=False))
+        else:
+            arrays: dict[str, Any] = {key: np.asarray(value) for key, value in data.items()}
+            np.savez_compressed(stem.with_suffix(".npz"), **arrays)
+        display(figure)
+        plt.close(figure)
+
+    def table(self, table: pd.DataFrame, name: str, *, digits: int = 3) -> None:
+        """Shows the table and keeps it as CSV, at full precision."""
+        store.write_text(self.out / "tables" / f"{self.name}-{name}.csv", table.to_csv(index=False))
+        display(HTML(table.to_html(index=False, na_rep="", float_format=lambda x: f"{x:.{digits}g}", border=0)))
+
+    def claim(self, claim_id: str, values: Sequence[float], *, withheld: str = "") -> Outcome:
+        """Decides a claim by its rule on one value a seed, shows the verdict and keeps it."""
+        outcome = decide(CLAIMS[claim_id], values, scale=self.p.scale, withheld=withheld)
+        store.write_json(self.out / "claims" / f"{claim_id}.json", outcome.model_dump(mode="json"))
+        display(HTML(_verdict_html(outcome)))
+        return outcome
+
+
+def begin(name: str, namespace: Mapping[str, Any]) -> Notebook:
+    """Checks the parameters in a notebook's `globals()` and sets the style of its figures; call it before anything else.
+
+    `ValueError` for an unknown name, a wrong type or a value out of range. A name that is not a parameter can only be told from a
+    variable of the notebook on the first call in a kernel.
+    """
+    valid = NOTEBOOKS[name].model_fields if name in NOTEBOOKS else {}
+    given = {key: value for key, value in namespace.items() if key in valid or (name not in _begun and _is_value(key, value))}
+    notebook = Notebook(name, resolve(name, given))
+    _begun.add(name)
+    plt.style.use(plots.STYLE)
+    os.environ.setdefault("TQDM_MININTERVAL", "5")
+    return notebook
+
+
+def _is_value(name: str, value: Any) -> bool:
+    return not (name.startswith("_") or name in _IPYTHON or callable(value) or isinstance(value, types.ModuleType))
+
+
+def is_standard(name: str, parameters: Parameters) -> bool:
+    """Whether the sizes are those of the scale: where it ran and where it wrote do not matter."""
+    where = {"device", "data_dir", "results_dir"}
+    return parameters.model_dump(exclude=where) == resolve(name, {"scale": parameters.scale}).model_dump(exclude=where)
+
+
+def _verdict_html(outcome: Outcome) -> str:
+    claim = outcome.claim
+    note = f" ({html.escape(outcome.note)})" if outcome.note else ""
+    rows = {
+        claim.id: f"{html.escape(claim.sentence)} <i>[{html.escape(claim.source)}]</i>",
+        "estimand": html.escape(claim.estimand),
+        "rule": html.escape(claim.rule),
+        "estimate": f"{outcome.estimate:.3g}, 95 % interval [{outcome.low:.3g}, {outcome.high:.3g}], n = {outcome.n} seeds",
+        "verdict": f"<b>{outcome.verdict}</b>{note}",
+    }
+    return "<table>" + "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in rows.items()) + "</table>"

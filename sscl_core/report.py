@@ -1,0 +1,119 @@
+"""What a reproduction ends with: claims.json, runs.csv, report.html, and the table of claims in the terminal."""
+
+import csv
+import html
+import io
+import json
+import os
+import shutil
+import textwrap
+from pathlib import Path
+
+from . import store
+from .claims import CLAIMS, Outcome
+from .reproduce import Plan
+
+COLUMNS = (("claim", 5), ("what it says", 0), ("estimate [95 % interval]", 27), ("n", 3), ("rule", 13), ("verdict", 16))
+
+
+def outcomes(out: Path) -> list[Outcome]:
+    """The claims decided so far under results/<scale>, in the order of CLAIMS."""
+    files = [out / "claims" / f"{claim_id}.json" for claim_id in CLAIMS]
+    return [Outcome.model_validate_json(path.read_text()) for path in files if path.exists()]
+
+
+def write(plan: Plan) -> None:
+    decided = outcomes(plan.out)
+    content = {"schema": store.SCHEMA, "scale": plan.scale, "claims": [outcome.model_dump(mode="json") for outcome in decided]}
+    store.write_json(plan.out / "claims.json", content)
+    store.write_text(plan.out / "runs.csv", runs_csv(plan))
+    store.write_text(plan.out / "report.html", report_html(plan, decided))
+
+
+def runs_csv(plan: Plan) -> str:
+    """A row per finished run and metric."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["notebook", "run", "data", "loss", "temperature", "d_z", "epochs", "seed", "metric", "value"])
+    for job in plan.jobs:
+        for config in job.parameters.runs():
+            path = plan.results / "runs" / store.run_key(config) / "record.json"
+            metrics = json.loads(path.read_text())["metrics"] if path.exists() else {}
+            what = [job.notebook, store.run_key(config), config.data.name, config.loss.name, config.loss.temperature]
+            for metric, value in metrics.items():
+                writer.writerow([*what, config.projector.dim, config.epochs, config.seed, metric, value])
+    return file.getvalue()
+
+
+def claims_table(decided: list[Outcome], width: int | None = None) -> str:
+    """The claims as lines of text, the sentence wrapped to what the terminal leaves it."""
+    width = width or shutil.get_terminal_size((120, 40)).columns
+    free = max(24, width - sum(size for _, size in COLUMNS) - 2 * (len(COLUMNS) - 1))
+    sizes = [size or free for _, size in COLUMNS]
+    rows = [[name for name, _ in COLUMNS], ["-" * size for size in sizes], *(_row(outcome) for outcome in decided)]
+    return "\n".join(_wrapped(row, sizes) for row in rows)
+
+
+def _row(outcome: Outcome) -> list[str]:
+    claim = outcome.claim
+    estimate = f"{outcome.estimate:.3g} [{outcome.low:.3g}, {outcome.high:.3g}]"
+    verdict = outcome.verdict + (f" ({outcome.note})" if outcome.note else "")
+    return [claim.id, claim.sentence, estimate, str(outcome.n), f"{claim.direction} {claim.threshold:g}", verdict]
+
+
+def _wrapped(row: list[str], sizes: list[int]) -> str:
+    cells = [textwrap.wrap(text, size) or [""] for text, size in zip(row, sizes, strict=True)]
+    height = max(map(len, cells))
+    lines = [[(cell + [""] * height)[i].ljust(size) for cell, size in zip(cells, sizes, strict=True)] for i in range(height)]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def report_html(plan: Plan, decided: list[Outcome]) -> str:
+    """One page: the claims, every figure with the data behind it, and the executed notebooks."""
+    figures = sorted((plan.out / "figures").glob("*.png"))
+    notebooks = [path for job in plan.jobs if (path := plan.out / "notebooks" / f"{job.notebook}.ipynb").exists()]
+    failed = sorted((plan.out / "failed").glob("*.txt"))
+    sections = [
+        f"<h1>Contrastive learning is stochastic neighbor embedding</h1><p>Scale: {plan.scale}. "
+        "Intervals are 95 % over seeds, conditional on the test set; rules were fixed before the runs.</p>",
+        _html_table([name for name, _ in COLUMNS], [_row(outcome) for outcome in decided]),
+        *(f"<p class=failed>{html.escape(path.stem)} failed: <a href='failed/{path.name}'>traceback</a></p>" for path in failed),
+        "<h2>Notebooks</h2>",
+        *(_link(_as_html(path), plan.out) for path in notebooks),
+        "<h2>Figures</h2>",
+        *(_figure_html(path, plan.out) for path in figures),
+    ]
+    style = (
+        "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}img{max-width:100%}"
+        "td,th{padding:.3rem .6rem;text-align:left;vertical-align:top;border-bottom:1px solid #ddd}.failed{color:#b00}"
+    )
+    head = f"<meta charset=utf-8><title>sscl, {plan.scale}</title><style>{style}</style>"
+    return f"<!doctype html><html lang=en><head>{head}</head><body>" + "\n".join(sections) + "</body></html>\n"
+
+
+def _html_table(header: list[str], rows: list[list[str]]) -> str:
+    def line(tag: str, cells: list[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return "<table>" + line("th", header) + "".join(line("td", row) for row in rows) + "</table>"
+
+
+def _link(path: Path, base: Path) -> str:
+    return f"<p><a href='{path.relative_to(base)}'>{html.escape(path.stem)}</a></p>"
+
+
+def _figure_html(path: Path, base: Path) -> str:
+    others = [p for suffix in (".svg", ".csv", ".npz") if (p := path.with_suffix(suffix)).exists()]
+    links = " ".join(f"<a href='{p.relative_to(base)}'>{p.suffix[1:]}</a>" for p in others)
+    source = path.relative_to(base)
+    return f"<figure><img src='{source}' alt='{path.stem}'><figcaption>{html.escape(path.stem)}: {links}</figcaption></figure>"
+
+
+def _as_html(path: Path) -> Path:
+    """The executed notebook as a page beside it, made anew only when the notebook is newer."""
+    page = path.with_suffix(".html")
+    if not page.exists() or page.stat().st_mtime < path.stat().st_mtime:
+        from nbconvert import HTMLExporter
+
+        store.write_text(page, HTMLExporter(embed_images=True).from_filename(os.fspath(path))[0])
+    return page

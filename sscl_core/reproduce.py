@@ -1,0 +1,235 @@
+"""The plan of a reproduction: which jobs a scale needs and what each depends on. The Snakefile reads it; nothing here imports torch.
+
+A finished job leaves a mark whose name holds the hash of all that it depends on, so that finished means: finished with this code, these
+parameters and this notebook. A changed comment, a touched file or a fresh clone changes no mark.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from . import paths, store, studies
+from .config import TrainConfig
+
+# What only runs notebooks and collects their results does not enter the numbers in them.
+NOTEBOOK_CODE = (*store.RUN_CODE, "claims", "notebook", "paths", "plots", "store", "studies")
+BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Training runs that one job makes."""
+
+    notebook: str
+    index: int
+    configs: tuple[TrainConfig, ...]
+
+    @property
+    def mark(self) -> str:
+        return f"{self.notebook}.runs-{self.index}.{store.digest(*map(store.run_key, self.configs))}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A notebook with the groups of runs that it shows."""
+
+    notebook: str
+    parameters: studies.Parameters
+    groups: tuple[Group, ...]
+
+    @property
+    def mark(self) -> str:
+        return f"{self.notebook}.notebook.{notebook_key(self.notebook, self.parameters)}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    scale: str
+    results: Path
+    jobs: tuple[Job, ...]
+
+    @property
+    def out(self) -> Path:
+        return self.results / self.scale
+
+    @property
+    def marks(self) -> Path:
+        return self.out / ".done"
+
+    @property
+    def log(self) -> Path:
+        return self.out / "logs" / "snakemake.log"
+
+    @property
+    def finished(self) -> bool:
+        return all((self.marks / job.mark).exists() for job in self.jobs)
+
+
+def plan(scale: str, results: str | Path | None = None, notebooks: Sequence[str] = ()) -> Plan:
+    """The jobs of `scale` for these notebooks (all: none given), under `results`."""
+    names = notebooks or sorted(studies.NOTEBOOKS)
+    return Plan(scale, paths.results_dir(results), tuple(job(name, scale) for name in names))
+
+
+def job(notebook: str, scale: str) -> Job:
+    parameters = studies.resolve(notebook, {"scale": scale})
+    size = studies.scales()[scale]["runs_per_job"]
+    runs = parameters.runs()
+    groups = [Group(notebook, i, tuple(runs[start : start + size])) for i, start in enumerate(range(0, len(runs), size))]
+    return Job(notebook, parameters, tuple(groups))
+
+
+def notebook_path(name: str) -> Path:
+    if paths.CHECKOUT is None:
+        raise ValueError("notebooks are in a checkout of the repository, not in the installed package: clone it and run there")
+    return paths.CHECKOUT / "notebooks" / f"{name}.ipynb"
+
+
+def notebook_key(name: str, parameters: studies.Parameters) -> str:
+    """Of the notebook's cells without their outputs, its parameters and the code behind it."""
+    cells = json.loads(notebook_path(name).read_text())["cells"]
+    source = json.dumps([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
+    return store.digest(source, parameters.model_dump_json(), store.code_hash(NOTEBOOK_CODE))
+
+
+def run_snakemake(plan: Plan, *, cores: int, profile: str, data_dir: str | None) -> int:
+    """Runs what is not finished, every job in its own process with one thread; the exit status is Snakemake's.
+
+    The bar counts finished runs and notebooks; what Snakemake itself says goes to logs/snakemake.log.
+    """
+    workflow = notebook_path("").parents[1] / "workflow"
+    settings = {"scale": plan.scale, "results": str(plan.results), "data_dir": data_dir or "", "notebooks": _names(plan)}
+    command = [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(workflow / "Snakefile"), "--directory", str(plan.results)),
+        *("--workflow-profile", str(workflow / "profiles" / profile), "--cores", str(cores)),
+        *("--config", *(f"{key}={value}" for key, value in settings.items())),
+    ]
+    plan.log.parent.mkdir(parents=True, exist_ok=True)
+    todo = sum(_todo(plan))
+    with (
+        plan.log.open("w") as log,
+        subprocess.Popen(command, env=os.environ | one_thread(), stdout=log, stderr=subprocess.STDOUT) as process,
+        tqdm(total=todo, unit="job", mininterval=0 if sys.stderr.isatty() else 20, bar_format=BAR) as bar,
+    ):
+        while process.poll() is None:
+            runs, notebooks = _todo(plan)
+            bar.set_postfix_str(f"to do: {runs} training runs, {notebooks} notebooks", refresh=False)
+            bar.update(todo - runs - notebooks - bar.n)
+            time.sleep(0.5)
+        bar.update(todo - sum(_todo(plan)) - bar.n)
+    return process.returncode
+
+
+def _todo(plan: Plan) -> tuple[int, int]:
+    """How many training runs and notebooks are not finished."""
+    keys = {store.run_key(config) for job in plan.jobs for group in job.groups for config in group.configs}
+    runs = sum(not (plan.results / "runs" / key).is_dir() for key in keys)
+    return runs, sum(not (plan.marks / job.mark).exists() for job in plan.jobs)
+
+
+def failures(plan: Plan) -> list[str]:
+    """A line for each job that did not finish: what it was, where its output is, and the last thing that it said."""
+    lines = []
+    for job in plan.jobs:
+        if (plan.marks / job.mark).exists():
+            continue
+        partial = plan.out / "failed" / f"{job.notebook}.ipynb"
+        logs = [log for group in job.groups if not (plan.marks / group.mark).exists() and (log := _log(plan, group.mark)).exists()]
+        if partial.with_suffix(".txt").exists():
+            error = _last_line(partial.with_suffix(".txt").read_text())
+            lines.append(f"notebook {job.notebook}: {error}\n  as far as it got: {partial}\n  traceback: {partial.with_suffix('.txt')}")
+        lines += [f"training runs of {job.notebook}: {_last_line(log.read_text())}\n  log: {log}" for log in logs]
+    return lines or [f"the workflow: {_last_line(plan.log.read_text())}\n  log: {plan.log}"]
+
+
+def _log(plan: Plan, mark: str) -> Path:
+    return plan.out / "logs" / f"{mark}.log"
+
+
+def one_thread() -> dict[str, str]:
+    """Jobs side by side: OpenMP threads that spin while they wait make each several times slower."""
+    return {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MKL_NUM_THREADS": "1"}
+
+
+def _names(plan: Plan) -> str:
+    return ",".join(job.notebook for job in plan.jobs)
+
+
+def execute(name: str, parameters: dict[str, Any], output: Path) -> None:
+    """Runs a notebook by papermill in the checkout's kernel; `output` grows by cells. A kernel that fails to start is tried again, once."""
+    import papermill
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in (1, 2):
+        try:
+            papermill.execute_notebook(notebook_path(name), output, parameters, kernel_name="python3", progress_bar=False, log_output=True)
+            return
+        except RuntimeError as error:
+            if attempt == 2 or "Kernel died before replying" not in str(error):
+                raise
+
+
+def run_notebook(name: str, given: dict[str, Any]) -> Path:
+    """A notebook with the parameters `given`, checked first. Where they are the scale's own, it goes with the results of that scale.
+
+    While it runs, and if it fails, what there is of it is results/<scale>/failed/<name>.ipynb; then it moves to notebooks/.
+    """
+    from .notebook import is_standard
+
+    parameters = studies.resolve(name, given)
+    out = paths.results_dir(parameters.results_dir) / (parameters.scale if is_standard(name, parameters) else "custom")
+    partial, final = out / "failed" / f"{name}.ipynb", out / "notebooks" / f"{name}.ipynb"
+    for stale in (out / ".done").glob(f"{name}.notebook.*"):
+        stale.unlink()
+    set_by_user = {key: value for key, value in given.items() if value is not None and (key, value) != ("scale", "quick")}
+    try:
+        execute(name, set_by_user, partial)
+    except Exception as error:
+        store.write_text(partial.with_suffix(".txt"), f"{error}\n")
+        raise RuntimeError(
+            f"notebook {name} failed: {_last_line(str(error))}\n  as far as it got: {partial}\n  traceback: {partial.with_suffix('.txt')}"
+        ) from error
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial.replace(final)
+    partial.with_suffix(".txt").unlink(missing_ok=True)
+    return final
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["(no output)"])[-1].strip()
+
+
+def publish(plan: Plan) -> list[Path]:
+    """Puts the executed notebooks of a finished plan in the place of the committed ones, without what changes from run to run."""
+    import nbformat
+
+    published = []
+    for job in plan.jobs:
+        if not (plan.marks / job.mark).exists():
+            raise ValueError(f"notebook {job.notebook} has no finished run at scale {plan.scale}: run `sscl reproduce` first")
+        executed = nbformat.read(plan.out / "notebooks" / f"{job.notebook}.ipynb", as_version=4)
+        executed.cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+        for cell in executed.cells:
+            cell.metadata = {key: value for key, value in cell.metadata.items() if key not in ("papermill", "execution")}
+        for count, cell in enumerate((cell for cell in executed.cells if cell.cell_type == "code"), 1):
+            cell.execution_count = count  # as if the injected parameters had not been there
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = count
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        executed.metadata = {
+            "kernelspec": kernel,
+            "language_info": {"name": "python"},
+            "sscl": {"key": job.mark.rsplit(".", 1)[1]},
+        }
+        store.write_text(notebook_path(job.notebook), nbformat.writes(executed) + "\n")
+        published.append(notebook_path(job.notebook))
+    return published

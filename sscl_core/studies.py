@@ -1,0 +1,162 @@
+"""What each notebook may be asked, and the training runs that it then needs: read by the notebooks and the workflow alike."""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, ValidationError
+
+from .config import MLP, ConvNet, Frozen, ImageAugmentation, Images, InfoNCE, Mixture, Optimizer, Projector, TrainConfig, TSimCLR
+from .paths import SCALES
+
+Dims = Annotated[tuple[Annotated[int, Field(ge=2, le=2048)], ...], Field(min_length=1)]
+
+
+class Parameters(Frozen):
+    """What every notebook takes: `seeds` (how many) from `seed` on, the device, and where data and results are."""
+
+    scale: Literal["smoke", "quick", "full"]
+    seeds: PositiveInt
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data_dir: str | None = None
+    results_dir: str | None = None
+
+    @property
+    def seed_range(self) -> range:
+        return range(self.seed, self.seed + self.seeds)
+
+    def runs(self) -> list[TrainConfig]:
+        raise NotImplementedError
+
+
+class ContrastiveIsSNE(Parameters):
+    """01: `batch` pairs for the identities, `epochs` of `steps_per_epoch` steps for training on the mixture."""
+
+    batch: Annotated[int, Field(ge=2, le=512)]
+    epochs: PositiveInt
+    steps_per_epoch: PositiveInt
+
+    def run(self, dim: int, seed: int) -> TrainConfig:
+        return TrainConfig(
+            data=Mixture(components=5, std=0.1, steps_per_epoch=self.steps_per_epoch),
+            backbone=MLP(width=128, depth=2),
+            projector=Projector(hidden=0, dim=dim),
+            loss=InfoNCE(temperature=0.5),
+            optimizer=Optimizer(lr=3e-3),
+            epochs=self.epochs,
+            batch_size=128,
+            seed=seed,
+        )
+
+    def runs(self) -> list[TrainConfig]:
+        return [self.run(dim, seed) for dim in (2, 4) for seed in self.seed_range]
+
+
+class TSimCLRFeatures(Parameters):
+    """05: feature dimensions `dims`, ascending; `epochs` on `n_train` of the embedded images."""
+
+    dims: Dims
+    epochs: PositiveInt
+    n_train: Annotated[int, Field(ge=200, le=10_000)]
+
+    def run(self, method: str, dim: int, seed: int) -> TrainConfig:
+        images = Images(n_train=self.n_train, augmentation=AUGMENTATION)
+        return image_run(METHODS[method], images, dim=dim, epochs=self.epochs, seed=seed)
+
+    def runs(self) -> list[TrainConfig]:
+        trained = [self.run(method, dim, seed) for method in METHODS for dim in sorted(set(self.dims)) for seed in self.seed_range]
+        return trained + [self.untrained(seed) for seed in self.seed_range]
+
+    def untrained(self, seed: int) -> TrainConfig:
+        return self.run("SimCLR", max(self.dims), seed).model_copy(update={"epochs": 0})
+
+
+NOTEBOOKS: dict[str, type[Parameters]] = {"01_contrastive_is_sne": ContrastiveIsSNE, "05_t_simclr": TSimCLRFeatures}
+
+
+class Setting(Frozen):
+    """A loss, and whether BatchNorm fixes the scale of the features that it compares."""
+
+    loss: Annotated[InfoNCE | TSimCLR, Field(discriminator="name")]
+    batchnorm: bool
+
+
+AUGMENTATION = ImageAugmentation(crop_scale=(0.6, 1.0), jitter=0.4)
+
+# Chosen by `sscl tune` on a held-out part of the training labels, eight settings a method; the table of that search is
+# data/records/tuning_05_t_simclr.csv.
+METHODS = {
+    "SimCLR": Setting(loss=InfoNCE(temperature=0.2), batchnorm=False),
+    "t-SimCLR": Setting(loss=TSimCLR(temperature=0.2, df=5.0, normalization="conditional"), batchnorm=True),
+}
+
+
+def image_run(setting: Setting, images: Images, *, dim: int, epochs: int, seed: int) -> TrainConfig:
+    return TrainConfig(
+        data=images,
+        backbone=ConvNet(width=16),
+        projector=Projector(hidden=128, dim=dim, batchnorm=setting.batchnorm),
+        loss=setting.loss,
+        optimizer=Optimizer(lr=3e-3),
+        epochs=epochs,
+        batch_size=128,
+        precision="bf16-mixed",
+        seed=seed,
+    )
+
+
+def tuning(method: str, *, seeds: Sequence[int], epochs: int = 6, dims: Sequence[int] = (2, 8, 32)) -> dict[Setting, list[TrainConfig]]:
+    """The search for a method's setting: each with its runs, which are evaluated on the fifth of the training set held out."""
+    images = Images(holdout=0.2, augmentation=AUGMENTATION)
+    return {
+        setting: [image_run(setting, images, dim=dim, epochs=epochs, seed=seed) for dim in dims for seed in seeds]
+        for setting in _candidates(method)
+    }
+
+
+def _candidates(method: str) -> list[Setting]:
+    """Eight a method: the same budget for both."""
+    if method == "SimCLR":
+        grid = [(tau, norm) for tau in (0.1, 0.2, 0.5, 1.0) for norm in (False, True)]
+        return [Setting(loss=InfoNCE(temperature=tau), batchnorm=norm) for tau, norm in grid]
+    forms: list[tuple[Literal["joint", "conditional"], bool, tuple[float, ...]]] = [
+        ("joint", True, (0.2, 1.0, 5.0)),
+        ("conditional", True, (0.2, 1.0, 5.0)),
+        ("conditional", False, (0.2, 5.0)),
+    ]
+    return [
+        Setting(loss=TSimCLR(temperature=tau, df=5.0, normalization=form), batchnorm=norm) for form, norm, taus in forms for tau in taus
+    ]
+
+
+@lru_cache
+def scales() -> dict[str, dict[str, Any]]:
+    return tomllib.loads(SCALES.read_text())
+
+
+def resolve(notebook: str, given: Mapping[str, Any]) -> Parameters:
+    """The parameters of a notebook: the sizes of its scale, under what is given and not None.
+
+    `ValueError` that names every unknown name, wrong type and value out of range, and the valid names.
+    """
+    if notebook not in NOTEBOOKS:
+        raise ValueError(f"notebook must be one of {sorted(NOTEBOOKS)}, got {notebook!r}")
+    model = NOTEBOOKS[notebook]
+    scale = given.get("scale", "quick")
+    sizes = scales().get(scale, {}).get(notebook, {}) if isinstance(scale, str) else {}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    try:
+        return model.model_validate_json(json.dumps({"scale": "quick"} | sizes | chosen))
+    except (ValidationError, TypeError) as error:
+        raise ValueError(f"parameters of {notebook}: {_explain(error)}; valid names: {', '.join(model.model_fields)}") from None
+
+
+def _explain(error: ValidationError | TypeError) -> str:
+    """Missing sizes are left out: they only follow from a scale that is unknown."""
+    if isinstance(error, TypeError):
+        return str(error)
+    parts = [(".".join(map(str, e["loc"])), e["msg"], e["input"]) for e in error.errors() if e["type"] != "missing"]
+    return "; ".join(f"{name} = {value!r}: {message[0].lower()}{message[1:]}" for name, message, value in parts)

@@ -1,0 +1,95 @@
+"""Intervals against scipy and by their coverage; verdicts by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sscl_core.claims import CLAIMS, Claim, decide, interval, octaves_saved
+
+
+def claim(direction="at least", threshold=1.0):
+    return Claim(id="X", sentence="s", source="t", estimand="e", direction=direction, threshold=threshold)
+
+
+def test_t_interval_below_twenty():
+    x = [1.0, 2.0, 4.0]
+    assert interval(x)[1:] == pytest.approx(stats.t.interval(0.95, 2, np.mean(x), stats.sem(x)))
+
+
+def test_bootstrap_from_twenty():
+    x = np.random.default_rng(0).exponential(size=30)
+    mean, low, high = interval(list(x))
+    t_low, t_high = stats.t.interval(0.95, 29, x.mean(), stats.sem(x))
+    assert low < mean < high
+    assert (low, high) != (t_low, t_high)
+    assert high - mean > mean - low  # skewed to the right, as the data are
+    assert interval(list(x)) == interval(list(x))
+
+
+def test_t_interval_covers():
+    rng = np.random.default_rng(1)
+    covered = [low <= 3 <= high for _ in range(400) for _, low, high in [interval(list(rng.normal(3, 2, 5)))]]
+    assert stats.binomtest(sum(covered), 400, 0.95).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("n", [2, 5, 20, 40])
+def test_equal_values_have_an_empty_interval(n):
+    assert interval([0.3] * n) == (pytest.approx(0.3), pytest.approx(0.3), pytest.approx(0.3))
+
+
+def test_one_value_says_nothing():
+    assert interval([2.0]) == (2.0, -math.inf, math.inf)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
+def test_interval_rejects(values):
+    with pytest.raises(ValueError, match="values must be finite"):
+        interval(values)
+
+
+@pytest.mark.parametrize(
+    ("direction", "values", "verdict"),
+    [
+        ("at least", [2.0, 2.1, 1.9, 2.0, 2.0], "replicates"),
+        ("at least", [0.0, 0.1, -0.1, 0.0, 0.0], "does not replicate"),
+        ("at least", [0.0, 2.0, 1.0, 1.5, 0.5], "mixed"),
+        ("at most", [2.0, 2.1, 1.9, 2.0, 2.0], "does not replicate"),
+        ("at most", [0.0, 0.1, -0.1, 0.0, 0.0], "replicates"),
+        ("at most", [0.0, 2.0, 1.0, 1.5, 0.5], "mixed"),
+        ("at least", [1.0] * 5, "replicates"),
+        ("at most", [1.0] * 5, "replicates"),
+    ],
+)
+def test_verdicts(direction, values, verdict):
+    outcome = decide(claim(direction), values, scale="quick")
+    assert outcome.verdict == verdict
+    assert (outcome.n, outcome.note) == (5, "")
+
+
+def test_too_few_seeds_or_an_unmet_precondition_give_no_verdict():
+    few = decide(claim(), [2.0] * 4, scale="quick")
+    assert few.verdict == "not run at this scale"
+    assert "4 seeds" in few.note
+    withheld = decide(claim(), [2.0] * 9, scale="quick", withheld="the gate is shut")
+    assert withheld.verdict == "not run at this scale"
+    assert withheld.note == "the gate is shut"
+
+
+@pytest.mark.parametrize(
+    ("simclr", "t_simclr", "octaves"),
+    [
+        ([0.4, 0.7, 0.8], [0.6, 0.8, 0.9], 2),  # 32 -> 8
+        ([0.4, 0.7, 0.8], [0.8, 0.9, 0.9], 4),  # 32 -> 2
+        ([0.4, 0.8, 0.7], [0.6, 0.7, 0.9], -2),  # 8 -> 32
+        ([0.4, 0.8, 0.8], [0.1, 0.1, 0.1], -4),  # never: 8 -> 128
+    ],
+)
+def test_octaves_saved(simclr, t_simclr, octaves):
+    assert octaves_saved([2, 8, 32], simclr, t_simclr) == octaves
+
+
+def test_every_claim_has_its_own_key_and_a_rule():
+    assert all(key == value.id for key, value in CLAIMS.items())
+    assert all("95 %" in value.rule for value in CLAIMS.values())

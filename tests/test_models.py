@@ -1,0 +1,136 @@
+"""Networks: their sizes against arithmetic, their shapes, and where their randomness and gradients come from and go to."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from sscl_core.config import MLP, ConvNet, Projector, ResNet, TrainConfig
+from sscl_core.models import build, convnet, mlp, projector, resnet
+from sscl_core.train import INIT, stream
+
+SMALL = {"mlp": MLP(width=8, depth=2), "convnet": ConvNet(width=2), "resnet": ResNet(depth=18)}
+WIDTHS = {"mlp": 8, "convnet": 32, "resnet": 512}
+SHAPES = [(1, 28, 28), (3, 28, 28), (1, 32, 32), (3, 32, 32)]
+all_backbones = pytest.mark.parametrize("name", SMALL)
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def network(name: str, shape: tuple[int, ...], seed: int = 0, **head) -> nn.Module:
+    torch.manual_seed(seed)
+    return build(TrainConfig(backbone=SMALL[name], projector=Projector(**{"hidden": 8, "dim": 3, **head})), shape)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("depth", "published", "features"), [(18, 11_689_512, 512), (50, 25_557_032, 2048)])
+def test_resnets_have_the_published_size_but_for_stem_and_classifier(depth, published, features, channels):
+    """torchvision's counts, less the classifier (1000 classes, with bias) and the 7×7 stem, plus the 3×3 stem."""
+    backbone, width = resnet(depth, channels)
+    assert width == features
+    assert count(backbone) == published - 1000 * (features + 1) - 7 * 7 * 3 * 64 + 3 * 3 * channels * 64
+
+
+@pytest.mark.parametrize(("channels", "width"), [(1, 32), (3, 5)])
+def test_sizes_of_the_small_backbones(channels, width):
+    widths = (channels, width, 2 * width, 4 * width, 4 * width)
+    assert count(convnet(channels, width)) == sum(9 * a * b + 2 * b for a, b in pairwise(widths))  # and BatchNorm's two a channel
+    assert count(mlp(7, width, 3)) == 8 * width + 2 * (width + 1) * width
+    assert count(mlp(7, width, 1)) == 8 * width
+
+
+@pytest.mark.parametrize("size", [28, 32])
+@pytest.mark.parametrize("depth", [18, 50])
+def test_resnets_halve_the_image_three_times(depth, size):
+    """CIFAR-style: neither the stem nor a pooling layer reduces it."""
+    backbone, width = resnet(depth, 1)
+    with torch.no_grad():
+        maps = backbone[:-1](torch.zeros(2, 1, size, size))
+    assert maps.shape == (2, width, 4, 4)
+    torch.testing.assert_close(backbone[-1](maps), maps.flatten(2).mean(2))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@all_backbones
+def test_output_shapes(name, shape):
+    h, z = network(name, shape)(torch.rand(3, *shape))
+    assert (h.shape, z.shape) == ((3, WIDTHS[name]), (3, 3))
+    assert (h >= 0).all(), "features are after a ReLU"
+
+
+def test_points_are_samples_too():
+    h, z = network("mlp", (2,))(torch.rand(5, 2))
+    assert (h.shape, z.shape) == ((5, 8), (5, 3))
+
+
+def test_features_tell_where_something_is():
+    """The convnet keeps quadrants apart: a spot shows most in the features of its own, which a global mean would hide."""
+    model = network("convnet", (1, 28, 28)).eval()
+    corners = torch.zeros(2, 1, 28, 28)
+    corners[0, :, 4:8, 4:8] = corners[1, :, 20:24, 20:24] = 1
+    first, second = model(corners)[0].view(2, 8, 2, 2).sum(1)
+    assert first[0, 0] > 2 * first[1, 1] > 0
+    assert second[1, 1] > 2 * second[0, 0] > 0
+
+
+@pytest.mark.parametrize("batchnorm", [False, True])
+@pytest.mark.parametrize(("hidden", "parameters"), [(0, (6 + 1) * 4), (5, (6 + 1) * 5 + (5 + 1) * 4)])
+def test_projector_variants(hidden, parameters, batchnorm):
+    head = projector(6, Projector(hidden=hidden, dim=4, batchnorm=batchnorm))
+    assert count(head) == parameters, "BatchNorm has no affine parameters here"
+    x = torch.randn(7, 6)
+    linear = [layer for layer in head if isinstance(layer, nn.Linear)]
+    expected = linear[0](x) if hidden == 0 else linear[1](linear[0](x).relu())
+    if batchnorm:
+        expected = (expected - expected.mean(0)) / (expected.var(0, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(head(x), expected)
+
+
+def test_batchnorm_standardises_the_features():
+    x = torch.rand(64, 1, 28, 28)
+    raw, z = (network("convnet", (1, 28, 28), batchnorm=batchnorm)(x)[1] for batchnorm in (False, True))
+    assert (raw.std(0) - 1).abs().min() > 0.1, "without it they are not standard"
+    torch.testing.assert_close(z.mean(0), torch.zeros(3), rtol=0, atol=1e-5)
+    variance = raw.var(0, correction=0)
+    torch.testing.assert_close(z.var(0, correction=0), variance / (variance + 1e-5))
+
+
+@all_backbones
+def test_gradients_reach_every_parameter(name):
+    model = network(name, (1, 28, 28))
+    z = model(torch.rand(8, 1, 28, 28))[1]
+    (z * torch.randn_like(z)).sum().backward()
+    assert {key: p.grad is not None and bool(p.grad.isfinite().all() and (p.grad != 0).any()) for key, p in model.named_parameters()} == {
+        key: True for key, _ in model.named_parameters()
+    }
+
+
+def test_gradients_reach_every_parameter_of_resnet50():
+    model = nn.Sequential(resnet(50, 3)[0])
+    features = model(torch.rand(4, 3, 8, 8))
+    (features * torch.randn_like(features)).sum().backward()
+    assert all(p.grad is not None and (p.grad != 0).any() for p in model.parameters())
+
+
+def test_a_residual_block_with_a_silent_body_is_its_shortcut():
+    block = resnet(18, 1)[0][2]
+    nn.init.zeros_(block.body[-1][-1].weight)
+    x = torch.randn(2, 64, 5, 5)
+    torch.testing.assert_close(block(x), x.relu())
+
+
+@pytest.mark.parametrize("name", ["mlp", "convnet"])
+def test_initialisation_is_the_streams_and_nothing_elses(name):
+    config = TrainConfig(backbone=SMALL[name])
+
+    def weights(seed: int, surroundings: int) -> list[torch.Tensor]:
+        torch.manual_seed(surroundings)
+        with stream(seed, INIT):
+            return list(build(config, (1, 28, 28)).parameters())
+
+    first, again, other = weights(0, 1), weights(0, 2), weights(1, 1)
+    assert all(map(torch.equal, first, again))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True) if a.unique().numel() > 1)  # BatchNorm's are constants

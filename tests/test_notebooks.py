@@ -1,0 +1,95 @@
+"""The committed notebooks: how they are made, that their outputs are fresh, and what they refuse. (test_workflow.py runs them.)"""
+
+import json
+
+import matplotlib
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from sscl_core import notebook, reproduce, studies
+from sscl_core.notebook import begin
+
+matplotlib.use("Agg")
+BOOKS = {name: nbformat.read(reproduce.notebook_path(name), as_version=4) for name in studies.NOTEBOOKS}
+
+
+def code_cells(book):
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("name", sorted(BOOKS))
+def test_structure(name):
+    book = BOOKS[name]
+    nbformat.validate(book)
+    (parameters,) = [cell for cell in code_cells(book) if "parameters" in cell.metadata.get("tags", [])]
+    namespace = {}
+    exec(parameters.source, namespace)
+    declared = namespace["__annotations__"]
+    assert set(declared) == set(studies.NOTEBOOKS[name].model_fields), "the parameters cell has the names that are checked, all of them"
+    assert studies.resolve(name, {key: namespace[key] for key in declared}) == studies.resolve(name, {})
+    assert all(
+        " # " in line for line in parameters.source.splitlines() if "=" in line and "steps_per_epoch" not in line and "epochs" not in line
+    )
+    assert "begin(" in code_cells(book)[1].source, "parameters are checked before anything runs"
+    assert book.cells[0].cell_type == "markdown"
+    assert "claim" in book.cells[0].source.lower()
+    assert "What this does not show" in book.cells[-1].source
+    for cell in code_cells(book):
+        assert len(cell.source.splitlines()) <= 25, cell.source
+
+
+@pytest.mark.parametrize("name", sorted(BOOKS))
+def test_outputs_are_committed_and_fresh(name):
+    book = BOOKS[name]
+    cells = code_cells(book)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "run from top to bottom"
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    current = reproduce.notebook_key(name, studies.resolve(name, {}))
+    assert book.metadata["sscl"]["key"] == current, "the code or the notebook changed since its outputs were made: make notebooks"
+
+
+def begin_with(**values):
+    notebook._begun.clear()
+    return begin("05_t_simclr", {"__name__": "__main__", "In": [], "begin": begin, "json": json, **values})
+
+
+def test_begin_takes_the_parameters_and_nothing_else(tmp_path):
+    nb = begin_with(scale="smoke", seeds=3, results_dir=str(tmp_path), dims=None)
+    assert (nb.p.scale, nb.p.seeds) == ("smoke", 3)
+    assert nb.out == tmp_path / "custom", "other sizes than the scale's own do not overwrite its results"
+    assert begin_with(scale="smoke", results_dir=str(tmp_path)).out == tmp_path / "smoke"
+
+
+@pytest.mark.parametrize("wrong", [{"sedes": 3}, {"seeds": "x"}, {"seeds": -1}, {"dims": [0]}])
+def test_begin_refuses_wrong_parameters_and_names_the_valid_ones(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*valid names: scale, seeds"):
+        begin_with(**wrong)
+
+
+def test_begin_can_be_run_again_beside_the_notebooks_own_variables():
+    begin_with(scale="smoke")
+    assert begin("05_t_simclr", {"scale": "smoke", "rows": [1], "table": 3}).p.scale == "smoke"
+
+
+def test_figures_tables_and_verdicts_are_kept_with_their_data(tmp_path, capsys):
+    nb = begin_with(scale="smoke", results_dir=str(tmp_path))
+    figure = Figure()
+    figure.subplots().plot([1, 2])
+    nb.figure(figure, "line", pd.DataFrame({"x": [1, 2]}))
+    nb.figure(Figure(), "empty", {"a": np.arange(3)})
+    nb.table(pd.DataFrame({"x": [1 / 3]}), "thirds")
+    outcome = nb.claim("C10", [2.0, 2.0, 2.0, 2.0, 2.0], withheld="it was told to")
+    assert outcome.verdict == "not run at this scale"
+    names = {str(path.relative_to(nb.out)) for path in nb.out.rglob("*") if path.is_file()}
+    kept = [f"figures/05_t_simclr-{name}" for name in ("line.png", "line.svg", "line.csv", "empty.png", "empty.svg", "empty.npz")]
+    assert names == {*kept, "tables/05_t_simclr-thirds.csv", "claims/C10.json"}
+    assert float(pd.read_csv(nb.out / "tables/05_t_simclr-thirds.csv").x[0]) == 1 / 3
+    assert np.array_equal(np.load(nb.out / "figures/05_t_simclr-empty.npz")["a"], [0, 1, 2])
+    svg = (nb.out / "figures/05_t_simclr-line.svg").read_bytes()
+    nb.figure(figure, "line", pd.DataFrame({"x": [1, 2]}))
+    assert (nb.out / "figures/05_t_simclr-line.svg").read_bytes() == svg, "the same figure is the same file"

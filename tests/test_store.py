@@ -1,0 +1,113 @@
+"""Keys follow meaning; records appear whole or not at all."""
+
+import json
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from sscl_core import store
+from sscl_core.config import InfoNCE, TrainConfig, TSimCLR
+from sscl_core.store import Record
+
+
+def record(**arrays):
+    return Record(TrainConfig(seed=3), {"accuracy": 0.5}, {k: np.asarray(v) for k, v in arrays.items()}, {"date": "today"})
+
+
+def test_round_trip(tmp_path):
+    assert store.load(tmp_path, TrainConfig(seed=3)) is None
+    store.save(tmp_path, record(x=[1.0, 2.0]))
+    found = store.load(tmp_path, TrainConfig(seed=3))
+    assert found.metrics == {"accuracy": 0.5}
+    assert found.provenance == {"date": "today"}
+    assert np.array_equal(found.arrays["x"], [1.0, 2.0])
+    content = json.loads((tmp_path / store.run_key(TrainConfig(seed=3)) / "record.json").read_text())
+    assert content["schema"] == store.SCHEMA
+    assert TrainConfig.model_validate_json(json.dumps(content["config"])) == TrainConfig(seed=3)
+
+
+def test_keys_differ_by_configuration_code_and_release(monkeypatch):
+    base = TrainConfig()
+    key = store.run_key(base)
+    others = [TrainConfig(seed=1), TrainConfig(loss=InfoNCE(temperature=0.4)), TrainConfig(loss=TSimCLR(df=float("inf")))]
+    assert len({key, *map(store.run_key, others)}) == 4
+    assert store.run_key(TrainConfig()) == key
+    monkeypatch.setattr(store, "version", lambda name: "0")
+    assert store.run_key(base) != key
+    monkeypatch.undo()
+    monkeypatch.setattr(store, "code_hash", lambda modules: "other")
+    assert store.run_key(base) != key
+
+
+def test_code_hash_sees_code_and_is_blind_to_comments(tmp_path, monkeypatch):
+    package = tmp_path / "sscl_core"
+    shutil.copytree(store.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(store, "PACKAGE", package)
+
+    def fresh():
+        store.code_hash.cache_clear()
+        return store.code_hash(store.RUN_CODE)
+
+    before = fresh()
+    losses = package / "losses.py"
+    losses.write_text(losses.read_text().replace('"""Contrastive losses', '"""Other words. Contrastive losses') + "\n# a comment\n")
+    assert fresh() == before
+    (package / "plots.py").write_text("x = 1\n")  # makes no number of a run
+    assert fresh() == before
+    losses.write_text(losses.read_text().replace("-(df + 1) / 2", "-(df + 2) / 2"))
+    assert fresh() != before
+    monkeypatch.undo()
+    store.code_hash.cache_clear()
+
+
+def test_every_module_that_training_imports_is_in_the_hash():
+    """A module of ours that a run imports, but that the key leaves out, would let old results pass for new ones."""
+    import ast
+
+    free = {"paths", "store", "studies"}  # where things lie, how they are kept, and which runs there are: all in the configuration
+    for name in store.RUN_CODE:
+        tree = ast.parse((store.PACKAGE / f"{name}.py").read_text())
+        relative = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
+        imported = {node.module or alias.name for node in relative for alias in node.names}
+        assert imported <= set(store.RUN_CODE) | free, name
+
+
+def test_the_first_of_two_writers_wins_and_nothing_is_left_behind(tmp_path):
+    writers = [threading.Thread(target=store.save, args=(tmp_path, record(x=np.full(1000, i)))) for i in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [path.name for path in tmp_path.iterdir()] == [store.run_key(TrainConfig(seed=3))]
+    x = store.load(tmp_path, TrainConfig(seed=3)).arrays["x"]
+    assert (x == x[0]).all()
+
+
+def test_a_record_that_could_not_be_written_is_not_there(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez_compressed", fail)
+    with pytest.raises(OSError, match="disk full"):
+        store.save(tmp_path, record(x=[1]))
+    assert store.load(tmp_path, TrainConfig(seed=3)) is None
+
+
+def test_a_folder_that_cannot_be_moved_is_an_error(tmp_path, monkeypatch):
+    def fail(self, target):
+        raise OSError("no")
+
+    monkeypatch.setattr(store.Path, "rename", fail)
+    with pytest.raises(OSError, match="no"):
+        store.save(tmp_path, record(x=[1]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_text_replaces_whole(tmp_path):
+    path = tmp_path / "a" / "b.txt"
+    store.write_text(path, "one")
+    store.write_text(path, "two")
+    assert path.read_text() == "two"
+    assert [p.name for p in path.parent.iterdir()] == ["b.txt"]

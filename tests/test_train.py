@@ -1,0 +1,392 @@
+"""The training loop: a configuration is one network, bit for bit, whatever happens around the run or interrupts it."""
+
+import contextlib
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import sscl_core.train as loop
+from sscl_core.config import MLP, ConvNet, ImageAugmentation, Images, InfoNCE, Mixture, Optimizer, Projector, TrainConfig, TSimCLR
+from sscl_core.data import ImageData, load_images
+from sscl_core.losses import info_nce, t_simclr
+from sscl_core.train import INIT, NonFiniteLossError, TrainResult, source, stream, train, train_and_test_images
+
+CPU = torch.device("cpu")
+OPTIMIZERS = {
+    "adam": Optimizer(weight_decay=0.01, warmup_epochs=0.5),
+    "sgd": Optimizer(name="sgd", lr=0.05, weight_decay=1e-3, momentum=0.9),
+}
+all_optimizers = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+read_once = functools.cache(load_images)
+
+
+@pytest.fixture(autouse=True)
+def _read_once(monkeypatch):
+    monkeypatch.setattr(loop, "load_images", read_once)
+
+
+def images(**changes) -> TrainConfig:
+    """Three epochs of three steps."""
+    small = {"backbone": ConvNet(width=2), "projector": Projector(hidden=8, dim=4), "epochs": 3, "batch_size": 16}
+    return TrainConfig(**{"data": Images(n_train=48), **small, **changes})
+
+
+def toy(**changes) -> TrainConfig:
+    small = {"backbone": MLP(width=16), "projector": Projector(hidden=0, dim=2), "epochs": 3, "batch_size": 16}
+    return TrainConfig(**{"data": Mixture(steps_per_epoch=3), **small, **changes})
+
+
+BOTH = {"images": images, "mixture": toy}
+both_kinds = pytest.mark.parametrize("make", BOTH.values(), ids=BOTH)
+
+
+def same(a: TrainResult, b: TrainResult) -> bool:
+    """Bitwise: parameters, buffers, losses."""
+    first, second = a.model.state_dict(), b.model.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first) and a.losses == b.losses
+
+
+def spy(monkeypatch, replace: Callable | None = None) -> list[tuple]:
+    """The (z1, z2, loss) of every step from here on; `replace(number of the step from 1, loss)` may change the loss."""
+    steps, original = [], loop.contrastive_loss
+
+    def contrastive_loss(config, z1, z2):
+        loss = original(config, z1, z2)
+        steps.append((z1.detach(), z2.detach(), loss.detach()))
+        return replace(len(steps), loss) if replace else loss
+
+    monkeypatch.setattr(loop, "contrastive_loss", contrastive_loss)
+    return steps
+
+
+def interrupt_at(step: int) -> Callable:
+    def replace(number: int, loss: torch.Tensor) -> torch.Tensor:
+        if number == step:
+            raise KeyboardInterrupt
+        return loss
+
+    return replace
+
+
+# --- reproducibility -----------------------------------------------------------------------------
+
+
+@both_kinds
+def test_a_seed_is_a_network(make):
+    first, again, other = train(make()), train(make()), train(make(seed=1))
+    assert len(first.losses) == 9
+    assert all(map(math.isfinite, first.losses))
+    assert same(first, again)
+    assert not same(first, other)
+    assert not set(first.losses) & set(other.losses)
+    assert not first.model.training
+    assert first.images_per_second > 0
+
+
+@both_kinds
+def test_the_seed_seeds_the_views(make):
+    """The same seed gives the same pairs, another epoch, step or seed others: not only the order is seeded."""
+
+    def pairs(seed: int, epoch: int) -> list[tuple]:
+        return list(source(make(seed=seed), None, CPU).batches(epoch))
+
+    first, again = pairs(0, 1), pairs(0, 1)
+    assert all(torch.equal(a, b) for one, two in zip(first, again, strict=True) for a, b in zip(one, two, strict=True))
+    distinct = [view for batches in (first, pairs(0, 2), pairs(1, 1)) for pair in batches for view in pair]
+    assert len({view.numpy().tobytes() for view in distinct}) == len(distinct) == 18
+
+
+@both_kinds
+def test_global_random_states_neither_matter_nor_change(make):
+    def states() -> tuple[bytes, bytes]:  # not Python's `random`: beartype itself draws from it
+        return torch.get_rng_state().numpy().tobytes(), np.random.get_state()[1].tobytes()  # noqa: NPY002
+
+    torch.manual_seed(1)
+    before = states()
+    first = train(make())
+    assert states() == before
+    torch.manual_seed(2)
+    second = train(make(), on_epoch=lambda *_: torch.rand(17))  # nor does what runs beside it
+    assert same(first, second)
+    assert states() != before
+
+
+def test_stream_gives_the_state_back_after_an_error():
+    before = torch.get_rng_state()
+    with contextlib.suppress(KeyError), stream(0, INIT):
+        assert not torch.equal(torch.get_rng_state(), before)
+        raise KeyError
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_no_epochs_give_the_untrained_network():
+    calls = []
+    result = train(images(epochs=0), on_epoch=lambda epoch, model: calls.append((epoch, model.training)))
+    with stream(0, INIT):
+        untrained = loop.build(images(), (1, 28, 28))
+    assert calls == [(0, False)]
+    assert (result.losses, result.model.training) == ([], False)
+    assert same(result, TrainResult(images(), untrained))
+    assert not same(result, TrainResult(images(), train(images(epochs=1)).model)), "and training changes it"
+
+
+@both_kinds
+def test_on_epoch_sees_every_epoch_and_does_not_change_training(make):
+    calls = []
+    watched = train(make(), on_epoch=lambda epoch, model: calls.append((epoch, model.training)))
+    assert calls == [(epoch, False) for epoch in range(4)]
+    assert same(watched, train(make()))
+
+
+# --- interruption --------------------------------------------------------------------------------
+
+
+@all_optimizers
+@both_kinds
+@pytest.mark.parametrize("step", [4, 8], ids="step {}".format)
+def test_interrupted_and_resumed_is_uninterrupted(make, optimizer, step, monkeypatch, tmp_path):
+    config, checkpoint = make(optimizer=optimizer), tmp_path / "deep" / "run.pt"
+    whole = train(config)
+    with monkeypatch.context() as patch:
+        spy(patch, interrupt_at(step))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, checkpoint=checkpoint, checkpoint_seconds=0.0)
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["run.pt"]
+    epochs = []
+    resumed = train(config, checkpoint=checkpoint, checkpoint_seconds=0.0, on_epoch=lambda epoch, _: epochs.append(epoch))
+    assert epochs == list(range((step - 1) // 3 + 1, 4)), "it went on, not back to the start"
+    assert same(whole, resumed)
+
+
+def test_checkpoints_are_no_more_frequent_than_asked(tmp_path):
+    train(images(), checkpoint=tmp_path / "run.pt", checkpoint_seconds=1e6)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"epochs": 4}, {"loss": InfoNCE(temperature=0.4)}], ids=str)
+def test_a_checkpoint_of_another_run_is_refused(change, tmp_path):
+    checkpoint = tmp_path / "run.pt"
+    train(toy(), checkpoint=checkpoint, checkpoint_seconds=0.0)
+    before = checkpoint.read_bytes()
+    with pytest.raises(ValueError, match="belongs to another run"):
+        train(toy(**change), checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == before
+
+
+@pytest.mark.parametrize("broken_save", [1, 2], ids="save {}".format)
+def test_a_half_written_checkpoint_is_never_met(broken_save, monkeypatch, tmp_path):
+    config, checkpoint, saves, save = toy(), tmp_path / "run.pt", [], torch.save
+
+    def fails(state, path):
+        saves.append(path)
+        save(state, path)
+        if len(saves) == broken_save:
+            Path(path).write_bytes(Path(path).read_bytes()[:100])
+            raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", fails)
+        with pytest.raises(OSError, match="no space"):
+            train(config, checkpoint=checkpoint, checkpoint_seconds=0.0)
+    assert len(saves) == broken_save
+    assert checkpoint.exists() == (broken_save == 2), "that of the epoch before, or none"
+    assert same(train(config, checkpoint=checkpoint), train(config))
+
+
+# --- losses that are not numbers -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_non_finite_loss_is_an_error_and_leaves_the_last_sound_checkpoint(value, monkeypatch, tmp_path):
+    config, checkpoint = images(seed=3), tmp_path / "run.pt"
+    with monkeypatch.context() as patch:
+        steps = spy(patch, lambda number, loss: loss * value if number == 5 else loss)
+        with pytest.raises(NonFiniteLossError, match=r"NaN or infinite at or before step 6 of seed 3: lower optimizer.lr \(0.001\)"):
+            train(config, checkpoint=checkpoint, checkpoint_seconds=0.0)
+        assert len(steps) == 6, "met at the end of the epoch at the latest"
+    state = torch.load(checkpoint)
+    assert state["epoch"] == 1
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())
+    assert same(train(config, checkpoint=checkpoint), train(config))
+
+
+@pytest.mark.parametrize("step", [3, 9], ids="step {}".format)
+def test_a_last_step_that_breaks_the_weights_is_such_an_error_too(step, monkeypatch, tmp_path):
+    """The loss of that step is finite, its gradient is not: without a look at the weights a broken network is kept or handed back."""
+    checkpoint = tmp_path / "run.pt"
+    spy(monkeypatch, lambda number, loss: loss + (loss - loss).sqrt() if number == step else loss)
+    with pytest.raises(NonFiniteLossError):
+        train(images(), checkpoint=checkpoint, checkpoint_seconds=0.0)
+    assert not checkpoint.exists() or all(tensor.isfinite().all() for tensor in torch.load(checkpoint)["model"].values())
+
+
+@both_kinds
+def test_a_learning_rate_that_diverges_is_such_an_error(make, tmp_path):
+    config = make(optimizer=Optimizer(name="sgd", lr=1e30))
+    with pytest.raises(NonFiniteLossError, match=r"lr \(1e\+30\), raise the temperature \(0.5\), or use precision '32-true'"):
+        train(config, checkpoint=tmp_path / "run.pt", checkpoint_seconds=0.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(33, [16, 16]), (35, [16, 16, 3]), (32, [16, 16]), (9, [9])])
+def test_the_last_batch_is_used_unless_it_is_one_image(n, sizes, monkeypatch):
+    config = images(data=Images(n_train=n), epochs=2)
+    steps = spy(monkeypatch)
+    result = train(config)
+    assert [(len(z1), len(z2)) for z1, z2, _ in steps] == [(size, size) for size in sizes * 2]
+    assert len(result.losses) == 2 * len(sizes)
+    assert source(config, None, CPU).images_per_epoch == sum(sizes)
+
+
+def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
+    still = ImageAugmentation(crop_scale=(1.0, 1.0), flip=0.0)
+    config = images(data=Images(n_train=35, augmentation=still))
+    expected = train_and_test_images(config)[0].images
+
+    def shown(epoch: int) -> torch.Tensor:
+        pairs = [pair for pair in source(config, None, CPU).batches(epoch) if torch.equal(*pair)]
+        return (torch.cat([x1 for x1, _ in pairs]) * 255).round().byte()
+
+    def rows(x: torch.Tensor) -> list[bytes]:
+        return [image.numpy().tobytes() for image in x.contiguous()]
+
+    first, second = rows(shown(0)), rows(shown(1))
+    assert first != second
+    assert sorted(first) == sorted(second) == sorted(rows(expected))
+
+
+def test_n_train_is_the_same_images_for_every_seed_and_not_the_first():
+    few, more = (train_and_test_images(images(data=Images(n_train=n), seed=n))[0] for n in (20, 40))
+    assert torch.equal(few.images, more.images[:20])
+    assert not torch.equal(few.images, read_once("fashion_mnist_subset", "train").images[:20])
+
+
+def test_more_images_than_there_are_is_an_error():
+    """Else a record would claim a size that it does not have."""
+    with pytest.raises(ValueError, match="n_train"):
+        inspect.unwrap(train_and_test_images)(images(data=Images(n_train=10_001)))
+    assert len(train_and_test_images(images(data=Images(n_train=10_000)))[0]) == 10_000
+
+
+def numbered(n: int) -> ImageData:
+    """Images that show their number, of two classes."""
+    return ImageData(torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 1, 8, 8).clone(), torch.arange(n) % 2, ("a", "b"))
+
+
+@pytest.mark.parametrize("n_train", [None, 30])
+def test_held_out_images_are_never_trained_on(n_train, monkeypatch):
+    seen: set[int] = set()
+
+    def load(name, split, data_dir=None):
+        assert split == "train", "with a holdout the test set is not looked at"
+        return numbered(50)
+
+    class Spy(loop.ImageViews):
+        def forward(self, batch):
+            seen.update((batch[:, 0, 0, 0] * 255).round().int().tolist())
+            return super().forward(batch)
+
+    monkeypatch.setattr(loop, "load_images", load)
+    monkeypatch.setattr(loop, "ImageViews", Spy)
+    config = images(data=Images(holdout=0.2, n_train=n_train), epochs=2, batch_size=8)
+    fit, validation = (set(part.images[:, 0, 0, 0].tolist()) for part in train_and_test_images(config))
+    train(config)
+    assert len(validation) == 10
+    assert seen == fit
+    assert len(fit) == (n_train or 40)
+    assert not seen & validation
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+def test_bf16_mixed_computes_the_network_in_bf16_and_the_loss_in_float32(monkeypatch):
+    dtypes: set[torch.dtype] = set()
+
+    def hook(epoch, model):
+        if epoch == 0:
+            model.backbone[0].register_forward_hook(lambda *a: dtypes.add(a[2].dtype))
+
+    steps = spy(monkeypatch)
+    mixed, full = train(images(precision="bf16-mixed"), on_epoch=hook), train(images())
+    assert dtypes == {torch.bfloat16}
+    assert {loss.dtype for _, _, loss in steps} == {torch.float32}
+    assert {p.dtype for p in mixed.model.parameters()} == {torch.float32}
+    assert mixed.losses != full.losses
+    assert mixed.losses == pytest.approx(full.losses, rel=0.05)
+
+
+@pytest.mark.parametrize("loss", [InfoNCE(temperature=0.2), TSimCLR(df=1.0), TSimCLR(df=math.inf, normalization="conditional")], ids=str)
+def test_the_loss_is_the_one_described(loss, monkeypatch):
+    config = images(loss=loss, epochs=1)
+    steps = spy(monkeypatch)
+    result = train(config)
+    function = info_nce if loss.name == "info_nce" else t_simclr
+    expected = [function(z1, z2, **loss.model_dump(exclude={"name"})).item() for z1, z2, _ in steps]
+    assert result.losses == pytest.approx(expected, rel=1e-6)
+    assert result.losses != pytest.approx([info_nce(z1, z2, temperature=0.5).item() for z1, z2, _ in steps], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_the_optimiser_and_its_learning_rate_are_those_described(name, monkeypatch):
+    rates, kinds, original = [], set(), loop._set_lr
+
+    def record(optimizer, *args):
+        original(optimizer, *args)
+        rates.extend(group["lr"] for group in optimizer.param_groups)
+        kinds.add(
+            (type(optimizer.optimizer).__name__, optimizer.param_groups[0].get("momentum"), optimizer.param_groups[0]["weight_decay"])
+        )
+
+    monkeypatch.setattr(loop, "_set_lr", record)
+    spec = Optimizer(name=name, lr=0.01, warmup_epochs=1, momentum=0.7, weight_decay=0.02)
+    train(toy(optimizer=spec))
+    assert kinds == {("AdamW", None, 0.02) if name == "adam" else ("SGD", 0.7, 0.02)}
+    assert rates == pytest.approx([0.01 * spec.factor(step, steps_per_epoch=3, epochs=3) for step in range(9)])
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:0", "", *([] if torch.cuda.is_available() else ["cuda"])])
+def test_a_device_that_is_not_there_is_an_error(device):
+    with pytest.raises(ValueError, match=f"device must be 'auto', 'cpu' .*got '{device}'"):
+        inspect.unwrap(train)(toy(), device=device)
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_shows_loss_and_speed(progress, capsys):
+    result = train(toy(), progress=progress)
+    shown = capsys.readouterr().err
+    assert ("9/9" in shown) == (f"loss={result.losses[-1]:.4f}" in shown) == ("images_s=" in shown) == progress
+    assert progress or not shown
+
+
+def test_the_loss_goes_down_on_the_mixture():
+    """To within a tenth of the way from a collapsed network's loss to that of the exact minimiser."""
+    result = train(toy(data=Mixture(steps_per_epoch=50), epochs=4, batch_size=64, optimizer=Optimizer(lr=0.01)))
+    angle = 2 * math.pi * torch.arange(5, dtype=torch.float64) / 5
+    pentagon = torch.stack([angle.cos(), angle.sin()], 1)[torch.arange(64) % 5]
+    best, collapsed = info_nce(pentagon, pentagon, temperature=0.5).item(), math.log(127)
+    first, last = np.mean(result.losses[:3]), np.mean(result.losses[-20:])
+    assert first > best + 0.3 * (collapsed - best)
+    assert last < best + 0.1 * (collapsed - best)
+
+
+def batches_of(config: TrainConfig) -> Iterator:
+    return source(config, None, CPU).batches(0)
+
+
+def test_pairs_of_the_mixture_share_their_component():
+    means = loop.mixture(toy()).means
+    for x1, x2 in batches_of(toy(data=Mixture(std=0.01))):
+        first, second = (torch.cdist(x, means).argmin(1) for x in (x1, x2))
+        assert torch.equal(first, second)
+        assert len(first.unique()) > 1
+        assert not torch.equal(x1, x2)

@@ -1,0 +1,309 @@
+"""The whole way, in a copy of the checkout at scale smoke: one notebook broken, then mended, then nothing left to do.
+
+And the commands of sscl. These tests share one copy, so they run in one worker and in order."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+
+from sscl_core import cli, paths, reproduce, store, studies
+
+pytestmark = [pytest.mark.xdist_group("workflow")]
+
+
+class Checkout:
+    def __init__(self, root):
+        self.root, self.out = root, root / "results" / "smoke"
+        for name in ("sscl_core", "workflow", "notebooks", "data"):
+            shutil.copytree(paths.CHECKOUT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def sscl(self, *arguments, **environment):
+        variables = os.environ | {"PYTHONPATH": str(self.root), "COLUMNS": "120"} | environment
+        variables.pop("SSCL_RESULTS_DIR", None)
+        command = [sys.executable, "-m", "sscl_core", *arguments]
+        return subprocess.run(command, cwd=self.root, env=variables, capture_output=True, text=True)
+
+    def notebook(self, name):
+        return self.root / "notebooks" / f"{name}.ipynb"
+
+    def edit(self, name, change):
+        book = nbformat.read(self.notebook(name), as_version=4)
+        change(book)
+        nbformat.write(book, self.notebook(name))
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    return Checkout(tmp_path_factory.mktemp("checkout"))
+
+
+def records(checkout):
+    return {path.name: path.stat().st_mtime_ns for path in (checkout.root / "results" / "runs").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def broken(checkout):
+    """One notebook fails halfway."""
+    cell = nbformat.v4.new_code_cell("raise RuntimeError('broken on purpose')")
+    checkout.edit("05_t_simclr", lambda book: book.cells.insert(6, cell))
+    return checkout.sscl("reproduce", "--scale", "smoke", "--cores", "1")
+
+
+def test_a_failing_notebook_leaves_the_others_and_its_own_traceback(checkout, broken):
+    assert broken.returncode != 0
+    assert "FAILED" in broken.stdout
+    partial, traceback = (checkout.out / "failed" / f"05_t_simclr.{suffix}" for suffix in ("ipynb", "txt"))
+    assert str(partial) in broken.stdout
+    assert str(traceback) in broken.stdout
+    assert "RuntimeError: broken on purpose" in broken.stdout
+    assert "broken on purpose" in traceback.read_text()
+    assert any(cell.get("outputs") for cell in nbformat.read(partial, as_version=4).cells), "as far as it got"
+    assert (checkout.out / "notebooks" / "01_contrastive_is_sne.ipynb").exists()
+    assert "InfoNCE is the SNE objective" in broken.stdout, "the claims that were decided are shown all the same"
+    assert not (checkout.out / "claims" / "C10.json").exists()
+
+
+@pytest.fixture(scope="module")
+def mended(checkout, broken):
+    before = records(checkout)
+    finished = (checkout.out / "notebooks" / "01_contrastive_is_sne.ipynb").stat().st_mtime_ns
+    checkout.edit("05_t_simclr", lambda book: book.cells.pop(6))
+    return checkout.sscl("reproduce", "--scale", "smoke", "--cores", "2"), before, finished
+
+
+def test_mended_it_runs_alone_and_redoes_nothing(checkout, mended):
+    run, before, finished = mended
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert records(checkout) == before, "no training run was made twice"
+    assert (checkout.out / "notebooks" / "01_contrastive_is_sne.ipynb").stat().st_mtime_ns == finished
+    assert not list((checkout.out / "failed").iterdir())
+    for claim in ("C1", "C2", "C10"):
+        assert re.search(rf"^{claim} .*", run.stdout, re.M)
+
+
+def test_results_contract(checkout, mended):
+    out = checkout.out
+    content = json.loads((out / "claims.json").read_text())
+    assert [claim["claim"]["id"] for claim in content["claims"]] == ["C1", "C2", "C10"]
+    assert content["schema"] == store.SCHEMA
+    rows = (out / "runs.csv").read_text().splitlines()
+    assert {row.split(",")[1] for row in rows[1:]} == set(records(checkout))
+    for png in (out / "figures").glob("*.png"):
+        assert png.with_suffix(".svg").exists()
+        assert png.with_suffix(".csv").exists() or png.with_suffix(".npz").exists()
+    assert len(list((out / "figures").glob("*.png"))) >= 6
+    page = (out / "report.html").read_text()
+    for link in re.findall(r"(?:href|src)='([^']+)'", page):
+        assert (out / link).exists(), link
+
+
+def test_recorded_scalars_are_what_theory_says(checkout, mended):
+    content = json.loads((checkout.out / "claims.json").read_text())
+    by_id = {claim["claim"]["id"]: claim for claim in content["claims"]}
+    assert 0 < max(by_id["C1"]["values"]) < 1e-12, "something was computed, and it agrees"
+    assert all(0 < value < 1.5 for value in by_id["C2"]["values"])
+    assert by_id["C10"]["n"] == 2
+    assert all(claim["verdict"] == "not run at this scale" for claim in by_id.values()), "two seeds decide nothing"
+
+
+def test_nothing_changed_takes_seconds_and_says_so(checkout, mended):
+    began = time.monotonic()
+    run = checkout.sscl("reproduce", "--scale", "smoke")
+    assert time.monotonic() - began < 20  # about 2 s on an idle core
+    assert run.returncode == 0
+    assert "Nothing changed" in run.stdout
+    assert re.search(r"^C10 ", run.stdout, re.M)
+
+
+def test_publish_is_byte_stable_and_without_machine_or_time(checkout, mended):
+    def publish():
+        run = checkout.sscl("reproduce", "--scale", "smoke", "--publish")
+        assert run.returncode == 0, run.stderr
+        return checkout.notebook("05_t_simclr").read_text()
+
+    first = publish()
+    assert publish() == first
+    assert str(checkout.root) not in first
+    assert "papermill" not in json.dumps([cell["metadata"] for cell in json.loads(first)["cells"]])
+    assert "injected" not in first
+    # The outputs are not source: publishing does not make the notebook stale.
+    assert "Nothing changed" in checkout.sscl("reproduce", "--scale", "smoke").stdout
+
+
+def test_changed_code_is_run_again_and_a_comment_is_not(checkout, mended):
+    code = """
+from sscl_core import reproduce
+print(*sorted(job.mark for job in reproduce.plan("smoke").jobs))
+"""
+
+    def marks():
+        environment = os.environ | {"PYTHONPATH": str(checkout.root)}
+        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+
+    before, source = marks(), (checkout.root / "sscl_core" / "losses.py")
+    text = source.read_text()
+    source.write_text(text + "\n# nothing\n")
+    assert marks() == before
+    source.write_text(text + "\nEXTRA = 1\n")
+    assert marks() != before
+    source.write_text(text)
+    assert marks() == before
+
+
+def test_failing_training_runs_are_reported_with_their_log(checkout, mended):
+    """Data that cannot be read: the run fails, the notebook that needs it does not start, the message has the reason."""
+    data = checkout.root / "data" / "fashion_mnist_subset.npz"
+    content = data.read_bytes()
+    data.write_bytes(b"broken")
+    run = checkout.sscl("reproduce", "--scale", "smoke", "--notebooks", "05_t_simclr")
+    data.write_bytes(content)
+    assert run.returncode != 0
+    log = re.search(r"training runs of 05_t_simclr: .*\n  log: (.*\.log)", run.stdout)
+    assert log, run.stdout
+    assert os.path.getsize(log.group(1)) > 0
+
+
+def test_a_notebook_run_by_papermill_refuses_an_unknown_parameter(checkout, tmp_path):
+    command = [sys.executable, "-m", "papermill", str(checkout.notebook("01_contrastive_is_sne")), str(tmp_path / "out.ipynb")]
+    environment = os.environ | {"PYTHONPATH": str(checkout.root), "SSCL_RESULTS_DIR": str(tmp_path)}
+    run = subprocess.run([*command, "-p", "sedes", "3"], env=environment, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert "ValueError" in run.stderr
+    assert "valid names: scale, seeds" in run.stderr
+    assert not (tmp_path / "custom").exists()
+
+
+# The commands, in process.
+
+
+def test_notebook_command_with_other_parameters(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SSCL_RESULTS_DIR", str(tmp_path))
+    assert cli.main(["notebook", "01_contrastive_is_sne", "--scale", "smoke", "-p", "seeds", "1", "-p", "batch", "3"]) == 0
+    path = tmp_path / "custom" / "notebooks" / "01_contrastive_is_sne.ipynb"
+    assert str(path) in capsys.readouterr().out
+    assert path.exists()
+    assert not (tmp_path / "smoke").exists()
+
+
+def test_notebook_command_refuses_before_it_starts(tmp_path, capsys):
+    assert cli.main(["notebook", "01_contrastive_is_sne", "-p", "sedes", "1", "--results-dir", str(tmp_path)]) == 1
+    assert "valid names: scale, seeds" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_kernel_that_never_started_is_tried_once_more(tmp_path, monkeypatch):
+    import papermill
+
+    calls = []
+
+    def dying(*args, **kwargs):
+        calls.append(1)
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr(papermill, "execute_notebook", dying)
+    with pytest.raises(RuntimeError, match="notebook 01_contrastive_is_sne failed: Kernel died"):
+        reproduce.run_notebook("01_contrastive_is_sne", {"scale": "smoke", "results_dir": str(tmp_path)})
+    assert len(calls) == 2
+
+
+def test_train_command_keeps_its_run_and_takes_a_file(tmp_path, capsys):
+    config = tmp_path / "run.toml"
+    config.write_text("epochs = 1\nbatch_size = 16\n[data]\nn_train = 64\n[loss]\nname = 't_simclr'\ndf = inf\n")
+    arguments = ["train", "--config", str(config), "--set", "projector.dim=2", "--results-dir", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert 0 <= first["knn_euclidean_z"] <= 1
+    assert cli.main(arguments) == 0
+    assert json.loads(capsys.readouterr().out) == first, "the second time it is read, not trained"
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("epoch=3", "epoch"),
+        ("loss.temperature=-1", "greater than 0"),
+        ("loss.name=nce", "nce"),
+        ("epochs", "KEY=VALUE"),
+        ("data.augmentation.crop_scale=[0.9,0.2]", "smallest"),
+        ("epochs=many", "valid integer"),
+    ],
+)
+def test_train_command_rejects(assignment, words, capsys):
+    assert cli.main(["train", "--show", "--set", assignment]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_train_show_prints_a_configuration_that_reads_back(capsys, tmp_path):
+    assert cli.main(["train", "--show", "--set", "loss.name=t_simclr", "seed=4"]) == 0
+    path = tmp_path / "run.json"
+    path.write_text(capsys.readouterr().out)
+    assert cli.main(["train", "--show", "--config", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(path.read_text())
+
+
+def test_prefetch_makes_one_group(tmp_path):
+    assert cli.main(["prefetch", "01_contrastive_is_sne", "--group", "0", "--scale", "smoke", "--results-dir", str(tmp_path)]) == 0
+    configs = reproduce.job("01_contrastive_is_sne", "smoke").groups[0].configs
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {store.run_key(config) for config in configs}
+
+
+def test_data_and_claims_commands(tmp_path, capsys):
+    assert cli.main(["data"]) == 0
+    assert "fashion_mnist_subset" in capsys.readouterr().out
+    assert cli.main(["data", "fashion_mnist_subset"]) == 0
+    assert "(10000, 1, 28, 28)" in capsys.readouterr().out
+    assert cli.main(["claims", "--scale", "smoke", "--results-dir", str(tmp_path)]) == 1
+    assert "run `sscl reproduce --scale smoke` first" in capsys.readouterr().err
+
+
+def test_claims_command_shows_what_ran(checkout, mended, capsys):
+    assert cli.main(["claims", "--scale", "smoke", "--results-dir", str(checkout.root / "results")]) == 0
+    assert "C10" in capsys.readouterr().out
+
+
+def test_tune_command(tmp_path, monkeypatch, capsys):
+    """One tiny setting a method: the table has a row for each, and says how many runs it rests on."""
+    images = studies.Images(n_train=40, holdout=0.2, augmentation=studies.AUGMENTATION)
+
+    def tiny(method, *, seeds):
+        setting = studies.METHODS[method]
+        return {setting: [studies.image_run(setting, images, dim=d, epochs=0, seed=s) for d in (2, 8, 32) for s in seeds]}
+
+    monkeypatch.setattr(studies, "tuning", tiny)
+    table = tmp_path / "table.csv"
+    assert cli.main(["tune", "--seeds", "1", "--out", str(table), "--results-dir", str(tmp_path)]) == 0
+    header, *rows = table.read_text().splitlines()
+    assert header.startswith("method,temperature")
+    assert [row.split(",")[0] for row in rows] == ["SimCLR", "t-SimCLR"]
+    assert all(row.endswith(",3") for row in rows)
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in ("reproduce", "notebook", "prefetch", "train", "tune", "data", "claims"))])
+def test_help_everywhere(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: sscl" in capsys.readouterr().out
+
+
+def test_reproduce_in_process_with_nothing_to_do(tmp_path, capsys):
+    plan = reproduce.plan("smoke", tmp_path)
+    for job in plan.jobs:
+        store.write_text(plan.marks / job.mark, "")
+    assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path)]) == 0
+    assert "Nothing changed" in capsys.readouterr().out
+    assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path), "--notebooks", "01_contrastive_is_sne"]) == 0
+
+
+def test_without_a_checkout_the_message_says_what_to_do(monkeypatch, capsys):
+    monkeypatch.setattr(paths, "CHECKOUT", None)
+    assert cli.main(["notebook", "01_contrastive_is_sne"]) == 1
+    assert "clone it" in capsys.readouterr().err
