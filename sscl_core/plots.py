@@ -96,6 +96,12 @@ def by_dimension(axis: Axes, dims: Sequence[int], curves: Mapping[str, Sequence[
     axis.set(xlabel="feature dimension d_z", ylabel="test accuracy")
 
 
+def ring(z: Float[Array, "n 2"], *, seed: int) -> Float[np.ndarray, "n 2"]:
+    """Features by their direction alone, as the cosine sees them, moved off the circle at random so that they do not hide each other."""
+    u = np.asarray(z) / np.linalg.norm(np.asarray(z), axis=1, keepdims=True)
+    return u * (1 + 0.12 * np.random.default_rng(seed).standard_normal((len(u), 1)).clip(-2, 2))
+
+
 def feature_map(axis: Axes, z: Float[Array, "n 2"], labels: Int64[Array, " n"], classes: Sequence[str]) -> None:
     """A two-dimensional map of images, one colour a class, cut at the 99.5th percentile of the distance to the median."""
     z, labels = np.asarray(z), np.asarray(labels)
@@ -104,5 +110,6 @@ def feature_map(axis: Axes, z: Float[Array, "n 2"], labels: Int64[Array, " n"], 
     reach = np.quantile(np.abs(z - middle).max(1), 0.995) * 1.05
     axis.set(aspect="equal", xlim=middle[0] + np.array([-reach, reach]), ylim=middle[1] + np.array([-reach, reach]))
     axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
     for label, name in enumerate(classes):
         axis.scatter([], [], color=CLASS_COLORS[label], s=20, label=name)

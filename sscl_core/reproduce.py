@@ -6,6 +6,7 @@ parameters and this notebook. A changed comment, a touched file or a fresh clone
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from .config import TrainConfig
 
 # What only runs notebooks and collects their results does not enter the numbers in them.
 NOTEBOOK_CODE = (*store.RUN_CODE, "claims", "notebook", "paths", "plots", "store", "studies")
+README_FIGURES = {"05_t_simclr-maps.png": "maps.png"}
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
 
 
@@ -232,4 +234,7 @@ def publish(plan: Plan) -> list[Path]:
         }
         store.write_text(notebook_path(job.notebook), nbformat.writes(executed) + "\n")
         published.append(notebook_path(job.notebook))
+    for figure, target in README_FIGURES.items():
+        if (plan.out / "figures" / figure).exists():
+            published.append(Path(shutil.copy(plan.out / "figures" / figure, notebook_path("").parents[1] / "docs" / target)))
     return published

@@ -199,7 +199,7 @@ def _fabric(config: TrainConfig, device: str) -> Fabric:
 def _optimizer(config: TrainConfig, network: Encoder) -> torch.optim.Optimizer:
     spec = config.optimizer
     if spec.name == "adam":
-        return torch.optim.AdamW(network.parameters(), spec.lr, weight_decay=spec.weight_decay)
+        return torch.optim.AdamW(network.parameters(), spec.lr, weight_decay=spec.weight_decay, fused=True)
     return torch.optim.SGD(network.parameters(), spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
 
 

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.xdist_group("workflow")]
 class Checkout:
     def __init__(self, root):
         self.root, self.out = root, root / "results" / "smoke"
-        for name in ("sscl_core", "workflow", "notebooks", "data"):
+        for name in ("sscl_core", "workflow", "notebooks", "data", "docs"):
             shutil.copytree(paths.CHECKOUT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
 
     def sscl(self, *arguments, **environment):
@@ -145,7 +145,8 @@ print(*sorted(job.mark for job in reproduce.plan("smoke").jobs))
 
     def marks():
         environment = os.environ | {"PYTHONPATH": str(checkout.root)}
-        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, cwd=checkout.root, env=environment, capture_output=True, text=True, check=True).stdout
 
     before, source = marks(), (checkout.root / "sscl_core" / "losses.py")
     text = source.read_text()
