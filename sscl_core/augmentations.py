@@ -29,14 +29,12 @@ class ImageViews(nn.Module):
 
 
 def _colour(config: ImageAugmentation, channels: int) -> list[nn.Module]:
-    """Hue and saturation are a colour image's; one channel keeps brightness and contrast."""
-    s, p = config.jitter, config.jitter_probability
-    stages: list[nn.Module] = []
+    """Hue and saturation are a colour image's; one channel keeps brightness and contrast. (`ColorJiggle` would add brightness.)"""
+    s, colour = config.jitter, channels == 3
     spread = (1 - 0.8 * s, 1 + 0.8 * s)
-    if s > 0 and channels == 3:
-        stages.append(K.ColorJiggle(spread, spread, spread, 0.2 * s, p=p))
-    elif s > 0:
-        stages += [K.RandomContrast(spread, p=p), K.RandomBrightness(spread, p=p)]
-    if config.grayscale > 0 and channels == 3:
+    stages: list[nn.Module] = []
+    if s > 0:
+        stages.append(K.ColorJitter(spread, spread, spread if colour else 0.0, 0.2 * s if colour else 0.0, p=config.jitter_probability))
+    if config.grayscale > 0 and colour:
         stages.append(K.RandomGrayscale(p=config.grayscale))
     return stages

@@ -4,7 +4,7 @@ where the run computes and where it finds its data are arguments of `train`, not
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ImageSetName = Literal["fashion_mnist_subset", "fashion_mnist", "cifar10", "cifar100"]
@@ -13,7 +13,7 @@ ImageSetName = Literal["fashion_mnist_subset", "fashion_mnist", "cifar10", "cifa
 class Frozen(BaseModel):
     """Rejects unknown keys and silent conversions ("3" for 3); cannot be changed once made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="strings")
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, ser_json_inf_nan="strings")
 
 
 class Mixture(Frozen):
@@ -46,7 +46,7 @@ class Images(Frozen):
     is on it: the test set is not looked at."""
 
     name: ImageSetName = "fashion_mnist_subset"
-    n_train: PositiveInt | None = None  # the first n of a seeded shuffle; None: all
+    n_train: Annotated[int, Field(ge=2)] | None = None  # the first n of a seeded shuffle; None: all
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augmentation: ImageAugmentation = ImageAugmentation()
 
@@ -59,7 +59,8 @@ class InfoNCE(Frozen):
 class TSimCLR(Frozen):
     name: Literal["t_simclr"] = "t_simclr"
     temperature: PositiveFloat = 1.0
-    df: Annotated[float, Field(gt=0, allow_inf_nan=True)] = 5.0
+    # JSON has no infinity: it is written, and so read, as a string.
+    df: Annotated[float, Field(gt=0, allow_inf_nan=True), BeforeValidator(lambda v: math.inf if v == "Infinity" else v)] = 5.0
     normalization: Literal["joint", "conditional"] = "joint"
 
 

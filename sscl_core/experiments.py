@@ -50,6 +50,7 @@ def run(config: TrainConfig, *, runs: Path, device: str = "auto", data_dir: str 
     checkpoint = runs.parent / "checkpoints" / f"{store.run_key(config)}.pt"
     began = time.monotonic()
     if isinstance(config.data, Mixture):
+        uniform_arrangement(config.data.components, config.projector.dim)  # before training: not every d_z has an exact minimiser
         history: list[Tensor] = []
         points = _mixture_evaluation(config, mixture(config))[0]
         trained = train(config, device=device, progress=progress, on_epoch=lambda _, model: history.append(_features(model, points)))

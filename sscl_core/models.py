@@ -28,7 +28,7 @@ def build(config: TrainConfig, sample_shape: tuple[int, ...]) -> Encoder:
     if isinstance(spec, MLP):
         backbone, width = mlp(int(torch.Size(sample_shape).numel()), spec.width, spec.depth), spec.width
     elif isinstance(spec, ConvNet):
-        backbone, width = convnet(sample_shape[0], spec.width), 16 * spec.width
+        backbone, width = convnet(sample_shape[0], spec.width), 64 * spec.width
     else:
         backbone, width = resnet(spec.depth, sample_shape[0])
     return Encoder(backbone, projector(width, config.projector))
@@ -43,12 +43,12 @@ def mlp(dim: int, width: int, depth: int) -> nn.Sequential:
 
 
 def convnet(channels: int, width: int) -> nn.Sequential:
-    """Four convolutions, widths w, 2w, 4w, 4w, strides 2, 2, 1, 2, then the means over four quadrants: 16w features.
+    """Four convolutions, widths w, 2w, 4w, 4w, strides 2, 2, 1, 2, on a 4×4 grid in the end: 64w features.
 
-    Quadrants, not the whole: where a sleeve is tells garments apart."""
+    Positions are kept: where a sleeve is tells garments apart."""
     widths, strides = (channels, width, 2 * width, 4 * width, 4 * width), (2, 2, 1, 2)
     blocks = [_conv_bn(a, b, 3, stride) for a, b, stride in zip(widths, widths[1:], strides, strict=False)]
-    return nn.Sequential(*(layer for block in blocks for layer in (block, nn.ReLU())), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    return nn.Sequential(*(layer for block in blocks for layer in (block, nn.ReLU())), nn.AdaptiveAvgPool2d(4), nn.Flatten())
 
 
 def resnet(depth: int, channels: int) -> tuple[nn.Sequential, int]:

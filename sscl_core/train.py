@@ -99,7 +99,9 @@ def _epoch(
         optimizer.zero_grad()
         losses.append(loss.detach())
         if step % CHECK_EVERY == 0 or step == steps:
-            _require_finite(losses, config, epoch * steps + step)
+            # The last step's gradient shows in no loss of this epoch, only in the weights, which are saved or handed back.
+            weights = [p.detach().norm() for p in model.parameters()] if step == steps else []
+            _require_finite(losses + weights, config, epoch * steps + step)
             speed = step * config.batch_size / (time.monotonic() - began)
             bar.set_postfix(loss=f"{losses[-1].item():.4f}", images_s=f"{speed:.0f}", refresh=False)
         bar.update()
@@ -129,7 +131,10 @@ def train_and_test_images(config: TrainConfig, data_dir: str | Path | None = Non
         images, test = holdout(images, config.data.holdout)
     else:
         test = load_images(config.data.name, "test", data_dir=data_dir)
-    if config.data.n_train is not None and config.data.n_train < len(images):
+    n_train = config.data.n_train
+    if n_train is not None and n_train > len(images):
+        raise ValueError(f"n_train must be at most {len(images)}, the training images there are, got {n_train}")
+    if n_train is not None and n_train < len(images):
         with stream(0, SPLIT):  # the same images for every seed: seeds are repetitions of training, not of the data
             images = images.select(torch.randperm(len(images))[: config.data.n_train])
     return images, test
@@ -183,8 +188,9 @@ def _image_source(config: TrainConfig, images: Tensor) -> Source:
         for step, index in enumerate(order.split(config.batch_size)[:steps]):
             batch = images[index].float() / 255
             with stream(config.seed, VIEWS, epoch, step), torch.no_grad():
-                pair = [augment(batch)[0].contiguous(memory_format=torch.channels_last) for _ in range(2)]
-            yield pair[0], pair[1]
+                views = augment(batch.repeat(2, 1, 1, 1))[0].contiguous(memory_format=torch.channels_last)
+            x1, x2 = views.chunk(2)
+            yield x1, x2
 
     return Source(images.shape[1:], steps, sum(sizes[:steps]), batches)
 

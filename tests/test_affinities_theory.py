@@ -24,7 +24,7 @@ def test_positive_pairs(n, form, entry, total):
 
 @pytest.mark.parametrize(("n", "form"), [(0, "joint"), (3, "rows")])
 def test_positive_pairs_rejects(n, form):
-    with pytest.raises(ValueError, match="n must be|normalization must be"):
+    with pytest.raises(ValueError, match=r"n must be|normalization must be"):
         unwrap(positive_pairs)(n, normalization=form)
 
 
