@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("reproduce", _reproduce, "run every notebook of a scale, and end with the table of claims", where, scale)
     command.add_argument("--cores", type=int, default=os.cpu_count(), help="jobs side by side (default: all cores)")
     command.add_argument("--notebooks", nargs="+", default=[], choices=sorted(studies.NOTEBOOKS), metavar="NAME")
-    command.add_argument("--profile", default="local", help="local, slurm, or another folder of workflow/profiles")
+    command.add_argument("--profile", default="local", help="local, slurm, or a folder with a Snakemake profile of your own")
     command.add_argument("--publish", action="store_true", help="then put the executed notebooks in place of the committed ones")
 
     command = add("notebook", _notebook, "run one notebook", where, scale)
@@ -83,7 +83,7 @@ def _reproduce(a: argparse.Namespace) -> int:
         runs = {config for job in plan.jobs for config in job.parameters.runs()}
         print(f"Scale {a.scale}: {len(plan.jobs)} notebooks, {len(runs)} training runs, {a.cores} jobs side by side.", flush=True)
         began = time.monotonic()
-        status = reproduce.run_snakemake(plan, cores=a.cores, profile=a.profile, data_dir=a.data_dir)
+        status = reproduce.run_snakemake(plan, cores=a.cores, profile=a.profile, data_dir=_places(a).get("data_dir"))
         print(f"Took {time.monotonic() - began:.0f} s.")
     report.write(plan)
     print(f"\n{report.claims_table(report.outcomes(plan.out))}\n\nFigures, tables and report.html: {plan.out}")

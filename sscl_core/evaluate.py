@@ -117,11 +117,11 @@ def score_features(
 ) -> dict[str, float]:
     """Accuracies: k-NN with k=10 (cosine and Euclidean), the weighted form (k=200, T=0.1, cosine), and the linear probe."""
 
-    k = min(200, len(train))
-    (cosines, by_cosine), (_, by_distance) = (_nearest(train, test, k, metric) for metric in ("cosine", "euclidean"))
+    cosines, by_cosine = _nearest(train, test, min(200, len(train)), "cosine")
+    distances, by_distance = _nearest(train, test, min(10, len(train)), "euclidean")
     scores = {
         "knn_cosine": accuracy(_vote(cosines[:, :10], by_cosine[:, :10], labels), test_labels),
-        "knn_euclidean": accuracy(_vote(cosines[:, :10], by_distance[:, :10], labels), test_labels),
+        "knn_euclidean": accuracy(_vote(distances, by_distance, labels), test_labels),
         "knn_weighted": accuracy(_vote(cosines, by_cosine, labels, 0.1), test_labels),
     }
     return scores | ({"linear_probe": accuracy(linear_probe(train, labels, test), test_labels)} if probe else {})

@@ -108,10 +108,13 @@ def run_snakemake(plan: Plan, *, cores: int, profile: str, data_dir: str | None)
     The bar counts finished runs and notebooks; what Snakemake itself says goes to logs/snakemake.log.
     """
     workflow = notebook_path("").parents[1] / "workflow"
+    folder = next((path for path in (workflow / "profiles" / profile, Path(profile)) if path.is_dir()), None)
+    if folder is None:
+        raise ValueError(f"profile must be a folder, or the name of one in {workflow / 'profiles'}, got {profile!r}")
     settings = {"scale": plan.scale, "results": str(plan.results), "data_dir": data_dir or "", "notebooks": _names(plan)}
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(workflow / "Snakefile"), "--directory", str(plan.results)),
-        *("--workflow-profile", str(workflow / "profiles" / profile), "--cores", str(cores)),
+        *("--workflow-profile", str(folder.resolve()), "--cores", str(cores)),
         *("--config", *(f"{key}={value}" for key, value in settings.items())),
     ]
     plan.log.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import Tensor
 from tqdm import tqdm
 
@@ -199,7 +200,8 @@ def _fabric(config: TrainConfig, device: str) -> Fabric:
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
         raise ValueError(f"device must be 'auto', 'cpu' or, where there is one, 'cuda', got {device!r}")
-    return Fabric(accelerator=kind, devices=1, precision=config.precision)
+    # Never part of a larger SLURM job: each run is a job of its own, on one device.
+    return Fabric(accelerator=kind, devices=1, precision=config.precision, plugins=LightningEnvironment())
 
 
 def _optimizer(config: TrainConfig, network: Encoder) -> torch.optim.Optimizer:
