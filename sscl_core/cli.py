@@ -81,11 +81,12 @@ def _reproduce(a: argparse.Namespace) -> int:
         print(f"Nothing changed since the last run at scale {a.scale}: nothing to do.")
     else:
         runs = {config for job in plan.jobs for config in job.parameters.runs()}
-        print(f"Scale {a.scale}: {len(plan.jobs)} notebooks, {len(runs)} training runs, {a.cores} jobs side by side.", flush=True)
+        print(f"Scale {a.scale}: {len(plan.jobs)} notebook(s), {len(runs)} training runs, {a.cores} jobs side by side.", flush=True)
         began = time.monotonic()
-        status = reproduce.run_snakemake(plan, cores=a.cores, profile=a.profile, data_dir=_places(a).get("data_dir"))
+        with reproduce.alone(plan):
+            status = reproduce.run_snakemake(plan, cores=a.cores, profile=a.profile, data_dir=_places(a).get("data_dir"))
         print(f"Took {time.monotonic() - began:.0f} s.")
-    report.write(plan)
+    report.write(reproduce.plan(a.scale, a.results_dir))
     print(f"\n{report.claims_table(report.outcomes(plan.out))}\n\nFigures, tables and report.html: {plan.out}")
     if not plan.finished:
         print("\nFAILED\n" + "\n".join(reproduce.failures(plan)))
@@ -106,7 +107,9 @@ def _prefetch(a: argparse.Namespace) -> int:
     from .experiments import results
 
     job = reproduce.job(a.name, a.scale)
-    groups = job.groups if a.group is None else job.groups[a.group : a.group + 1]
+    if a.group is not None and not 0 <= a.group < len(job.groups):
+        raise ValueError(f"group must be in 0..{len(job.groups) - 1}, got {a.group}")
+    groups = job.groups if a.group is None else [job.groups[a.group]]
     configs = [config for group in groups for config in group.configs]
     results(configs, runs=paths.results_dir(a.results_dir) / "runs", data_dir=a.data_dir)
     return 0
@@ -117,6 +120,8 @@ def _train(a: argparse.Namespace) -> int:
     if a.config:
         text = a.config.read_text()
         content = tomllib.loads(text) if a.config.suffix == ".toml" else json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError(f"--config: {a.config} must hold a mapping of names to values, got {content!r}")
     for assignment in a.set:
         key, equals, value = assignment.partition("=")
         if not equals:
@@ -138,7 +143,7 @@ def read_config(content: dict[str, Any]) -> TrainConfig:
     """A run from a mapping in which a part may name only what it changes: the kind of a part defaults to that of `TrainConfig()`."""
     defaults = TrainConfig()
     for part in ("data", "backbone", "loss"):
-        if part in content and "name" not in content[part]:
+        if isinstance(content.get(part), dict) and "name" not in content[part]:
             content[part] = {"name": getattr(defaults, part).name, **content[part]}
     try:
         return TrainConfig.model_validate_json(json.dumps(content))
@@ -148,7 +153,7 @@ def read_config(content: dict[str, Any]) -> TrainConfig:
 
 
 def _tune(a: argparse.Namespace) -> int:
-    from .experiments import tune
+    from .tuning import tune
 
     table = tune(range(a.seeds), runs=paths.results_dir(a.results_dir) / "runs", data_dir=a.data_dir)
     print(table.to_string(index=False, float_format=lambda x: f"{x:.4f}"))
@@ -194,6 +199,9 @@ def _value(text: str) -> Any:
 
 
 def _assign(content: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    for key in keys[:-1]:
+    *parents, last = keys
+    for key in parents:
         content = content.setdefault(key, {})
-    content[keys[-1]] = value
+        if not isinstance(content, dict):
+            raise ValueError(f"--set {'.'.join(keys)}: {key} has no parts, it is {content!r}")
+    content[last] = value

@@ -60,7 +60,7 @@ class TSimCLR(Frozen):
     name: Literal["t_simclr"] = "t_simclr"
     temperature: PositiveFloat = 1.0
     # JSON has no infinity: it is written, and so read, as a string.
-    df: Annotated[float, Field(gt=0, allow_inf_nan=True), BeforeValidator(lambda v: math.inf if v == "Infinity" else v)] = 5.0
+    df: Annotated[float, Field(gt=0, allow_inf_nan=True), BeforeValidator(lambda v: math.inf if v in ("Infinity", "inf") else v)] = 5.0
     normalization: Literal["joint", "conditional"] = "joint"
 
 
@@ -96,7 +96,7 @@ class Projector(Frozen):
 class Optimizer(Frozen):
     """`lr` after a linear warm-up, then a half cosine to 0 (`schedule="cosine"`) or flat."""
 
-    name: Literal["adam", "sgd"] = "adam"
+    name: Literal["adamw", "sgd"] = "adamw"
     lr: PositiveFloat = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # SGD only

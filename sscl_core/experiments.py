@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from . import store, studies
-from .config import Images, Mixture, TrainConfig
+from . import store
+from .config import Mixture, TrainConfig
 from .data import GaussianMixture
 from .evaluate import alignment, embed, score_features, uniformity
 from .losses import info_nce
-from .models import Encoder, build
+from .models import Encoder
 from .store import Record
 from .theory import component_means, uniform_arrangement
-from .train import INIT, SAMPLE, TrainResult, mixture, source, stream, train, train_and_test_images
+from .train import SAMPLE, TrainResult, mixture, stream, train, train_and_test_images
 
 EVALUATION = 2**31  # an epoch no training reaches: evaluation pairs are never training pairs
 
@@ -138,47 +137,3 @@ def provenance(model: Encoder, seconds: float) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in ("torch", "kornia", "numpy")} | {"python": platform.python_version()},
     }
-
-
-def images_as_rows(config: TrainConfig, data_dir: str | Path | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pixels in [0, 1] as rows, with labels, of the images a run trains on and is evaluated on: the raw baseline."""
-    assert isinstance(config.data, Images)
-    parts = train_and_test_images(config, data_dir)
-    (x, y), (x_test, y_test) = ((part.images.flatten(1).float() / 255, part.labels) for part in parts)
-    return x, y, x_test, y_test
-
-
-def tune(seeds: Sequence[int], *, runs: Path, data_dir: str | Path | None = None) -> pd.DataFrame:
-    """The search behind `studies.METHODS`: a row a setting with its validation accuracies: 10-NN on z, and the mean over d_z.
-
-    A method's setting is the one with the best such mean under the metric of its own similarity: cosine for SimCLR, else Euclidean.
-    """
-    rows = []
-    for method, metric in (("SimCLR", "knn_cosine_z"), ("t-SimCLR", "knn_euclidean_z")):
-        for setting, configs in studies.tuning(method, seeds=seeds).items():
-            records = results(configs, runs=runs, data_dir=data_dir)
-            dims = {d: np.mean([r.metrics[metric] for r in records if r.config.projector.dim == d]) for d in (2, 8, 32)}
-            loss = setting.loss.model_dump(exclude={"name"})
-            scores = {f"d_z={d}": value for d, value in dims.items()} | {"mean": np.mean(list(dims.values()))}
-            backbone = np.mean([r.metrics["knn_cosine_h"] for r in records])
-            rows.append({"method": method, **loss, "batchnorm": setting.batchnorm, **scores, "backbone": backbone, "runs": len(records)})
-    return pd.DataFrame(rows)
-
-
-def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """A row a record: loss, d_z, epochs, seed, then every metric."""
-    return pd.DataFrame(
-        {"loss": r.config.loss.name, "d_z": r.config.projector.dim, "epochs": r.config.epochs, "seed": r.config.seed, **r.metrics}
-        for r in records
-    )
-
-
-def first_batch(config: TrainConfig, n: int, *, data_dir: str | Path | None = None) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-    """What the first step of a run compares: the features, in float64, of n pairs of views by the network as it is initialised."""
-    config = config.model_copy(update={"batch_size": n})
-    data = source(config, data_dir, torch.device("cpu"))
-    with stream(config.seed, INIT):
-        network = build(config, data.sample_shape).double()
-    x1, x2 = next(data.batches(0))
-    z1, z2 = network(torch.cat([x1, x2]).double())[1].detach().chunk(2)
-    return z1, z2

@@ -18,7 +18,7 @@ from .config import TrainConfig
 from .experiments import results
 from .paths import results_dir
 from .store import Record
-from .studies import NOTEBOOKS, Parameters, resolve
+from .studies import NOTEBOOKS, Parameters, out_dir, resolve
 
 _IPYTHON = {"In", "Out", "get_ipython", "exit", "quit", "open", "display"}
 _begun: set[str] = set()
@@ -30,8 +30,7 @@ class Notebook:
 
     def __init__(self, name: str, parameters: Parameters) -> None:
         self.name, self.p = name, parameters
-        root = results_dir(parameters.results_dir)
-        self.runs, self.out = root / "runs", root / (parameters.scale if is_standard(name, parameters) else "custom")
+        self.runs, self.out = results_dir(parameters.results_dir) / "runs", out_dir(name, parameters)
 
     def __str__(self) -> str:
         sizes = self.p.model_dump(exclude={"device", "data_dir", "results_dir"})
@@ -63,7 +62,7 @@ class Notebook:
     def claim(self, claim_id: str, values: Sequence[float], *, withheld: str = "") -> Outcome:
         """Decides a claim by its rule on one value a seed, shows the verdict and keeps it."""
         outcome = decide(CLAIMS[claim_id], values, scale=self.p.scale, withheld=withheld)
-        store.write_json(self.out / "claims" / f"{claim_id}.json", outcome.model_dump(mode="json"))
+        store.write_text(self.out / "claims" / f"{claim_id}.json", outcome.model_dump_json(indent=1) + "\n")
         display(HTML(_verdict_html(outcome)))
         return outcome
 
@@ -85,12 +84,6 @@ def begin(name: str, namespace: Mapping[str, Any]) -> Notebook:
 
 def _is_value(name: str, value: Any) -> bool:
     return not (name.startswith("_") or name in _IPYTHON or callable(value) or isinstance(value, types.ModuleType))
-
-
-def is_standard(name: str, parameters: Parameters) -> bool:
-    """Whether the sizes are those of the scale: where it ran and where it wrote do not matter."""
-    where = {"device", "data_dir", "results_dir"}
-    return parameters.model_dump(exclude=where) == resolve(name, {"scale": parameters.scale}).model_dump(exclude=where)
 
 
 def _verdict_html(outcome: Outcome) -> str:

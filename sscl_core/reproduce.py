@@ -4,13 +4,15 @@ A finished job leaves a mark whose name holds the hash of all that it depends on
 parameters and this notebook. A changed comment, a touched file or a fresh clone changes no mark.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,11 @@ from typing import Any
 from tqdm import tqdm
 
 from . import paths, store, studies
+from .claims import CLAIMS
 from .config import TrainConfig
 
 # What only runs notebooks and collects their results does not enter the numbers in them.
-NOTEBOOK_CODE = (*store.RUN_CODE, "claims", "notebook", "paths", "plots", "store", "studies")
+NOTEBOOK_CODE = (*store.RUN_CODE, "analysis", "claims", "notebook", "paths", "plots", "store", "studies")
 README_FIGURES = {"05_t_simclr-maps.png": "maps.png"}
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
 
@@ -96,10 +99,14 @@ def notebook_path(name: str) -> Path:
 
 
 def notebook_key(name: str, parameters: studies.Parameters) -> str:
-    """Of the notebook's cells without their outputs, its parameters and the code behind it."""
+    """Of the notebook's cells without their outputs, its parameters, its runs, the records it may show, and the code behind it."""
     cells = json.loads(notebook_path(name).read_text())["cells"]
     source = json.dumps([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
-    return store.digest(source, parameters.model_dump_json(), store.code_hash(NOTEBOOK_CODE))
+    records = sorted((paths.EMBEDDED / "records").glob("*.csv"))
+    runs = map(store.run_key, parameters.runs())
+    return store.digest(
+        source, parameters.model_dump_json(), store.code_hash(NOTEBOOK_CODE), *runs, *(path.read_text() for path in records)
+    )
 
 
 def run_snakemake(plan: Plan, *, cores: int, profile: str, data_dir: str | None) -> int:
@@ -111,12 +118,16 @@ def run_snakemake(plan: Plan, *, cores: int, profile: str, data_dir: str | None)
     folder = next((path for path in (workflow / "profiles" / profile, Path(profile)) if path.is_dir()), None)
     if folder is None:
         raise ValueError(f"profile must be a folder, or the name of one in {workflow / 'profiles'}, got {profile!r}")
-    settings = {"scale": plan.scale, "results": str(plan.results), "data_dir": data_dir or "", "notebooks": _names(plan)}
+    names = [job.notebook for job in plan.jobs]
+    settings = {"scale": plan.scale, "results": str(plan.results), "data_dir": data_dir or "", "notebooks": names}
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(workflow / "Snakefile"), "--directory", str(plan.results)),
         *("--workflow-profile", str(folder.resolve()), "--cores", str(cores)),
-        *("--config", *(f"{key}={value}" for key, value in settings.items())),
+        *("--config", *(f"{key}={json.dumps(value)}" for key, value in settings.items())),
     ]
+    for job in plan.jobs:
+        if not (plan.marks / job.mark).exists():
+            clear(plan, job.notebook)
     plan.log.parent.mkdir(parents=True, exist_ok=True)
     todo = sum(_todo(plan))
     with (
@@ -133,6 +144,26 @@ def run_snakemake(plan: Plan, *, cores: int, profile: str, data_dir: str | None)
     return process.returncode
 
 
+def clear(plan: Plan, notebook: str) -> None:
+    """Removes what an earlier version of a notebook left, so that nothing stale stands beside what is new."""
+    patterns = (f"figures/{notebook}-*", f"tables/{notebook}-*", f"notebooks/{notebook}.*", f"failed/{notebook}.*")
+    claims = [plan.out / "claims" / f"{claim.id}.json" for claim in CLAIMS.values() if claim.notebook == notebook]
+    for path in (*(path for pattern in patterns for path in plan.out.glob(pattern)), *claims):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(plan: Plan) -> Iterator[None]:
+    """Holds results/<scale> for this process; the system lets go of it whichever way the process ends. `RuntimeError` where it is held."""
+    plan.out.mkdir(parents=True, exist_ok=True)
+    with (plan.out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"another reproduction is writing {plan.out}: wait for it, or choose another --results-dir") from None
+        yield
+
+
 def _todo(plan: Plan) -> tuple[int, int]:
     """How many training runs and notebooks are not finished."""
     keys = {store.run_key(config) for job in plan.jobs for group in job.groups for config in group.configs}
@@ -147,12 +178,15 @@ def failures(plan: Plan) -> list[str]:
         if (plan.marks / job.mark).exists():
             continue
         partial = plan.out / "failed" / f"{job.notebook}.ipynb"
+        traceback = partial.with_suffix(".txt")
         logs = [log for group in job.groups if not (plan.marks / group.mark).exists() and (log := _log(plan, group.mark)).exists()]
-        if partial.with_suffix(".txt").exists():
-            error = _last_line(partial.with_suffix(".txt").read_text())
-            lines.append(f"notebook {job.notebook}: {error}\n  as far as it got: {partial}\n  traceback: {partial.with_suffix('.txt')}")
-        lines += [f"training runs of {job.notebook}: {_last_line(log.read_text())}\n  log: {log}" for log in logs]
-    return lines or [f"the workflow: {_last_line(plan.log.read_text())}\n  log: {plan.log}"]
+        if traceback.exists():
+            lines.append(f"notebook {job.notebook}: {_last_line(traceback)}\n  as far as it got: {partial}\n  traceback: {traceback}")
+        elif logs:
+            lines += [f"training runs of {job.notebook}: {_last_line(log)}\n  log: {log}" for log in logs]
+        elif (log := _log(plan, job.mark)).exists():
+            lines.append(f"notebook {job.notebook}: {_last_line(log)}\n  log: {log}")
+    return lines or [f"the workflow: {_last_line(plan.log)}\n  log: {plan.log}"]
 
 
 def _log(plan: Plan, mark: str) -> Path:
@@ -162,10 +196,6 @@ def _log(plan: Plan, mark: str) -> Path:
 def one_thread() -> dict[str, str]:
     """Jobs side by side: OpenMP threads that spin while they wait make each several times slower."""
     return {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MKL_NUM_THREADS": "1"}
-
-
-def _names(plan: Plan) -> str:
-    return ",".join(job.notebook for job in plan.jobs)
 
 
 def execute(name: str, parameters: dict[str, Any], output: Path) -> None:
@@ -187,10 +217,8 @@ def run_notebook(name: str, given: dict[str, Any]) -> Path:
 
     While it runs, and if it fails, what there is of it is results/<scale>/failed/<name>.ipynb; then it moves to notebooks/.
     """
-    from .notebook import is_standard
-
     parameters = studies.resolve(name, given)
-    out = paths.results_dir(parameters.results_dir) / (parameters.scale if is_standard(name, parameters) else "custom")
+    out = studies.out_dir(name, parameters)
     partial, final = out / "failed" / f"{name}.ipynb", out / "notebooks" / f"{name}.ipynb"
     for stale in (out / ".done").glob(f"{name}.notebook.*"):
         stale.unlink()
@@ -198,18 +226,18 @@ def run_notebook(name: str, given: dict[str, Any]) -> Path:
     try:
         execute(name, set_by_user, partial)
     except Exception as error:
-        store.write_text(partial.with_suffix(".txt"), f"{error}\n")
-        raise RuntimeError(
-            f"notebook {name} failed: {_last_line(str(error))}\n  as far as it got: {partial}\n  traceback: {partial.with_suffix('.txt')}"
-        ) from error
+        traceback = partial.with_suffix(".txt")
+        store.write_text(traceback, f"{error}\n")
+        message = f"notebook {name} failed: {_last_line(traceback)}\n  as far as it got: {partial}\n  traceback: {traceback}"
+        raise RuntimeError(message) from error
     final.parent.mkdir(parents=True, exist_ok=True)
     partial.replace(final)
     partial.with_suffix(".txt").unlink(missing_ok=True)
     return final
 
 
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["(no output)"])[-1].strip()
+def _last_line(path: Path) -> str:
+    return (path.read_text().strip().splitlines() or ["(no output)"])[-1].strip()
 
 
 def publish(plan: Plan) -> list[Path]:
@@ -217,6 +245,8 @@ def publish(plan: Plan) -> list[Path]:
     import nbformat
 
     published = []
+    if plan.scale != "quick":
+        raise ValueError(f"scale must be 'quick' for the notebooks that are committed, got {plan.scale!r}")
     for job in plan.jobs:
         if not (plan.marks / job.mark).exists():
             raise ValueError(f"notebook {job.notebook} has no finished run at scale {plan.scale}: run `sscl reproduce` first")

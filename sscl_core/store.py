@@ -1,16 +1,15 @@
 """Finished runs on disk, each under the hash of its configuration and of the code that makes its numbers.
 
-A changed configuration, changed code (comments and docstrings apart) or another release of torch or kornia has another key, so a
+A changed configuration, changed code (comments and docstrings apart) or another release of a library that computes have another key, so a
 run never meets a result that is not its own. Folders appear whole or not at all.
 """
 
 import ast
 import hashlib
 import json
-import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
@@ -23,6 +22,7 @@ from .config import TrainConfig
 from .paths import EMBEDDED, PACKAGE
 
 SCHEMA = 1
+RUN_LIBRARIES = ("torch", "kornia", "scikit-learn")
 RUN_CODE = ("affinities", "augmentations", "config", "data", "evaluate", "experiments", "losses", "models", "theory", "train")
 
 
@@ -37,7 +37,7 @@ class Record:
 
 
 def run_key(config: TrainConfig) -> str:
-    return digest(config.model_dump_json(), code_hash(RUN_CODE), *(version(name) for name in ("torch", "kornia")))
+    return digest(config.model_dump_json(), code_hash(RUN_CODE), *(version(name).split("+")[0] for name in RUN_LIBRARIES))  # +cpu or not
 
 
 def digest(*parts: str) -> str:
@@ -45,11 +45,10 @@ def digest(*parts: str) -> str:
 
 
 @lru_cache
-def code_hash(modules: Iterable[str] | None = None) -> str:
-    """Of the modules named (all of the package's: None), blind to comments, docstrings and layout; and of the embedded data."""
-    paths = [PACKAGE / f"{name}.py" for name in modules] if modules else sorted(PACKAGE.glob("*.py"))
+def code_hash(modules: Sequence[str]) -> str:
+    """Of the modules named, blind to comments, docstrings and layout; and of the embedded data."""
     data = hashlib.sha256((EMBEDDED / "fashion_mnist_subset.npz").read_bytes()).hexdigest()
-    return digest(*(_meaning(path.read_text()) for path in paths), data)
+    return digest(*(_meaning((PACKAGE / f"{name}.py").read_text()) for name in modules), data)
 
 
 def _meaning(source: str) -> str:
@@ -98,6 +97,6 @@ def write_json(path: Path, content: Any) -> None:
 def write_text(path: Path, content: str) -> None:
     """Atomically: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     part.write_text(content)
     part.replace(path)

@@ -2,14 +2,15 @@
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from .config import MLP, ConvNet, Frozen, ImageAugmentation, Images, InfoNCE, Mixture, Optimizer, Projector, TrainConfig, TSimCLR
-from .paths import SCALES
+from .paths import SCALES, results_dir
 
 Dims = Annotated[tuple[Annotated[int, Field(ge=2, le=2048)], ...], Field(min_length=1)]
 
@@ -62,6 +63,12 @@ class TSimCLRFeatures(Parameters):
     epochs: PositiveInt
     n_train: Annotated[int, Field(ge=200, le=10_000)]
 
+    @model_validator(mode="after")
+    def _dims_fit(self) -> "TSimCLRFeatures":
+        if max(self.dims) > min(self.n_train, 28 * 28):
+            raise ValueError("dims must not exceed n_train or the 784 pixels: PCA to as many dimensions stands beside")
+        return self
+
     def run(self, method: str, dim: int, seed: int) -> TrainConfig:
         images = Images(n_train=self.n_train, augmentation=AUGMENTATION)
         return image_run(METHODS[method], images, dim=dim, epochs=self.epochs, seed=seed)
@@ -90,8 +97,8 @@ AUGMENTATION = ImageAugmentation(crop_scale=(0.7, 1.0), flip=0.0, jitter=0.8)
 # Chosen by `sscl tune` on a held-out part of the training labels, ten settings a method; the table of that search is
 # data/records/tuning_05_t_simclr.csv.
 METHODS = {
-    "SimCLR": Setting(loss=InfoNCE(temperature=0.2), batchnorm=False),
-    "t-SimCLR": Setting(loss=TSimCLR(temperature=0.2, df=5.0, normalization="conditional"), batchnorm=True),
+    "SimCLR": Setting(loss=InfoNCE(temperature=0.1), batchnorm=True),
+    "t-SimCLR": Setting(loss=TSimCLR(temperature=0.2, df=5.0, normalization="joint"), batchnorm=True),
 }
 
 
@@ -107,30 +114,6 @@ def image_run(setting: Setting, images: Images, *, dim: int, epochs: int, seed: 
         precision="bf16-mixed",
         seed=seed,
     )
-
-
-def tuning(method: str, *, seeds: Sequence[int], epochs: int = 4, dims: Sequence[int] = (2, 8, 32)) -> dict[Setting, list[TrainConfig]]:
-    """The search for a method's setting: each with its runs, which are evaluated on the fifth of the training set held out."""
-    images = Images(holdout=0.2, augmentation=AUGMENTATION)
-    return {
-        setting: [image_run(setting, images, dim=dim, epochs=epochs, seed=seed) for dim in dims for seed in seeds]
-        for setting in _candidates(method)
-    }
-
-
-def _candidates(method: str) -> list[Setting]:
-    """Ten a method: the same budget for both."""
-    if method == "SimCLR":
-        grid = [(tau, norm) for tau in (0.05, 0.1, 0.2, 0.5, 1.0) for norm in (False, True)]
-        return [Setting(loss=InfoNCE(temperature=tau), batchnorm=norm) for tau, norm in grid]
-    forms: list[tuple[Literal["joint", "conditional"], bool, tuple[float, ...]]] = [
-        ("joint", True, (0.05, 0.2, 1.0, 5.0)),
-        ("conditional", True, (0.05, 0.2, 1.0, 5.0)),
-        ("conditional", False, (0.2, 5.0)),
-    ]
-    return [
-        Setting(loss=TSimCLR(temperature=tau, df=5.0, normalization=form), batchnorm=norm) for form, norm, taus in forms for tau in taus
-    ]
 
 
 @lru_cache
@@ -153,6 +136,14 @@ def resolve(notebook: str, given: Mapping[str, Any]) -> Parameters:
         return model.model_validate_json(json.dumps({"scale": "quick"} | sizes | chosen))
     except (ValidationError, TypeError) as error:
         raise ValueError(f"parameters of {notebook}: {_explain(error)}; valid names: {', '.join(model.model_fields)}") from None
+
+
+def out_dir(notebook: str, parameters: Parameters) -> Path:
+    """results/<scale>, or results/custom where the sizes are not the scale's own; where it runs and writes does not matter."""
+    where = {"device", "data_dir", "results_dir"}
+    standard = resolve(notebook, {"scale": parameters.scale}).model_dump(exclude=where)
+    own = parameters.model_dump(exclude=where) == standard
+    return results_dir(parameters.results_dir) / (parameters.scale if own else "custom")
 
 
 def _explain(error: ValidationError | TypeError) -> str:

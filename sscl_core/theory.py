@@ -63,6 +63,15 @@ def circle_gaps(z: Float[Tensor, "m 2"]) -> Float[Tensor, " m"]:
     return torch.cat([angles[1:], angles[:1] + 360]) - angles
 
 
+def fitted_polygon(z: Float[Tensor, "m 2"]) -> Float[Tensor, "m 2"]:
+    """The regular polygon turned to lie nearest to m points on the circle: each, turned back by its place in cyclic order, votes."""
+    m = len(z)
+    angles = torch.atan2(z[:, 1], z[:, 0]).double().sort().values - 2 * math.pi * torch.arange(m, dtype=torch.float64) / m
+    turn = torch.atan2(angles.sin().sum(), angles.cos().sum())
+    rotation = torch.stack([torch.stack([turn.cos(), turn.sin()]), torch.stack([-turn.sin(), turn.cos()])])
+    return regular_polygon(m) @ rotation
+
+
 def component_means(u: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], m: int) -> Float[Tensor, "m d"]:
     """The mean feature of each of m components; every one must occur in `labels`."""
     sums = torch.zeros(m, u.shape[1], dtype=u.dtype).index_add(0, labels, u)

@@ -2,8 +2,8 @@
 run that was interrupted goes on exactly as if it had not been, and nothing that runs beside it can shift it."""
 
 import logging
-import os
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -120,7 +120,8 @@ def contrastive_loss(config: TrainConfig, z1: Tensor, z2: Tensor) -> Tensor:
 @contextmanager
 def stream(*name: int) -> Iterator[torch.Generator]:
     """Seeds torch's global generators by `name` within the block and gives back their states afterwards; yields the CPU one."""
-    with torch.random.fork_rng():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
         yield torch.manual_seed(int(np.random.SeedSequence(name).generate_state(1, np.uint64)[0]))
 
 
@@ -206,7 +207,7 @@ def _fabric(config: TrainConfig, device: str) -> Fabric:
 
 def _optimizer(config: TrainConfig, network: Encoder) -> torch.optim.Optimizer:
     spec = config.optimizer
-    if spec.name == "adam":
+    if spec.name == "adamw":
         return torch.optim.AdamW(network.parameters(), spec.lr, weight_decay=spec.weight_decay, fused=True)
     return torch.optim.SGD(network.parameters(), spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
 
@@ -234,7 +235,7 @@ def _save(checkpoint: Path, result: TrainResult, optimizer: Any, epoch: int) -> 
         "losses": result.losses,
     }
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    part = checkpoint.with_name(f"{checkpoint.name}.{os.getpid()}.part")
+    part = checkpoint.with_name(f"{checkpoint.name}.{uuid.uuid4().hex}.part")
     torch.save(state, part)
     part.replace(checkpoint)
 

@@ -1,16 +1,18 @@
 """Intervals against scipy and by their coverage; verdicts by hand."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from sscl_core.claims import CLAIMS, Claim, decide, interval, octaves_saved
+from sscl_core.claims import CLAIMS, Claim, Outcome, decide, interval
+from sscl_core.studies import NOTEBOOKS
 
 
 def claim(direction="at least", threshold=1.0):
-    return Claim(id="X", sentence="s", source="t", estimand="e", direction=direction, threshold=threshold)
+    return Claim(id="X", notebook="n", sentence="s", source="t", estimand="e", direction=direction, threshold=threshold)
 
 
 def test_t_interval_below_twenty():
@@ -77,19 +79,23 @@ def test_too_few_seeds_or_an_unmet_precondition_give_no_verdict():
     assert withheld.note == "the gate is shut"
 
 
-@pytest.mark.parametrize(
-    ("simclr", "t_simclr", "octaves"),
-    [
-        ([0.4, 0.7, 0.8], [0.6, 0.8, 0.9], 2),  # 32 -> 8
-        ([0.4, 0.7, 0.8], [0.8, 0.9, 0.9], 4),  # 32 -> 2
-        ([0.4, 0.8, 0.7], [0.6, 0.7, 0.9], -2),  # 8 -> 32
-        ([0.4, 0.8, 0.8], [0.1, 0.1, 0.1], -4),  # never: 8 -> 128
-    ],
-)
-def test_octaves_saved(simclr, t_simclr, octaves):
-    assert octaves_saved([2, 8, 32], simclr, t_simclr) == octaves
-
-
 def test_every_claim_has_its_own_key_and_a_rule():
     assert all(key == value.id for key, value in CLAIMS.items())
     assert all("95 %" in value.rule for value in CLAIMS.values())
+    assert {value.notebook for value in CLAIMS.values()} <= set(NOTEBOOKS)
+
+
+def test_an_outcome_of_one_seed_survives_json():
+    outcome = decide(claim(), [2.0], scale="quick")
+    text = outcome.model_dump_json()
+    assert Outcome.model_validate_json(text) == outcome
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_more_is_never_worse():
+    """A verdict must not fall when every value rises: what discrete estimands get wrong."""
+    ranks = ["does not replicate", "mixed", "replicates"]
+    values = np.random.default_rng(0).normal(size=5)
+    verdicts = [decide(claim(), list(values + shift), scale="quick").verdict for shift in np.linspace(-3, 5, 50)]
+    assert [ranks.index(v) for v in verdicts] == sorted(ranks.index(v) for v in verdicts)
+    assert set(verdicts) == set(ranks)

@@ -39,7 +39,7 @@ def test_make_targets_come_first_and_ci_runs_them():
 @pytest.mark.parametrize("command", [line for line in commands() if not line.startswith(("make ", "source "))])
 def test_command(command, environment, tmp_path):
     if command.startswith("papermill"):
-        command = command.replace("results/mine.ipynb", str(tmp_path / "mine.ipynb")) + " -p scale smoke"
+        command = command.replace("out.ipynb", str(tmp_path / "out.ipynb")) + " -p scale smoke"
     run = subprocess.run(["bash", "-c", command], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
 

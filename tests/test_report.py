@@ -15,7 +15,7 @@ def plan(tmp_path):
     plan = reproduce.plan("smoke", tmp_path)
     decided = [decide(CLAIMS["C2"], [0.01, 0.02, 0.01, 0.02, 0.01], scale="smoke"), decide(CLAIMS["C1"], [1e-12], scale="smoke")]
     for outcome in decided:
-        store.write_json(plan.out / "claims" / f"{outcome.claim.id}.json", outcome.model_dump(mode="json"))
+        store.write_text(plan.out / "claims" / f"{outcome.claim.id}.json", outcome.model_dump_json())
     config = plan.jobs[0].parameters.runs()[0]
     store.save(tmp_path / "runs", Record(config, {"accuracy": 0.25, "loss": 1.5}))
     figure = plan.out / "figures" / "a-<b>.png"

@@ -3,8 +3,8 @@
 import pytest
 
 from sscl_core import studies
-from sscl_core.notebook import is_standard
-from sscl_core.studies import NOTEBOOKS, resolve
+from sscl_core.studies import NOTEBOOKS, out_dir, resolve
+from sscl_core.tuning import search_space
 
 
 @pytest.mark.parametrize("scale", ["smoke", "quick", "full"])
@@ -23,9 +23,9 @@ def test_given_values_win_and_none_means_the_scales_own():
     chosen = resolve("05_t_simclr", {"seeds": 50, "seed": 7, "dims": [4]})
     assert (chosen.seeds, chosen.dims, chosen.epochs) == (50, (4,), quick.epochs)
     assert set(chosen.seed_range) == set(range(7, 57))
-    assert is_standard("05_t_simclr", quick)
-    assert is_standard("05_t_simclr", resolve("05_t_simclr", {"results_dir": "x", "device": "cpu"}))
-    assert not is_standard("05_t_simclr", chosen)
+    assert out_dir("05_t_simclr", quick).name == "quick"
+    assert out_dir("05_t_simclr", resolve("05_t_simclr", {"results_dir": "/x", "device": "cpu"})).parts[-2:] == ("x", "quick")
+    assert out_dir("05_t_simclr", chosen).name == "custom"
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,8 @@ def test_given_values_win_and_none_means_the_scales_own():
         ({"n_train": 10**6}, "n_train"),
         ({"dims": {1, 2}}, "not JSON serializable"),
         ({"seeds": 0, "epochs": -1}, "epochs = -1"),
+        ({"dims": [2, 1024]}, "784 pixels"),
+        ({"dims": [256], "n_train": 200}, "n_train"),
     ],
 )
 def test_wrong_parameters_are_named_with_the_valid_ones(given, words):
@@ -60,7 +62,7 @@ def test_unknown_notebook():
 
 
 def test_methods_under_comparison_have_the_same_budget_and_the_same_rest():
-    spaces = {method: studies.tuning(method, seeds=range(2)) for method in studies.METHODS}
+    spaces = {method: search_space(method, seeds=range(2)) for method in studies.METHODS}
     assert len({len(space) for space in spaces.values()}) == 1
     assert len({sum(map(len, space.values())) for space in spaces.values()}) == 1
     for method, setting in studies.METHODS.items():
@@ -80,8 +82,9 @@ def test_the_chosen_settings_are_the_best_of_the_committed_search():
     table = pd.read_csv(RESOURCES / "data" / "records" / "tuning_05_t_simclr.csv")
     for method, setting in studies.METHODS.items():
         rows = table[table.method == method]
-        assert len(rows) == len(studies.tuning(method, seeds=[0]))
+        assert len(rows) == len(search_space(method, seeds=[0]))
         best = rows.loc[rows["mean"].idxmax()]
         loss = setting.loss.model_dump(exclude={"name"})
         assert {key: best[key] for key in loss} == loss
+        assert best["mean"] == pytest.approx(best[["d_z=2", "d_z=8", "d_z=32"]].mean(), abs=1e-4)
         assert bool(best.batchnorm) == setting.batchnorm

@@ -19,7 +19,7 @@ from sscl_core.train import INIT, NonFiniteLossError, TrainResult, source, strea
 
 CPU = torch.device("cpu")
 OPTIMIZERS = {
-    "adam": Optimizer(weight_decay=0.01, warmup_epochs=0.5),
+    "adamw": Optimizer(weight_decay=0.01, warmup_epochs=0.5),
     "sgd": Optimizer(name="sgd", lr=0.05, weight_decay=1e-3, momentum=0.9),
 }
 all_optimizers = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
@@ -338,7 +338,7 @@ def test_the_loss_is_the_one_described(loss, monkeypatch):
     assert result.losses != pytest.approx([info_nce(z1, z2, temperature=0.5).item() for z1, z2, _ in steps], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["adam", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_the_optimiser_and_its_learning_rate_are_those_described(name, monkeypatch):
     rates, kinds, original = [], set(), loop._set_lr
 
@@ -352,7 +352,7 @@ def test_the_optimiser_and_its_learning_rate_are_those_described(name, monkeypat
     monkeypatch.setattr(loop, "_set_lr", record)
     spec = Optimizer(name=name, lr=0.01, warmup_epochs=1, momentum=0.7, weight_decay=0.02)
     train(toy(optimizer=spec))
-    assert kinds == {("AdamW", None, 0.02) if name == "adam" else ("SGD", 0.7, 0.02)}
+    assert kinds == {("AdamW", None, 0.02) if name == "adamw" else ("SGD", 0.7, 0.02)}
     assert rates == pytest.approx([0.01 * spec.factor(step, steps_per_epoch=3, epochs=3) for step in range(9)])
 
 

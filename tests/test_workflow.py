@@ -13,16 +13,19 @@ import time
 import nbformat
 import pytest
 
-from sscl_core import cli, paths, reproduce, store, studies
+from sscl_core import cli, paths, reproduce, store, studies, tuning
 
 pytestmark = [pytest.mark.xdist_group("workflow")]
 
 
 class Checkout:
     def __init__(self, root):
-        self.root, self.out = root, root / "results" / "smoke"
+        self.root, self.out = root, root / "results" / "quick"
         for name in ("sscl_core", "workflow", "notebooks", "data", "docs"):
             shutil.copytree(paths.CHECKOUT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        scales = root / "workflow" / "scales.toml"  # the sizes of smoke under the name quick: only quick is published
+        smoke = re.search(r"\[smoke\].*?(?=\[quick\])", scales.read_text(), re.S).group()
+        scales.write_text(smoke.replace("[smoke", "[quick"))
 
     def sscl(self, *arguments, **environment):
         variables = os.environ | {"PYTHONPATH": str(self.root), "COLUMNS": "120"} | environment
@@ -53,7 +56,7 @@ def broken(checkout):
     """One notebook fails halfway."""
     cell = nbformat.v4.new_code_cell("raise RuntimeError('broken on purpose')")
     checkout.edit("05_t_simclr", lambda book: book.cells.insert(6, cell))
-    return checkout.sscl("reproduce", "--scale", "smoke", "--cores", "1")
+    return checkout.sscl("reproduce", "--cores", "1")
 
 
 def test_a_failing_notebook_leaves_the_others_and_its_own_traceback(checkout, broken):
@@ -68,6 +71,7 @@ def test_a_failing_notebook_leaves_the_others_and_its_own_traceback(checkout, br
     assert (checkout.out / "notebooks" / "01_contrastive_is_sne.ipynb").exists()
     assert "InfoNCE is the SNE objective" in broken.stdout, "the claims that were decided are shown all the same"
     assert not (checkout.out / "claims" / "C10.json").exists()
+    assert not re.search(r"^C10 ", broken.stdout, re.M)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +79,7 @@ def mended(checkout, broken):
     before = records(checkout)
     finished = (checkout.out / "notebooks" / "01_contrastive_is_sne.ipynb").stat().st_mtime_ns
     checkout.edit("05_t_simclr", lambda book: book.cells.pop(6))
-    return checkout.sscl("reproduce", "--scale", "smoke", "--cores", "2"), before, finished
+    return checkout.sscl("reproduce", "--cores", "2"), before, finished
 
 
 def test_mended_it_runs_alone_and_redoes_nothing(checkout, mended):
@@ -115,7 +119,7 @@ def test_recorded_scalars_are_what_theory_says(checkout, mended):
 
 def test_nothing_changed_takes_seconds_and_says_so(checkout, mended):
     began = time.monotonic()
-    run = checkout.sscl("reproduce", "--scale", "smoke")
+    run = checkout.sscl("reproduce")
     assert time.monotonic() - began < 20  # about 2 s on an idle core
     assert run.returncode == 0
     assert "Nothing changed" in run.stdout
@@ -124,7 +128,7 @@ def test_nothing_changed_takes_seconds_and_says_so(checkout, mended):
 
 def test_publish_is_byte_stable_and_without_machine_or_time(checkout, mended):
     def publish():
-        run = checkout.sscl("reproduce", "--scale", "smoke", "--publish")
+        run = checkout.sscl("reproduce", "--publish")
         assert run.returncode == 0, run.stderr
         return checkout.notebook("05_t_simclr").read_text()
 
@@ -134,13 +138,13 @@ def test_publish_is_byte_stable_and_without_machine_or_time(checkout, mended):
     assert "papermill" not in json.dumps([cell["metadata"] for cell in json.loads(first)["cells"]])
     assert "injected" not in first
     # The outputs are not source: publishing does not make the notebook stale.
-    assert "Nothing changed" in checkout.sscl("reproduce", "--scale", "smoke").stdout
+    assert "Nothing changed" in checkout.sscl("reproduce").stdout
 
 
 def test_changed_code_is_run_again_and_a_comment_is_not(checkout, mended):
     code = """
 from sscl_core import reproduce
-print(*sorted(job.mark for job in reproduce.plan("smoke").jobs))
+print(*sorted(job.mark for job in reproduce.plan("quick").jobs))
 """
 
     def marks():
@@ -163,12 +167,14 @@ def test_failing_training_runs_are_reported_with_their_log(checkout, mended):
     data = checkout.root / "data" / "fashion_mnist_subset.npz"
     content = data.read_bytes()
     data.write_bytes(b"broken")
-    run = checkout.sscl("reproduce", "--scale", "smoke", "--notebooks", "05_t_simclr")
+    run = checkout.sscl("reproduce", "--notebooks", "05_t_simclr")
     data.write_bytes(content)
     assert run.returncode != 0
     log = re.search(r"training runs of 05_t_simclr: .*\n  log: (.*\.log)", run.stdout)
     assert log, run.stdout
     assert os.path.getsize(log.group(1)) > 0
+    assert not re.search(r"^C10 ", run.stdout, re.M), "the verdict of other data is not shown as this one's"
+    assert re.search(r"^C1 ", run.stdout, re.M), "and the notebook that was not asked for keeps its place"
 
 
 def test_a_notebook_run_by_papermill_refuses_an_unknown_parameter(checkout, tmp_path):
@@ -235,10 +241,12 @@ def test_train_command_keeps_its_run_and_takes_a_file(tmp_path, capsys):
         ("epochs", "KEY=VALUE"),
         ("data.augmentation.crop_scale=[0.9,0.2]", "smallest"),
         ("epochs=many", "valid integer"),
+        ("data=cifar10", "data"),
+        ("seed.x=1", "seed has no parts"),
     ],
 )
 def test_train_command_rejects(assignment, words, capsys):
-    assert cli.main(["train", "--show", "--set", assignment]) == 1
+    assert cli.main(["train", "--show", "--set", "seed=0", assignment]) == 1
     assert words in capsys.readouterr().err
 
 
@@ -256,6 +264,24 @@ def test_prefetch_makes_one_group(tmp_path):
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {store.run_key(config) for config in configs}
 
 
+def test_prefetch_refuses_a_group_that_is_not_there(capsys):
+    assert cli.main(["prefetch", "01_contrastive_is_sne", "--group", "9", "--scale", "smoke"]) == 1
+    assert "group must be in 0..0" in capsys.readouterr().err
+
+
+def test_a_second_reproduction_waits_for_the_first(tmp_path, capsys):
+    with reproduce.alone(reproduce.plan("smoke", tmp_path)):
+        assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path)]) == 1
+    assert "another reproduction is writing" in capsys.readouterr().err
+
+
+def test_an_unknown_profile_and_a_foreign_scale_are_refused(tmp_path, capsys):
+    assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path), "--profile", "pbs"]) == 1
+    assert "profile must be a folder" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="scale must be 'quick'"):
+        reproduce.publish(reproduce.plan("smoke", tmp_path))
+
+
 def test_data_and_claims_commands(tmp_path, capsys):
     assert cli.main(["data"]) == 0
     assert "fashion_mnist_subset" in capsys.readouterr().out
@@ -266,7 +292,7 @@ def test_data_and_claims_commands(tmp_path, capsys):
 
 
 def test_claims_command_shows_what_ran(checkout, mended, capsys):
-    assert cli.main(["claims", "--scale", "smoke", "--results-dir", str(checkout.root / "results")]) == 0
+    assert cli.main(["claims", "--results-dir", str(checkout.root / "results")]) == 0
     assert "C10" in capsys.readouterr().out
 
 
@@ -278,7 +304,7 @@ def test_tune_command(tmp_path, monkeypatch, capsys):
         setting = studies.METHODS[method]
         return {setting: [studies.image_run(setting, images, dim=d, epochs=0, seed=s) for d in (2, 8, 32) for s in seeds]}
 
-    monkeypatch.setattr(studies, "tuning", tiny)
+    monkeypatch.setattr(tuning, "search_space", tiny)
     table = tmp_path / "table.csv"
     assert cli.main(["tune", "--seeds", "1", "--out", str(table), "--results-dir", str(tmp_path)]) == 0
     header, *rows = table.read_text().splitlines()
