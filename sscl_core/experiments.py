@@ -18,7 +18,7 @@ from tqdm import tqdm
 from . import store
 from .config import Mixture, TrainConfig
 from .data import GaussianMixture
-from .evaluate import alignment, embed, score_features, uniformity
+from .evaluate import alignment, backbone_scores, embed, feature_scores, uniformity
 from .losses import info_nce
 from .models import Encoder
 from .store import Record
@@ -71,8 +71,8 @@ def measure_images(trained: TrainResult, data_dir: str | Path | None = None) -> 
     h, z = embed(trained.model, train_set.images)
     h_test, z_test = embed(trained.model, test_set.images)
     labels, test_labels = train_set.labels.to(h.device), test_set.labels.to(h.device)
-    scores = {f"{name}_z": value for name, value in score_features(z, labels, z_test, test_labels, probe=False).items()}
-    scores |= {f"{name}_h": value for name, value in score_features(h, labels, h_test, test_labels).items()}
+    scores = {f"{name}_z": value for name, value in feature_scores(z, labels, z_test, test_labels).items()}
+    scores |= {f"{name}_h": value for name, value in backbone_scores(h, labels, h_test, test_labels).items()}
     scores["norm_z"] = z_test.norm(dim=1).mean().item()
     is_map = z.shape[1] == 2
     return scores, {"z_test": z_test.numpy(force=True), "labels_test": test_labels.numpy(force=True)} if is_map else {}

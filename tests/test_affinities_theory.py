@@ -108,3 +108,13 @@ def test_loss_at_the_aligned_polygon_in_closed_form():
     u = theory.regular_polygon(m).repeat(n // m, 1)
     others = sum((2 * n // m) * math.exp(math.cos(2 * math.pi * k / m) / tau) for k in range(m)) - math.exp(1 / tau)
     assert info_nce(u, u, temperature=tau).item() == pytest.approx(math.log(others) - 1 / tau, abs=1e-12)
+
+
+@pytest.mark.parametrize("turn", [0.0, 40.0, -170.0])
+def test_the_fitted_polygon_lies_on_the_points(turn):
+    """In any order of the points, it is the polygon they nearly are: every corner within their deviation."""
+    angles = (72.0 * torch.arange(5).double() + turn + torch.tensor([1.0, -1, 0.5, -0.5, 0])).deg2rad()[torch.tensor([3, 0, 4, 1, 2])]
+    points = torch.stack([angles.cos(), angles.sin()], 1)
+    nearest = torch.cdist(theory.fitted_polygon(points), points).amin(1)
+    assert nearest.max() < 0.02
+    assert torch.allclose(theory.circle_gaps(theory.fitted_polygon(points)), torch.full((5,), 72.0).double())

@@ -10,7 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional as F
 
 from sscl_core.config import ConvNet, Projector, TrainConfig
-from sscl_core.evaluate import accuracy, alignment, embed, knn, linear_probe, score_features, uniformity
+from sscl_core.evaluate import accuracy, alignment, backbone_scores, embed, feature_scores, knn, linear_probe, uniformity
 from sscl_core.models import build
 from sscl_core.theory import regular_polygon, regular_simplex
 
@@ -167,7 +167,7 @@ def test_the_backbone_is_left_as_it_was(training):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert any("running_var" in key and not torch.equal(value, torch.ones_like(value)) for key, value in before.items())
     h, z = embed(model, images)
-    score_features(h, torch.arange(40) % 3, h, torch.arange(40) % 3)
+    backbone_scores(h, torch.arange(40) % 3, h, torch.arange(40) % 3)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert {module.training for module in model.modules()} == {training}
     assert all(p.grad is None for p in model.parameters())
@@ -230,18 +230,20 @@ def test_accuracy():
 
 def test_scores_are_the_protocols_by_name():
     train, labels, test, truth = blobs(250, 100, noise=1.5)
-    scores = score_features(train, labels, test, truth)
     predictions = {
         "knn_cosine": knn(train, labels, test, k=10),
         "knn_euclidean": knn(train, labels, test, k=10, metric="euclidean"),
         "knn_weighted": knn(train, labels, test, k=200, temperature=0.1),
         "linear_probe": linear_probe(train, labels, test),
     }
-    assert scores == {name: accuracy(predicted, truth) for name, predicted in predictions.items()}
-    assert len(set(scores.values())) == 4
-    assert score_features(train, labels, test, truth, probe=False).keys() == scores.keys() - {"linear_probe"}
+    expected = {name: accuracy(predicted, truth) for name, predicted in predictions.items()}
+    assert len(set(expected.values())) == 4
+    of_features, of_backbone = (scores(train, labels, test, truth) for scores in (feature_scores, backbone_scores))
+    assert of_features | of_backbone == expected
+    assert of_features.keys() & of_backbone.keys() == {"knn_cosine"}
 
 
 def test_fewer_features_than_neighbors_all_vote():
     train, labels, test, truth = blobs(5, 10)
-    assert score_features(train, labels, test, truth, probe=False)["knn_cosine"] == accuracy(knn(train, labels, test, k=5), truth)
+    for scores in (feature_scores, backbone_scores):
+        assert scores(train, labels, test, truth)["knn_cosine"] == accuracy(knn(train, labels, test, k=5), truth)

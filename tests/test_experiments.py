@@ -13,9 +13,9 @@ from torch.nn import functional as F
 import sscl_core.train as loop
 from sscl_core import experiments, store
 from sscl_core.analysis import first_batch, frame, images_as_rows
-from sscl_core.experiments import measure_mixture, results, run
 from sscl_core.config import MLP, ConvNet, Images, InfoNCE, Mixture, Projector, TrainConfig, TSimCLR
 from sscl_core.data import load_images
+from sscl_core.experiments import measure_mixture, results, run
 from sscl_core.theory import circle_gaps, uniform_arrangement
 from sscl_core.train import mixture, source, train, train_and_test_images
 

@@ -807,7 +807,7 @@ def test_vmap_over_a_setting(name, setting):
         (TSimCLRLoss(temperature=8.0, df=1.0, normalization="conditional"), partial(CONDITIONAL, temperature=8.0, df=1.0)),
         (TSimCLRLoss(df=INF), partial(t_simclr, df=INF)),
     ],
-    ids=str,
+    ids=["InfoNCE", "InfoNCE, τ=.1", "t-SimCLR", "t-SimCLR, conditional", "Gaussian"],
 )
 def test_modules_are_the_functions_with_settings(module, function):
     w = some_weights(5)
