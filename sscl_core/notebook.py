@@ -3,8 +3,12 @@
 import html
 import os
 import types
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+# A library asks for progress bars that need ipywidgets, and its complaint would stand in every notebook.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 import matplotlib.pyplot as plt
 import numpy as np
