@@ -78,9 +78,13 @@ def test_begin_can_be_run_again_beside_the_notebooks_own_variables():
 
 def test_figures_tables_and_verdicts_are_kept_with_their_data(tmp_path, capsys):
     nb = begin_with(scale="smoke", results_dir=str(tmp_path))
-    figure = Figure()
-    figure.subplots().plot([1, 2])
-    nb.figure(figure, "line", pd.DataFrame({"x": [1, 2]}))
+
+    def line():
+        figure = Figure()
+        figure.subplots().plot([1, 2])
+        return figure
+
+    nb.figure(line(), "line", pd.DataFrame({"x": [1, 2]}))
     nb.figure(Figure(), "empty", {"a": np.arange(3)})
     nb.table(pd.DataFrame({"x": [1 / 3]}), "thirds")
     outcome = nb.claim("C10", [2.0, 2.0, 2.0, 2.0, 2.0], withheld="it was told to")
@@ -91,5 +95,5 @@ def test_figures_tables_and_verdicts_are_kept_with_their_data(tmp_path, capsys):
     assert float(pd.read_csv(nb.out / "tables/05_t_simclr-thirds.csv").x[0]) == 1 / 3
     assert np.array_equal(np.load(nb.out / "figures/05_t_simclr-empty.npz")["a"], [0, 1, 2])
     svg = (nb.out / "figures/05_t_simclr-line.svg").read_bytes()
-    nb.figure(figure, "line", pd.DataFrame({"x": [1, 2]}))
+    nb.figure(line(), "line", pd.DataFrame({"x": [1, 2]}))
     assert (nb.out / "figures/05_t_simclr-line.svg").read_bytes() == svg, "the same figure is the same file"
