@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
-    except (ValueError, FileNotFoundError, ArithmeticError, RuntimeError) as error:
+    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
         print(f"sscl: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     command = add("reproduce", _reproduce, "run every notebook of a scale, and end with the table of claims", where, scale)
-    command.add_argument("--cores", type=int, default=os.cpu_count(), help="jobs side by side (default: all cores)")
+    command.add_argument("--cores", type=_positive, default=os.cpu_count(), help="jobs side by side (default: all cores)")
     command.add_argument("--notebooks", nargs="+", default=[], choices=sorted(studies.NOTEBOOKS), metavar="NAME")
     command.add_argument("--profile", default="local", help="local, slurm, or a folder with a Snakemake profile of your own")
     command.add_argument("--publish", action="store_true", help="then put the executed notebooks in place of the committed ones")
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--show", action="store_true", help="print the configuration and stop")
 
     command = add("tune", _tune, "search the settings of SimCLR and t-SimCLR on held-out training labels", where)
-    command.add_argument("--seeds", type=int, default=2)
+    command.add_argument("--seeds", type=_positive, default=2)
     command.add_argument("--out", type=Path, metavar="FILE", help="write the table as CSV")
 
     command = add("data", _data, "list the data sets, or load one, downloading it where needed")
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _reproduce(a: argparse.Namespace) -> int:
     plan = reproduce.plan(a.scale, a.results_dir, a.notebooks)
-    if plan.finished:
+    if not plan.unfinished:
         status = 0
         print(f"Nothing changed since the last run at scale {a.scale}: nothing to do.")
     else:
@@ -88,7 +88,7 @@ def _reproduce(a: argparse.Namespace) -> int:
         print(f"Took {time.monotonic() - began:.0f} s.")
     report.write(reproduce.plan(a.scale, a.results_dir))
     print(f"\n{report.claims_table(report.outcomes(plan.out))}\n\nFigures, tables and report.html: {plan.out}")
-    if not plan.finished:
+    if plan.unfinished:
         print("\nFAILED\n" + "\n".join(reproduce.failures(plan)))
         return status or 1
     if a.publish:
@@ -188,6 +188,12 @@ def _places(a: argparse.Namespace) -> dict[str, str]:
     """Absolute, since a notebook runs elsewhere."""
     given = {"results_dir": a.results_dir, "data_dir": a.data_dir}
     return {key: str(Path(value).resolve()) for key, value in given.items() if value}
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
 
 
 def _value(text: str) -> Any:

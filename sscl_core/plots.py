@@ -59,8 +59,18 @@ def forces(axis: Axes, z: Float[Array, "N 2"], attraction: Float[Array, "N 2"], 
     axis.scatter(z[:, 0], z[:, 1], s=14, color="0.2", zorder=3)
     longest = 0.4 * np.abs(z).max()
     scale = np.linalg.norm(np.concatenate([attraction, repulsion]), axis=1).max() / longest
-    for name, force, width in (("attraction", attraction, 0.012), ("repulsion", repulsion, 0.006)):
-        axis.quiver(*z.T, *-force.T, color=COLORS[name], label=name, angles="xy", scale_units="xy", scale=scale, width=width, zorder=2)
+    for name, force, width in (("attraction", attraction, 0.014), ("repulsion", repulsion, 0.006)):
+        axis.quiver(
+            *z.T,
+            *-force.T,
+            color=COLORS[name],
+            label=name,
+            angles="xy",
+            scale_units="xy",
+            scale=scale,
+            width=width,
+            zorder=2 if name == "attraction" else 4,
+        )
     low, high = z.min() - longest, z.max() + longest
     axis.set(aspect="equal", xlim=(low, high), ylim=(low, high), xlabel="z₁", ylabel="z₂")
 

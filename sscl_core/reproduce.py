@@ -8,9 +8,9 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from .config import TrainConfig
 # What only runs notebooks and collects their results does not enter the numbers in them.
 NOTEBOOK_CODE = (*store.RUN_CODE, "analysis", "claims", "notebook", "paths", "plots", "store", "studies")
 README_FIGURES = {"05_t_simclr-maps.png": "maps.png"}
-BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
+BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {desc}"
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,17 @@ class Plan:
         return self.out / "logs" / "snakemake.log"
 
     @property
-    def finished(self) -> bool:
-        return all((self.marks / job.mark).exists() for job in self.jobs)
+    def unfinished(self) -> list[Job]:
+        """Jobs without a mark, and those that left one but whose results are no longer all there."""
+        return [job for job in self.jobs if not all(path.exists() for path in self._leaves(job))]
+
+    def _leaves(self, job: Job) -> list[Path]:
+        runs = [self.run(config) for group in job.groups for config in group.configs]
+        claims = [self.out / "claims" / f"{claim.id}.json" for claim in CLAIMS.values() if claim.notebook == job.notebook]
+        return [self.marks / job.mark, self.out / "notebooks" / f"{job.notebook}.ipynb", *runs, *claims]
+
+    def run(self, config: TrainConfig) -> Path:
+        return self.results / "runs" / store.run_key(config)
 
 
 def plan(scale: str, results: str | Path | None = None, notebooks: Sequence[str] = ()) -> Plan:
@@ -125,30 +134,36 @@ def run_snakemake(plan: Plan, *, cores: int, profile: str, data_dir: str | None)
         *("--workflow-profile", str(folder.resolve()), "--cores", str(cores)),
         *("--config", *(f"{key}={json.dumps(value)}" for key, value in settings.items())),
     ]
-    for job in plan.jobs:
-        if not (plan.marks / job.mark).exists():
-            clear(plan, job.notebook)
+    for job in plan.unfinished:
+        clear(plan, job)
     plan.log.parent.mkdir(parents=True, exist_ok=True)
     todo = sum(_todo(plan))
     with (
         plan.log.open("w") as log,
-        subprocess.Popen(command, env=os.environ | one_thread(), stdout=log, stderr=subprocess.STDOUT) as process,
+        subprocess.Popen(command, env=os.environ | one_thread(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True) as process,
         tqdm(total=todo, unit="job", mininterval=0 if sys.stderr.isatty() else 20, bar_format=BAR) as bar,
     ):
-        while process.poll() is None:
+        while _running(process):
             runs, notebooks = _todo(plan)
-            bar.set_postfix_str(f"to do: {runs} training runs, {notebooks} notebooks", refresh=False)
+            bar.set_description_str(f"to do: {runs} training runs, {notebooks} notebooks", refresh=False)
             bar.update(todo - runs - notebooks - bar.n)
-            time.sleep(0.5)
         bar.update(todo - sum(_todo(plan)) - bar.n)
     return process.returncode
 
 
-def clear(plan: Plan, notebook: str) -> None:
-    """Removes what an earlier version of a notebook left, so that nothing stale stands beside what is new."""
-    patterns = (f"figures/{notebook}-*", f"tables/{notebook}-*", f"notebooks/{notebook}.*", f"failed/{notebook}.*")
+def clear(plan: Plan, job: Job) -> None:
+    """Removes what an earlier version of a notebook left, so that nothing stale stands beside what is new; its training runs stay."""
+    notebook = job.notebook
+    patterns = (
+        f".done/{notebook}.notebook.*",
+        f"figures/{notebook}-*",
+        f"tables/{notebook}-*",
+        f"notebooks/{notebook}.*",
+        f"failed/{notebook}.*",
+    )
     claims = [plan.out / "claims" / f"{claim.id}.json" for claim in CLAIMS.values() if claim.notebook == notebook]
-    for path in (*(path for pattern in patterns for path in plan.out.glob(pattern)), *claims):
+    incomplete = [plan.marks / group.mark for group in job.groups if not all(plan.run(config).is_dir() for config in group.configs)]
+    for path in (*(path for pattern in patterns for path in plan.out.glob(pattern)), *claims, *incomplete):
         path.unlink(missing_ok=True)
 
 
@@ -164,19 +179,33 @@ def alone(plan: Plan) -> Iterator[None]:
         yield
 
 
+def _running(process: "subprocess.Popen[bytes]") -> bool:
+    """Waits half a second for the leader of a session. Interrupted or terminated meanwhile, it ends the session first: no orphans."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        process.wait(0.5)
+    except subprocess.TimeoutExpired:
+        return True
+    except KeyboardInterrupt:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return False
+
+
 def _todo(plan: Plan) -> tuple[int, int]:
     """How many training runs and notebooks are not finished."""
-    keys = {store.run_key(config) for job in plan.jobs for group in job.groups for config in group.configs}
-    runs = sum(not (plan.results / "runs" / key).is_dir() for key in keys)
+    folders = {plan.run(config) for job in plan.jobs for group in job.groups for config in group.configs}
+    runs = sum(not folder.is_dir() for folder in folders)
     return runs, sum(not (plan.marks / job.mark).exists() for job in plan.jobs)
 
 
 def failures(plan: Plan) -> list[str]:
     """A line for each job that did not finish: what it was, where its output is, and the last thing that it said."""
     lines = []
-    for job in plan.jobs:
-        if (plan.marks / job.mark).exists():
-            continue
+    for job in plan.unfinished:
         partial = plan.out / "failed" / f"{job.notebook}.ipynb"
         traceback = partial.with_suffix(".txt")
         logs = [log for group in job.groups if not (plan.marks / group.mark).exists() and (log := _log(plan, group.mark)).exists()]

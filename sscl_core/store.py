@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 import uuid
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -60,13 +61,18 @@ def _meaning(source: str) -> str:
 
 
 def load(root: Path, config: TrainConfig) -> Record | None:
-    """The record of this run under `root`, or None where it is still to be made."""
+    """The record of this run under `root`, or None where it is still to be made. `ValueError`: it is damaged."""
     folder = root / run_key(config)
     if not folder.is_dir():
         return None
-    content = json.loads((folder / "record.json").read_text())
-    with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
-        return Record(config, content["metrics"], dict(arrays), content["provenance"])
+    try:
+        content = json.loads((folder / "record.json").read_text())
+        if TrainConfig.model_validate_json(json.dumps(content["config"])) != config:
+            raise ValueError("it holds another run")
+        with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+            return Record(config, content["metrics"], dict(arrays), content["provenance"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"the record in {folder} is damaged: delete that folder, and the run is made again ({error})") from error
 
 
 def save(root: Path, record: Record) -> None:

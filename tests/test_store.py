@@ -111,3 +111,24 @@ def test_write_text_replaces_whole(tmp_path):
     store.write_text(path, "two")
     assert path.read_text() == "two"
     assert [p.name for p in path.parent.iterdir()] == ["b.txt"]
+
+
+@pytest.mark.parametrize("name", ["record.json", "arrays.npz"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"garbage", None])
+def test_a_damaged_record_is_named_with_the_remedy(name, content, tmp_path):
+    store.save(tmp_path, record(x=[1.0]))
+    folder = tmp_path / store.run_key(TrainConfig(seed=3))
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged: delete that folder") as error:
+        store.load(tmp_path, TrainConfig(seed=3))
+    assert str(folder) in str(error.value)
+
+
+def test_a_record_of_another_run_is_not_taken(tmp_path):
+    store.save(tmp_path, record(x=[1.0]))
+    (tmp_path / store.run_key(TrainConfig(seed=3))).rename(tmp_path / store.run_key(TrainConfig(seed=4)))
+    with pytest.raises(ValueError, match="it holds another run"):
+        store.load(tmp_path, TrainConfig(seed=4))

@@ -7,14 +7,16 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import nbformat
 import pytest
 
-from sscl_core import cli, paths, reproduce, store, studies, tuning
+from sscl_core import cli, paths, report, reproduce, store, studies, tuning
 
 pytestmark = [pytest.mark.xdist_group("workflow")]
 
@@ -193,6 +195,8 @@ def test_a_notebook_run_by_papermill_refuses_an_unknown_parameter(checkout, tmp_
 
 def test_notebook_command_with_other_parameters(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("SSCL_RESULTS_DIR", str(tmp_path))
+    """With one seed too, of which no interval can be made."""
+    assert cli.main(["notebook", "05_t_simclr", "--scale", "smoke", "-p", "seeds", "1"]) == 0
     assert cli.main(["notebook", "01_contrastive_is_sne", "--scale", "smoke", "-p", "seeds", "1", "-p", "batch", "3"]) == 0
     path = tmp_path / "custom" / "notebooks" / "01_contrastive_is_sne.ipynb"
     assert str(path) in capsys.readouterr().out
@@ -324,13 +328,68 @@ def test_help_everywhere(command, capsys):
     assert "usage: sscl" in capsys.readouterr().out
 
 
-def test_reproduce_in_process_with_nothing_to_do(tmp_path, capsys):
-    plan = reproduce.plan("smoke", tmp_path)
+def finish(plan):
+    """What a finished plan leaves, all of it empty."""
     for job in plan.jobs:
-        store.write_text(plan.marks / job.mark, "")
+        for path in plan._leaves(job):
+            path.mkdir(parents=True) if path.parent.name == "runs" else store.write_text(path, "")
+
+
+def test_reproduce_in_process_with_nothing_to_do(tmp_path, capsys, monkeypatch):
+    finish(reproduce.plan("smoke", tmp_path))
+    monkeypatch.setattr(report, "write", lambda plan: None)
+    monkeypatch.setattr(report, "outcomes", lambda out: [])
     assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path)]) == 0
     assert "Nothing changed" in capsys.readouterr().out
     assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path), "--notebooks", "01_contrastive_is_sne"]) == 0
+
+
+@pytest.mark.parametrize("kind", [".done", "notebooks", "claims", "runs"])
+def test_what_is_deleted_is_not_taken_for_finished(kind, tmp_path):
+    plan = reproduce.plan("smoke", tmp_path)
+    finish(plan)
+    assert plan.unfinished == []
+    job = plan.jobs[0]
+    gone = next(path for path in plan._leaves(job) if path.parent.name == kind)
+    group = plan.marks / job.groups[0].mark
+    store.write_text(group, "")
+    gone.rmdir() if kind == "runs" else gone.unlink()
+    assert plan.unfinished == [job]
+    reproduce.clear(plan, job)
+    assert not (plan.marks / job.mark).exists(), "without its mark it is run again"
+    assert group.exists() == (kind != "runs"), "and so are training runs, but only where one is missing"
+    assert (plan.marks / plan.jobs[1].mark).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_reproduction_stops_what_it_started(number):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as child:
+        assert reproduce._running(child)
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), number))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            reproduce._running(child)
+        assert child.poll() == -signal.SIGTERM, "no orphan"
+
+
+def test_a_process_that_ended_is_not_running():
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+        assert not reproduce._running(child)
+
+
+@pytest.mark.parametrize("arguments", [["reproduce", "--cores", "0"], ["reproduce", "--cores", "-3"], ["tune", "--seeds", "x"]])
+def test_counts_start_at_one(arguments, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    assert "must be a whole number from 1" in capsys.readouterr().err
+
+
+def test_a_results_folder_that_is_a_file_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert cli.main(["claims", "--results-dir", str(tmp_path / "file")]) == 1
+    assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path / "file")]) == 1
+    assert "sscl: " in capsys.readouterr().err
 
 
 def test_without_a_checkout_the_message_says_what_to_do(monkeypatch, capsys):
