@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,13 @@ class Group:
     index: int
     configs: tuple[TrainConfig, ...]
 
-    @property
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(map(store.run_key, self.configs))
+
+    @cached_property
     def mark(self) -> str:
-        return f"{self.notebook}.runs-{self.index}.{store.digest(*map(store.run_key, self.configs))}"
+        return f"{self.notebook}.runs-{self.index}.{store.digest(*self.keys)}"
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,15 @@ class Job:
     parameters: studies.Parameters
     groups: tuple[Group, ...]
 
-    @property
+    @cached_property
     def mark(self) -> str:
         return f"{self.notebook}.notebook.{notebook_key(self.notebook, self.parameters)}"
 
 
 @dataclass(frozen=True)
 class Plan:
+    """What is to be done, as the code and the notebooks were when it was made: hashes are taken once, files are looked for each time."""
+
     scale: str
     results: Path
     jobs: tuple[Job, ...]
@@ -79,12 +86,12 @@ class Plan:
         return [job for job in self.jobs if not all(path.exists() for path in self._leaves(job))]
 
     def _leaves(self, job: Job) -> list[Path]:
-        runs = [self.run(config) for group in job.groups for config in group.configs]
+        runs = [run for group in job.groups for run in self.runs(group)]
         claims = [self.out / "claims" / f"{claim.id}.json" for claim in CLAIMS.values() if claim.notebook == job.notebook]
         return [self.marks / job.mark, self.out / "notebooks" / f"{job.notebook}.ipynb", *runs, *claims]
 
-    def run(self, config: TrainConfig) -> Path:
-        return self.results / "runs" / store.run_key(config)
+    def runs(self, group: Group) -> list[Path]:
+        return [self.results / "runs" / key for key in group.keys]
 
 
 def plan(scale: str, results: str | Path | None = None, notebooks: Sequence[str] = ()) -> Plan:
@@ -162,7 +169,7 @@ def clear(plan: Plan, job: Job) -> None:
         f"failed/{notebook}.*",
     )
     claims = [plan.out / "claims" / f"{claim.id}.json" for claim in CLAIMS.values() if claim.notebook == notebook]
-    incomplete = [plan.marks / group.mark for group in job.groups if not all(plan.run(config).is_dir() for config in group.configs)]
+    incomplete = [plan.marks / group.mark for group in job.groups if not all(run.is_dir() for run in plan.runs(group))]
     for path in (*(path for pattern in patterns for path in plan.out.glob(pattern)), *claims, *incomplete):
         path.unlink(missing_ok=True)
 
@@ -197,7 +204,7 @@ def _running(process: "subprocess.Popen[bytes]") -> bool:
 
 def _todo(plan: Plan) -> tuple[int, int]:
     """How many training runs and notebooks are not finished."""
-    folders = {plan.run(config) for job in plan.jobs for group in job.groups for config in group.configs}
+    folders = {run for job in plan.jobs for group in job.groups for run in plan.runs(group)}
     runs = sum(not folder.is_dir() for folder in folders)
     return runs, sum(not (plan.marks / job.mark).exists() for job in plan.jobs)
 
