@@ -3,15 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from .config import Images, TrainConfig
-from .models import build
+from .config import Images, Mixture, TrainConfig
+from .evaluate import group_contrast, placement_rank, preserves_order, regroupings
+from .models import Encoder
 from .store import Record
-from .train import INIT, source, stream, train_and_test_images
+from .theory import circle_gaps
+from .train import INIT, initial_network, mixture, source, stream, train, train_and_test_images
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -26,8 +30,7 @@ def first_batch(config: TrainConfig, n: int, *, data_dir: str | Path | None = No
     """What the first step of a run compares: the features, in float64, of n pairs of views by the network as it is initialised."""
     config = config.model_copy(update={"batch_size": n})
     data = source(config, data_dir, torch.device("cpu"))
-    with stream(config.seed, INIT):
-        network = build(config, data.sample_shape).double()
+    network = initial_network(config, data.sample_shape).double()
     x1, x2 = next(data.batches(0))
     z1, z2 = network(torch.cat([x1, x2]).double())[1].detach().chunk(2)
     return z1, z2
@@ -39,3 +42,51 @@ def images_as_rows(config: TrainConfig, data_dir: str | Path | None = None) -> t
     parts = train_and_test_images(config, data_dir)
     (x, y), (x_test, y_test) = ((part.images.flatten(1).float() / 255, part.labels) for part in parts)
     return x, y, x_test, y_test
+
+
+def in_order(records: Sequence[Record]) -> Bool[np.ndarray, "n t"]:
+    """For each run on means along a line, before training and after each epoch: whether components keep their order around the circle."""
+    return np.array([[preserves_order(torch.tensor(means)) for means in record.arrays["means"]] for record in records])
+
+
+def evenly(records: Sequence[Record]) -> Bool[np.ndarray, " n"]:
+    """Whether the components end apart: every gap between neighbors on the circle at least half of an even one."""
+    means = [normalize(torch.tensor(record.arrays["means"][-1]), dim=1) for record in records]
+    return np.array([bool(circle_gaps(z).min() >= 180 / len(z)) for z in means])
+
+
+def placement_ranks(records: Sequence[Record]) -> Float[np.ndarray, " n"]:
+    """`placement_rank` of the components at the end of each run."""
+    ranks = []
+    for record in records:
+        assert isinstance(record.config.data, Mixture)
+        x = torch.tensor(record.config.data.means, dtype=torch.float64)
+        ranks.append(placement_rank(x, torch.tensor(record.arrays["means"][-1])))
+    return np.array(ranks)
+
+
+def film(config: TrainConfig) -> tuple[Float[Tensor, "t n d"], Int64[Tensor, " n"], Encoder]:
+    """The features of 32 training samples a component, before training and after each epoch; their components; the trained network."""
+    assert isinstance(config.data, Mixture)
+    m = len(config.data.means)
+    labels = torch.arange(m).repeat_interleave(32)
+    with stream(config.seed, INIT, 1) as generator:
+        x = mixture(config.data).sample_given(labels, generator=generator)
+    history: list[Tensor] = []
+    trained = train(config, device="cpu", on_epoch=lambda _, model: history.append(model(x)[1].detach()))
+    return torch.stack(history), labels, trained.model
+
+
+def grouping_test(similarity: Float[np.ndarray, "k k"], groups: Int64[Tensor, " k"]) -> dict[str, float]:
+    """Similarity within groups minus across; the 95th percentile of that over groupings of the same sizes, and the share of them, this
+    one included, that reach it."""
+    contrasts = group_contrast(torch.as_tensor(similarity), regroupings(groups))
+    contrast = contrasts[0].item()
+    reached = (contrasts >= contrast - 1e-12).double().mean().item()
+    return {"within − across": contrast, "95th percentile": contrasts.quantile(0.95).item(), "p": reached}
+
+
+def class_groups(classes: Sequence[str], groups: dict[str, tuple[str, ...]]) -> Int64[Tensor, " k"]:
+    """The number of each class's group, -1 for none."""
+    number = {name: i for i, members in enumerate(groups.values()) for name in members}
+    return torch.tensor([number.get(name, -1) for name in classes])

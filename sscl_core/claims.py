@@ -17,7 +17,7 @@ MIN_SEEDS = 5
 
 
 class Claim(Frozen):
-    """`estimand` is one number a seed; the claim holds where that number is `direction` `threshold`."""
+    """`estimand` is one number a seed; the claim holds where its mean is `direction` `threshold`. With `rate` the numbers are 0 or 1."""
 
     id: str
     notebook: str
@@ -26,6 +26,7 @@ class Claim(Frozen):
     estimand: str
     direction: Literal["at least", "at most"]
     threshold: float
+    rate: bool = False
 
     @property
     def rule(self) -> str:
@@ -68,6 +69,34 @@ CLAIMS = {
             threshold=0.05,
         ),
         Claim(
+            id="C5",
+            notebook="03_implicit_bias",
+            sentence="Of the orders that a square allows, training picks the one in which neighbors on the line stay neighbors.",
+            source="recollection: a hypothesis here",
+            estimand="1 if the four components end in the order of the line, every gap at least half a right angle, else 0; by chance 1/3",
+            direction="at least",
+            threshold=0.9,
+            rate=True,
+        ),
+        Claim(
+            id="C6",
+            notebook="03_implicit_bias",
+            sentence="Among uniform arrangements the order-preserving one has the smallest expected Lipschitz constant.",
+            source="recollection: a hypothesis here",
+            estimand="(best other order - natural) / natural, all enumerated; smallest over m = 4…9 points, spaced at random",
+            direction="at least",
+            threshold=0.0,
+        ),
+        Claim(
+            id="C7",
+            notebook="03_implicit_bias",
+            sentence="On images, without labels, classes that are close in meaning have features more alike than others.",
+            source="recollection: a hypothesis here",
+            estimand="SimCLR's backbone: similarity within groups minus across, less its 95th percentile over all groupings of these sizes",
+            direction="at least",
+            threshold=0.0,
+        ),
+        Claim(
             id="C10",
             notebook="05_t_simclr",
             sentence="t-SimCLR needs far fewer feature dimensions than SimCLR for the same accuracy.",
@@ -100,12 +129,20 @@ def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float, f
     return mean, float(ends.low), float(ends.high)
 
 
+def rate_interval(successes: int, n: int) -> tuple[float, float, float]:
+    """successes / n with the exact binomial 95 % interval (Clopper & Pearson 1934). `ValueError`: not 0 ≤ successes ≤ n, or n < 1."""
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"successes must be in 0..n and n at least 1, got {successes} of {n}")
+    ends = stats.binomtest(successes, n).proportion_ci(0.95, method="exact")
+    return successes / n, float(ends.low), float(ends.high)
+
+
 def decide(claim: Claim, values: Sequence[float], *, scale: str, withheld: str = "") -> Outcome:
     """The verdict: *replicates* if the whole interval satisfies the rule, *does not replicate* if none of it does, else *mixed*.
 
     Below 5 seeds, or where a precondition fixed in advance is not met (`withheld` says which), there is none: *not run at this scale*.
     """
-    mean, low, high = interval(values)
+    mean, low, high = rate_interval(round(sum(values)), len(values)) if claim.rate else interval(values)
     few = f"{len(values)} seeds, a verdict needs {MIN_SEEDS}" if len(values) < MIN_SEEDS else ""
     note = "; ".join(filter(None, (few, withheld)))
     verdict: Verdict = "not run at this scale" if note else _verdict(claim, low, high)

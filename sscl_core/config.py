@@ -2,11 +2,13 @@
 where the run computes and where it finds its data are arguments of `train`, not part of what it is."""
 
 import math
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Point = Annotated[tuple[float, ...], Field(min_length=1)]
 ImageSetName = Literal["fashion_mnist_subset", "fashion_mnist", "cifar10", "cifar100"]
 
 
@@ -16,13 +18,38 @@ class Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, ser_json_inf_nan="strings")
 
 
+# Scattered, at least 0.9 apart, and in no prefix of three or more close to a regular polygon up to scale: that is what features become.
+_SCATTERED = (
+    *((0.1, -0.6), (1.4, 1.7), (0.9, -1.1), (-1.8, -1.6), (0.3, 0.8), (-1.2, 0.9)),
+    *((1.0, 0.1), (1.7, 0.7), (-0.8, -1.5), (-0.6, 1.7), (-0.6, 0.2), (-1.6, -0.3)),
+)
+
+
+def scattered(m: int) -> tuple[Point, ...]:
+    """The first m of twelve fixed points in the plane. `ValueError`: m not in 2..12."""
+    if not 2 <= m <= len(_SCATTERED):
+        raise ValueError(f"m must be in 2..{len(_SCATTERED)}, got {m}")
+    return _SCATTERED[:m]
+
+
 class Mixture(Frozen):
-    """Fresh pairs from a Gaussian mixture at every step: two independent draws from one component."""
+    """Fresh pairs at every step: two independent draws from one component of a Gaussian mixture with these `means`.
+
+    With `anonymous` = k > 0 there are instead k fixed samples a component, and the network is told only which one it sees (a one-hot
+    code): a linear layer on that is one free vector a sample (and a shift common to all), and the means play no part.
+    """
 
     name: Literal["mixture"] = "mixture"
-    components: Annotated[int, Field(ge=2, le=12)] = 5
+    means: Annotated[tuple[Point, ...], Field(min_length=2)] = scattered(5)
     std: PositiveFloat = 0.1
     steps_per_epoch: PositiveInt = 100
+    anonymous: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Mixture":
+        if len({len(mean) for mean in self.means}) > 1 or len(set(self.means)) < len(self.means):
+            raise ValueError(f"means must be distinct points of one dimension, got {self.means}")
+        return self
 
 
 class ImageAugmentation(Frozen):
@@ -49,6 +76,7 @@ class Images(Frozen):
     n_train: Annotated[int, Field(ge=2)] | None = None  # the first n of a seeded shuffle; None: all
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augmentation: ImageAugmentation = ImageAugmentation()
+    transfer: ImageSetName | None = None  # another set, of as many channels, whose test images are looked at after training too
 
 
 class InfoNCE(Frozen):
@@ -65,9 +93,13 @@ class TSimCLR(Frozen):
 
 
 class MLP(Frozen):
+    """`depth` hidden layers; 0 leaves the input as it is. `init_scale` multiplies the initial weights and biases, the projector's too."""
+
     name: Literal["mlp"] = "mlp"
     width: PositiveInt = 128
-    depth: PositiveInt = 2
+    depth: Annotated[int, Field(ge=0)] = 2
+    activation: Literal["relu", "tanh", "gelu"] = "relu"
+    init_scale: PositiveFloat = 1.0
 
 
 class ConvNet(Frozen):
@@ -114,7 +146,11 @@ class Optimizer(Frozen):
 
 
 class TrainConfig(Frozen):
-    """A training run. `epochs=0` is the untrained network."""
+    """A training run. `epochs=0` is the untrained network.
+
+    `start_order`: before training the features are fitted to a regular polygon on whose corners the components of the mixture stand in
+    this cyclic order.
+    """
 
     data: Annotated[Mixture | Images, Field(discriminator="name")] = Images()
     backbone: Annotated[MLP | ConvNet | ResNet, Field(discriminator="name")] = ConvNet()
@@ -124,10 +160,29 @@ class TrainConfig(Frozen):
     epochs: Annotated[int, Field(ge=0)] = 6
     batch_size: Annotated[int, Field(ge=2)] = 256
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    start_order: tuple[int, ...] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainConfig":
         if isinstance(self.data, Mixture) and not isinstance(self.backbone, MLP):
             raise ValueError(f"backbone must be 'mlp' for the mixture, which has no images, got {self.backbone.name!r}")
+        if self.start_order is not None:
+            m = len(self.data.means) if isinstance(self.data, Mixture) else 0
+            if sorted(self.start_order) != list(range(m)) or self.projector.dim != 2 or self.projector.batchnorm:
+                rule = "an order of the mixture's components, for d_z=2 without BatchNorm"
+                raise ValueError(f"start_order must be {rule}, got {self.start_order}")
         return self
+
+
+def family(config: TrainConfig) -> TrainConfig:
+    """What runs that are trained together have in common: on a mixture all but the seed."""
+    return config.model_copy(update={"seed": 0}) if isinstance(config.data, Mixture) else config
+
+
+def ensembles(configs: Iterable[TrainConfig], largest: int = 256) -> list[list[TrainConfig]]:
+    """The runs in the groups that are trained together: up to `largest` of one family on a mixture, any other run by itself."""
+    families: dict[TrainConfig, list[TrainConfig]] = {}
+    for config in dict.fromkeys(configs):
+        families.setdefault(family(config), []).append(config)
+    return [alike[start : start + largest] for alike in families.values() for start in range(0, len(alike), largest)]

@@ -12,6 +12,7 @@ import os
 import tarfile
 import tempfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -81,8 +82,36 @@ def holdout(data: ImageData, fraction: float = 0.2, *, seed: int = 0) -> tuple[I
     return data.select(~held), data.select(held)
 
 
+class Components(ABC):
+    """A mixture of `m` components with equal weights."""
+
+    m: int
+
+    @abstractmethod
+    def sample_given(self, labels: Int64[Tensor, " n"], *, generator: torch.Generator) -> Float[Tensor, "n d"]:
+        """x_i from component labels_i, independent. `ValueError`: a label outside 0..m-1."""
+
+    def sample(self, n: int, *, generator: torch.Generator) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]:
+        """n independent draws x (n, d), and the component of each (n,), uniform on 0..m-1."""
+        labels = self._components(n, generator)
+        return self.sample_given(labels, generator=generator), labels
+
+    def pairs(self, n: int, *, generator: torch.Generator) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"], Int64[Tensor, " n"]]:
+        """n positive pairs (x1, x2), and their component: two draws, independent given the component they share."""
+        labels = self._components(n, generator)
+        x1, x2 = (self.sample_given(labels, generator=generator) for _ in range(2))
+        return x1, x2, labels
+
+    def _components(self, n: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
+        _require(n >= 1, "n", n, "at least 1")
+        return torch.randint(self.m, (n,), generator=generator)
+
+    def _require_labels(self, labels: Tensor) -> None:
+        _require(bool(((labels >= 0) & (labels < self.m)).all()), "labels", labels, f"in 0..{self.m - 1}")
+
+
 @dataclass(frozen=True, eq=False)
-class GaussianMixture:
+class GaussianMixture(Components):
     """p(x) = 1/m Σ_c N(x; μ_c, std² I),  means μ (m, d).
 
     `ValueError`: means not finite or not of shape (m, d), std not positive and finite.
@@ -97,41 +126,35 @@ class GaussianMixture:
         _require(bool(self.means.isfinite().all()), "means", self.means, "finite")
         _require(0 < self.std < math.inf, "std", self.std, "positive and finite")
 
-    def sample(self, n: int, *, generator: torch.Generator) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]:
-        """n independent draws x (n, d), and the component of each (n,), uniform on 0..m-1."""
-        labels = self._components(n, generator)
-        return self.sample_given(labels, generator=generator), labels
+    @property
+    def m(self) -> int:  # type: ignore[override]
+        return len(self.means)
 
     def sample_given(self, labels: Int64[Tensor, " n"], *, generator: torch.Generator) -> Float[Tensor, "n d"]:
-        """x_i ~ N(μ_{labels_i}, std² I), independent. `ValueError`: a label outside 0..m-1."""
-        m, d = self.means.shape
-        _require(bool(((labels >= 0) & (labels < m)).all()), "labels", labels, f"in 0..{m - 1}")
-        noise = torch.randn(len(labels), d, generator=generator, dtype=self.means.dtype, device=self.means.device)
+        """x_i ~ N(μ_{labels_i}, std² I)."""
+        self._require_labels(labels)
+        noise = torch.randn(len(labels), self.means.shape[1], generator=generator, dtype=self.means.dtype)
         return self.means[labels] + self.std * noise
 
-    def pairs(self, n: int, *, generator: torch.Generator) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"], Int64[Tensor, " n"]]:
-        """n positive pairs (x1, x2), and their component: two draws, independent given the component they share."""
-        labels = self._components(n, generator)
-        x1, x2 = (self.sample_given(labels, generator=generator) for _ in range(2))
-        return x1, x2, labels
 
-    def _components(self, n: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
-        _require(n >= 1, "n", n, "at least 1")
-        return torch.randint(len(self.means), (n,), generator=generator, device=self.means.device)
+@dataclass(frozen=True, eq=False)
+class AnonymousSamples(Components):
+    """m components of k fixed samples each, of which only the identity is seen: a draw is a one-hot code of m·k entries.
 
-
-# Scattered, at least 0.9 apart, and in no prefix of three or more close to a regular polygon up to scale.
-_TOY_X = (0.1, 1.4, 0.9, -1.8, 0.3, -1.2, 1.0, 1.7, -0.8, -0.6, -0.6, -1.6)
-_TOY_Y = (-0.6, 1.7, -1.1, -1.6, 0.8, 0.9, 0.1, 0.7, -1.5, 1.7, 0.2, -0.3)
-
-
-def toy_mixture(m: int = 5, *, std: float = 0.1) -> GaussianMixture:
-    """The first m of twelve fixed means in the plane, 2 ≤ m ≤ 12, the least distance 0.9: nine times the default std.
-
-    On purpose no regular polygon: that is what the learned features are to become. `ValueError`: another m, std ≤ 0.
+    It has no geometry: any two samples are equally far apart. `ValueError`: m or k below 1.
     """
-    _require(2 <= m <= len(_TOY_X), "m", m, f"in 2..{len(_TOY_X)}")
-    return GaussianMixture(torch.tensor([_TOY_X, _TOY_Y]).T[:m].contiguous(), std)
+
+    m: int
+    k: int
+
+    def __post_init__(self) -> None:
+        _require(self.m >= 1 and self.k >= 1, "m, k", (self.m, self.k), "at least 1")
+
+    def sample_given(self, labels: Int64[Tensor, " n"], *, generator: torch.Generator) -> Float[Tensor, "n mk"]:
+        """One of the k samples of each label, uniform."""
+        self._require_labels(labels)
+        which = torch.randint(self.k, (len(labels),), generator=generator)
+        return torch.nn.functional.one_hot(labels * self.k + which, self.m * self.k).float()
 
 
 # The canonical sets, from here to the end: what they consist of, how a file is read, found and downloaded.
@@ -194,6 +217,7 @@ def _load_canonical(name: str, split: str, data_dir: str | Path | None) -> Image
 
 def _locate(file: _File, name: str, data_dir: str | Path | None) -> Path:
     """The first that exists of root / folder / file, .gz or not; else the file newly downloaded."""
+    _require(data_dir is None or Path(data_dir).expanduser().is_dir(), "data_dir", data_dir, "a folder that exists, or None")
     roots = [Path(root).expanduser() for root in (data_dir, os.environ.get("SSCL_DATA_DIR"), cache_dir()) if root]
     folders = [root / folder for root in roots for folder in _CANONICAL[name].folders]
     candidates = (folder / f"{file.name}{suffix}" for folder in folders for suffix in ("", ".gz"))

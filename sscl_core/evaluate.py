@@ -1,12 +1,18 @@
-"""What frozen features are worth: nearest neighbors, a linear probe, alignment and uniformity."""
+"""What frozen features are worth and how they lie: nearest neighbors, a linear probe, alignment and uniformity, order and Lipschitz
+constants, similarities of classes and of groups of classes."""
 
+import itertools
 import math
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
+from torch.func import jvp
 from torch.nn import functional as F
 
 from .losses import squared_distances
@@ -126,3 +132,118 @@ def backbone_scores(
         "linear_probe": linear_probe(train, labels, test),
     }
     return {name: accuracy(predicted, test_labels) for name, predicted in predictions.items()}
+
+
+def cyclic_order(z: Float[Tensor, "m 2"]) -> Int64[Tensor, " m"]:
+    """The points in the order in which they are met on going round their centroid, from point 0 on and towards the smaller of its two
+    neighbors: the same for every rotation and reflection, so (m-1)!/2 values for m ≥ 3."""
+    x, y = (z - z.mean(0)).T
+    order = torch.atan2(y, x).argsort()
+    order = order.roll(-int((order == 0).nonzero()))
+    return order if order[1] <= order[-1] else torch.cat([order[:1], order[1:].flip(0)])
+
+
+def preserves_order(z: Float[Tensor, "m 2"]) -> bool:
+    """Whether points that were numbered along a line keep their neighbors on the circle: 0, 1, …, m-1, in either sense."""
+    return torch.equal(cyclic_order(z), torch.arange(len(z)))
+
+
+def lipschitz(x: Float[Tensor, "m d"], z: Float[Tensor, "*batch m d_z"]) -> Float[Tensor, "*batch"]:
+    """The expected Lipschitz constant over a finite set, exactly: the mean over i < j of ‖z_i - z_j‖ / ‖x_i - x_j‖ (distances not squared).
+
+    Over component means; over raw samples E 1/‖x - x'‖ is infinite for d = 1. Raises `ValueError` where two x coincide, or for m < 2.
+    """
+    if len(x) < 2 or x.shape[0] != z.shape[-2]:
+        raise ValueError(f"x and z must hold the same m ≥ 2 points, got {tuple(x.shape)} and {tuple(z.shape)}")
+    i, j = torch.triu_indices(len(x), len(x), 1)
+    distance = (x[i] - x[j]).norm(dim=1)
+    if not (distance > 0).all():
+        raise ValueError("x must be distinct points: between equal ones there is no slope")
+    return ((z[..., i, :] - z[..., j, :]).norm(dim=-1) / distance).mean(-1)
+
+
+def placement_rank(x: Float[Tensor, "m d"], z: Float[Tensor, "m d_z"]) -> float:
+    """The share of all m! assignments of the points x to the places z with a smaller `lipschitz` than the one at hand: 0 is the smoothest,
+    and the expectation over random assignments is about 1/2. Raises `ValueError` for m > 9."""
+    if len(x) > 9:
+        raise ValueError(f"x must hold at most 9 points, got {len(x)}: all {len(x)}! assignments are computed")
+    i, j = torch.triu_indices(len(x), len(x), 1)
+    slopes, distances = 1 / (x[i] - x[j]).norm(dim=1), torch.cdist(z, z)
+    assignments = _assignments(len(x))
+    total = sum(slope * distances[assignments[a], assignments[b]] for slope, a, b in zip(slopes, i, j, strict=True))
+    assert isinstance(total, Tensor)
+    return (total < total[0] * (1 - 1e-9)).double().mean().item()
+
+
+@lru_cache
+def _assignments(m: int) -> Int64[Tensor, "m f"]:
+    """The m! permutations as columns, the identity first."""
+    return torch.tensor(list(itertools.permutations(range(m)))).T.contiguous()
+
+
+def lipschitz_monte_carlo(
+    f: Callable[[Tensor], Tensor], x1: Float[Tensor, "n d"], x2: Float[Tensor, "n d"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The mean of ‖f(x) - f(x')‖ / ‖x - x'‖ over n independent pairs (x, x'), and its standard error.
+
+    Raises `ValueError` where a pair coincides, or for n < 2.
+    """
+    distance = (x1 - x2).norm(dim=1)
+    if len(x1) < 2 or not (distance > 0).all():
+        raise ValueError(f"x1 and x2 must be n ≥ 2 pairs of distinct points, got {len(x1)}, the least distance {distance.min():g}")
+    ratio = (f(x1) - f(x2)).norm(dim=1) / distance
+    return ratio.mean(), ratio.std() / len(x1) ** 0.5
+
+
+def lipschitz_local(f: Callable[[Tensor], Tensor], x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """The largest singular value of the Jacobian of f at each x, which d Jacobian–vector products give in full; f acts on rows."""
+    columns = [jvp(f, (x,), (direction.expand_as(x),))[1] for direction in torch.eye(x.shape[1], dtype=x.dtype, device=x.device)]
+    return torch.linalg.matrix_norm(torch.stack(columns, 2), ord=2)
+
+
+def class_similarity(features: Float[Tensor, "n d"], labels: Int64[Tensor, " n"]) -> Float[Tensor, "k k"]:
+    """S_ab: the mean cosine between a sample of class a and one of class b, after the mean of all samples is subtracted.
+
+    The diagonal holds every sample with itself, and is not meant to be used. Raises `ValueError` for a class without a sample.
+    """
+    counts = labels.bincount()
+    if not (counts > 0).all():
+        raise ValueError(f"labels must cover 0..{len(counts) - 1}, got none of class {int(counts.argmin())}")
+    u = F.normalize(features.double() - features.double().mean(0), dim=1)
+    means = torch.zeros(len(counts), u.shape[1], dtype=u.dtype, device=u.device).index_add_(0, labels.to(u.device), u) / counts[:, None]
+    return means @ means.T
+
+
+def group_contrast(similarity: Float[Tensor, "k k"], groups: Int64[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
+    """The mean similarity of two classes of one group, minus that of all other pairs; the diagonal is left out.
+
+    `groups`: the group of each class, negative for none. Raises `ValueError` where there is no pair of either kind.
+    """
+    k = len(similarity)
+    i, j = torch.triu_indices(k, k, 1)
+    within = (groups[..., i] == groups[..., j]) & (groups[..., i] >= 0)
+    if not (within.any(-1) & ~within.all(-1)).all():
+        raise ValueError(f"groups must put two classes into one group and not all into one, got {groups.tolist()}")
+    pairs, weights = similarity[i, j], within.to(similarity.dtype)
+    return weights @ pairs / weights.sum(-1) - (1 - weights) @ pairs / (1 - weights).sum(-1)
+
+
+def regroupings(groups: Int64[Tensor, " k"], *, at_most: int = 10_000, seed: int = 0) -> Int64[Tensor, "r k"]:
+    """Every way to deal the same group labels to the classes, the given one first; of more than `at_most` that many, at random."""
+    number = math.factorial(len(groups))
+    for count in groups.unique(return_counts=True)[1].tolist():
+        number //= math.factorial(count)
+    if number <= at_most:
+        dealt = {tuple(groups.tolist()): None} | dict.fromkeys(_distinct_permutations(sorted(groups.tolist())))
+        return torch.tensor(list(dealt))
+    rng = np.random.default_rng(seed)
+    return torch.cat([groups[None], torch.from_numpy(rng.permuted(groups.repeat(at_most - 1, 1).numpy(), axis=1))])
+
+
+def _distinct_permutations(items: list[int]) -> Iterator[tuple[int, ...]]:
+    if not items:
+        yield ()
+    for first in dict.fromkeys(items):
+        rest = items.copy()
+        rest.remove(first)
+        yield from ((first, *others) for others in _distinct_permutations(rest))

@@ -3,8 +3,8 @@
 import datetime
 import platform
 import time
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,22 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.func import vmap
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from . import store
-from .config import Mixture, TrainConfig
-from .data import GaussianMixture
-from .evaluate import alignment, backbone_scores, embed, feature_scores, uniformity
-from .losses import info_nce
+from .config import Images, InfoNCE, Mixture, TrainConfig, ensembles
+from .data import ImageData, load_images
+from .ensemble import Ensemble, train_ensemble
+from .evaluate import alignment, backbone_scores, class_similarity, embed, feature_scores, uniformity
 from .models import Encoder
 from .store import Record
 from .theory import component_means, uniform_arrangement
-from .train import SAMPLE, TrainResult, mixture, stream, train, train_and_test_images
+from .train import SAMPLE, TrainResult, contrastive_loss, mixture, stream, train, train_and_test_images
 
 EVALUATION = 2**31  # an epoch no training reaches: evaluation pairs are never training pairs
+PER_COMPONENT = 25  # evaluation pairs
 
 
 def results(
@@ -36,37 +38,86 @@ def results(
     data_dir: str | Path | None = None,
     progress: bool = True,
 ) -> list[Record]:
-    """The records of these runs, in their order. What is not yet under `runs` is trained here and now, and kept there."""
+    """The records of these runs, in their order. What is not yet under `runs` is trained here and now, and kept there.
+
+    Processes that need the same runs share the work: what another one is at is left to it, and waited for in the end.
+    """
     found = {config: store.load(runs, config) for config in configs}
-    missing = [config for config, record in found.items() if record is None]
-    for config in tqdm(missing, desc="training", unit="run", disable=not (progress and missing)):
-        found[config] = run(config, runs=runs, device=device, data_dir=data_dir)
+    waiting = deque(ensembles(config for config, record in found.items() if record is None))
+    with tqdm(total=sum(map(len, waiting)), desc="training", unit="run", disable=not (progress and waiting)) as bar:
+        postponed = 0
+        while waiting:
+            group = waiting.popleft()
+            with store.lock(runs, group[0], wait=postponed > len(waiting)) as ours:
+                if not ours:
+                    waiting.append(group)
+                    postponed += 1
+                    continue
+                postponed = 0
+                found |= {config: store.load(runs, config) for config in group}
+                missing = [config for config in group if found[config] is None]
+                found |= {record.config: record for record in _train_and_save(missing, runs, device, data_dir)}
+                bar.update(len(group))
     return [record for config in configs if (record := found[config]) is not None]
 
 
+def _train_and_save(
+    configs: Sequence[TrainConfig], runs: Path, device: str, data_dir: str | Path | None, progress: bool = False
+) -> Iterator[Record]:
+    """Runs that are trained together: one on images, or an ensemble."""
+    if not configs:
+        return
+    on_mixture = isinstance(configs[0].data, Mixture)
+    records = _mixture_records(configs, device, progress) if on_mixture else [_image_record(configs[0], runs, device, data_dir, progress)]
+    for record in records:
+        store.save(runs, record)
+        yield record
+    checkpoint_of(configs[0], runs).unlink(missing_ok=True)
+
+
 def run(config: TrainConfig, *, runs: Path, device: str = "auto", data_dir: str | Path | None = None, progress: bool = False) -> Record:
-    """Trains, measures and stores one run; an interrupted one resumes from its checkpoint."""
-    checkpoint = runs.parent / "checkpoints" / f"{store.run_key(config)}.pt"
-    began = time.monotonic()
-    if isinstance(config.data, Mixture):
-        uniform_arrangement(config.data.components, config.projector.dim)  # before training: not every d_z has an exact minimiser
-        history: list[Tensor] = []
-        points = _mixture_evaluation(config, mixture(config))[0]
-        trained = train(config, device=device, progress=progress, on_epoch=lambda _, model: history.append(_features(model, points)))
-        metrics, arrays = measure_mixture(config, torch.stack(history))
-    else:
-        trained = train(config, device=device, data_dir=data_dir, checkpoint=checkpoint, progress=progress)
-        metrics, arrays = measure_images(trained, data_dir)
-    arrays["loss"] = np.asarray(trained.losses, dtype=np.float32)
-    metrics["images_per_second"] = trained.images_per_second
-    record = Record(config, metrics, arrays, provenance(trained.model, time.monotonic() - began))
-    store.save(runs, record)
-    checkpoint.unlink(missing_ok=True)
+    """Trains, measures and stores one run; an interrupted one on images resumes from its checkpoint."""
+    (record,) = _train_and_save([config], runs, device, data_dir, progress)
     return record
 
 
+def checkpoint_of(config: TrainConfig, runs: Path) -> Path:
+    return runs.parent / "checkpoints" / f"{store.run_key(config)}.pt"
+
+
+def _image_record(config: TrainConfig, runs: Path, device: str, data_dir: str | Path | None, progress: bool) -> Record:
+    began = time.monotonic()
+    transfer_images(config, data_dir)  # what evaluation needs and lacks is found out before training
+    trained = train(config, device=device, data_dir=data_dir, checkpoint=checkpoint_of(config, runs), progress=progress)
+    metrics, arrays = measure_images(trained, data_dir)
+    return _record(trained, metrics, arrays, time.monotonic() - began)
+
+
+def _mixture_records(configs: Sequence[TrainConfig], device: str, progress: bool) -> list[Record]:
+    """`seconds` and speed are each run's share of the ensemble's."""
+    began = time.monotonic()
+    points = torch.stack([evaluation_points(config)[0] for config in configs])
+    history: list[Tensor] = []
+
+    def watch(_: int, ensemble: Ensemble) -> None:
+        history.append(ensemble(points.to(next(iter(ensemble.parameters.values())).device)).float().cpu())
+
+    trained = train_ensemble(configs, device=device, progress=progress, on_epoch=watch)
+    measured = [measure_mixture(config, features) for config, features in zip(configs, torch.stack(history, 1), strict=True)]
+    seconds = (time.monotonic() - began) / len(configs)
+    return [_record(result, *values, seconds) for result, values in zip(trained, measured, strict=True)]
+
+
+def _record(trained: TrainResult, metrics: dict[str, float], arrays: dict[str, np.ndarray], seconds: float) -> Record:
+    arrays["loss"] = np.asarray(trained.losses, dtype=np.float32)
+    metrics["images_per_second"] = trained.images_per_second
+    return Record(trained.config, metrics, arrays, provenance(trained.model, seconds))
+
+
 def measure_images(trained: TrainResult, data_dir: str | Path | None = None) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """k-NN on the projected features z and the backbone's h, the linear probe on h, the norm of z; for d_z = 2 the map itself."""
+    """k-NN on the projected features z and the backbone's h, the linear probe on h, the norm of z; the classes' similarities on h and z,
+    and, with `transfer`, on h those of that set's classes; for d_z = 2 the map itself."""
+    assert isinstance(trained.config.data, Images)
     train_set, test_set = train_and_test_images(trained.config, data_dir)
     h, z = embed(trained.model, train_set.images)
     h_test, z_test = embed(trained.model, test_set.images)
@@ -74,57 +125,70 @@ def measure_images(trained: TrainResult, data_dir: str | Path | None = None) -> 
     scores = {f"{name}_z": value for name, value in feature_scores(z, labels, z_test, test_labels).items()}
     scores |= {f"{name}_h": value for name, value in backbone_scores(h, labels, h_test, test_labels).items()}
     scores["norm_z"] = z_test.norm(dim=1).mean().item()
-    is_map = z.shape[1] == 2
-    return scores, {"z_test": z_test.numpy(force=True), "labels_test": test_labels.numpy(force=True)} if is_map else {}
+    arrays = {f"classes_{name}": class_similarity(f, test_labels) for name, f in (("h", h_test), ("z", z_test))}
+    other = transfer_images(trained.config, data_dir)
+    if other is not None:
+        arrays["classes_transfer"] = class_similarity(embed(trained.model, other.images)[0], other.labels)
+    if z.shape[1] == 2:
+        arrays |= {"z_test": z_test, "labels_test": test_labels}
+    return scores, {name: value.numpy(force=True) for name, value in arrays.items()}
+
+
+def transfer_images(config: TrainConfig, data_dir: str | Path | None = None) -> ImageData | None:
+    """The test images of `transfer`, if it is set. `ValueError`: they have another number of channels than the images trained on."""
+    assert isinstance(config.data, Images)
+    if config.data.transfer is None:
+        return None
+    other, own = (load_images(name, "test", data_dir=data_dir) for name in (config.data.transfer, config.data.name))
+    if other.images.shape[1] != own.images.shape[1]:
+        raise ValueError(
+            f"transfer must be a set of {own.images.shape[1]}-channel images, as {config.data.name}, got {config.data.transfer}"
+        )
+    return other
 
 
 def measure_mixture(config: TrainConfig, history: Float[Tensor, "t n d"]) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Alignment, uniformity and the loss of features in training, beside the exact minimiser on the same pairs.
+    """Loss, alignment and uniformity of features in training; for InfoNCE beside the exact minimiser on the same pairs, where there is one.
 
-    `history`: the features of the evaluation points [x1; x2] before training and after each epoch. `loss_gap`: (L - L*) / (L₀ - L*), L* the
-    loss of perfectly aligned points at the polygon or simplex, L₀ = log(2n-1) that of a collapsed network: 1 nothing learned, 0 exact.
+    `history`: the features of the evaluation points [x1; x2] before training and after each epoch. `means`: of the components' features,
+    on the unit sphere for InfoNCE. `loss_gap`: (L - L*) / (L₀ - L*), L* the loss of perfectly aligned points at the polygon or simplex,
+    L₀ = log(2n-1) that of a collapsed network: 1 nothing learned, 0 exact.
     """
     assert isinstance(config.data, Mixture)
-    m, d, temperature = config.data.components, config.projector.dim, config.loss.temperature
-    labels = _mixture_evaluation(config, mixture(config))[1]
-    u = F.normalize(history.double(), dim=2)
-    u1, u2 = u.chunk(2, dim=1)
-    exact = uniform_arrangement(m, d)[labels]
-    best = info_nce(exact, exact, temperature=temperature).item()
-    losses = torch.stack([info_nce(a, b, temperature=temperature) for a, b in zip(u1, u2, strict=True)])
-    collapsed = float(np.log(2 * len(labels) - 1))
-    means = torch.stack([F.normalize(component_means(step, labels.repeat(2), m), dim=1) for step in u])
-    alignments = torch.stack([alignment(a, b) for a, b in zip(u1, u2, strict=True)])
-    uniformities = torch.stack([uniformity(step) for step in means])
-    metrics = {
-        "loss_gap": (losses[-1].item() - best) / (collapsed - best),
-        "loss": losses[-1].item(),
-        "loss_exact": best,
-        "alignment": alignments[-1].item(),
-        "uniformity": uniformities[-1].item(),
-        "uniformity_exact": uniformity(uniform_arrangement(m, d)).item(),
-    }
-    curves = {
-        "alignment": alignments,
-        "uniformity": uniformities,
+    on_sphere = isinstance(config.loss, InfoNCE)
+    m, d = len(config.data.means), config.projector.dim
+    labels = evaluation_points(config)[1]
+    features = F.normalize(history.double(), dim=2) if on_sphere else history.double()
+    losses = vmap(lambda z: contrastive_loss(config, *z.chunk(2)))(features)
+    means = torch.stack([component_means(step, labels.repeat(2), m) for step in features])
+    directions = F.normalize(means if on_sphere else means - means.mean(1, keepdim=True), dim=2)
+    arrays = {
         "evaluation_loss": losses,
-        "means": means,
-        "features": u[[0, -1]],
+        "alignment": vmap(lambda z: alignment(*z.chunk(2)))(features),
+        "uniformity": torch.stack([uniformity(step) for step in directions]),
+        "means": directions if on_sphere else means,
+        "features": features[[0, -1]],
     }
-    return metrics, {name: value.numpy() for name, value in curves.items()} | {"labels": labels.numpy()}
+    metrics = {name: arrays[name][-1].item() for name in ("alignment", "uniformity")} | {"loss": losses[-1].item()}
+    if on_sphere and (d == 2 or d >= m - 1):
+        exact = uniform_arrangement(m, d)
+        best, collapsed = contrastive_loss(config, exact[labels], exact[labels]).item(), float(np.log(2 * len(labels) - 1))
+        metrics |= {
+            "loss_exact": best,
+            "loss_gap": (metrics["loss"] - best) / (collapsed - best),
+            "uniformity_exact": uniformity(exact).item(),
+        }
+    return metrics, {name: value.numpy() for name, value in arrays.items()} | {"labels": labels.numpy()}
 
 
-def _mixture_evaluation(config: TrainConfig, components: GaussianMixture) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " half"]]:
-    """Pairs [x1; x2] that no training step sees, 50 from every component, and the components of x1."""
-    labels = torch.arange(len(components.means)).repeat_interleave(50)
+def evaluation_points(config: TrainConfig) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " half"]]:
+    """Pairs [x1; x2] that no training step sees, 25 from every component, and the components of x1."""
+    assert isinstance(config.data, Mixture)
+    components = mixture(config.data)
+    labels = torch.arange(components.m).repeat_interleave(PER_COMPONENT)
     with stream(config.seed, SAMPLE, EVALUATION) as generator:
         x1, x2 = (components.sample_given(labels, generator=generator) for _ in range(2))
     return torch.cat([x1, x2]), labels
-
-
-@torch.no_grad()
-def _features(model: Encoder, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d_z"]:
-    return model(x.to(next(model.parameters()).device))[1].float().cpu()
 
 
 def provenance(model: Encoder, seconds: float) -> dict[str, Any]:
@@ -135,5 +199,5 @@ def provenance(model: Encoder, seconds: float) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("torch", "kornia", "numpy")} | {"python": platform.python_version()},
+        "versions": {name: store.release(name) for name in ("torch", "kornia", "numpy")} | {"python": platform.python_version()},
     }

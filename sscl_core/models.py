@@ -26,20 +26,47 @@ def build(config: TrainConfig, sample_shape: tuple[int, ...]) -> Encoder:
     """The network of a run for inputs of `sample_shape` (d,) or (c, h, w), initialised from torch's global generator."""
     spec = config.backbone
     if isinstance(spec, MLP):
-        backbone, width = mlp(int(torch.Size(sample_shape).numel()), spec.width, spec.depth), spec.width
+        dim = int(torch.Size(sample_shape).numel())
+        backbone, width = mlp(dim, spec.width, spec.depth, spec.activation), spec.width if spec.depth else dim
     elif isinstance(spec, ConvNet):
         backbone, width = convnet(sample_shape[0], spec.width), 64 * spec.width
     else:
         backbone, width = resnet(spec.depth, sample_shape[0])
-    return Encoder(backbone, projector(width, config.projector))
+    network = Encoder(backbone, projector(width, config.projector))
+    if isinstance(spec, MLP) and spec.init_scale != 1:
+        for parameter in network.parameters():
+            parameter.data.mul_(spec.init_scale)
+    return network
 
 
-def mlp(dim: int, width: int, depth: int) -> nn.Sequential:
-    """Flattens, then `depth` times linear and ReLU."""
+def mlp(dim: int, width: int, depth: int, activation: str = "relu") -> nn.Sequential:
+    """Flattens, then `depth` times linear and activation."""
+    activations = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
     layers: list[nn.Module] = [nn.Flatten()]
     for i in range(depth):
-        layers += [nn.Linear(width if i else dim, width), nn.ReLU()]
+        layers += [nn.Linear(width if i else dim, width), activations[activation]()]
     return nn.Sequential(*layers)
+
+
+def fit(network: Encoder, x: Float[Tensor, "n ..."], target: Float[Tensor, "n d_z"], *, iterations: int = 50, ridge: float = 1e-3) -> None:
+    """Fits the features z to `target` by least squares: the last layer in closed form (ridge regression), then all layers by L-BFGS."""
+    *below, last = network.projector.children()
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        A = F.pad(nn.Sequential(network.backbone, *below)(x), (0, 1), value=1.0).double()
+        w = torch.linalg.solve(A.T @ A + ridge * len(x) * torch.eye(A.shape[1], dtype=A.dtype), A.T @ target.double())
+        last.weight.copy_(w[:-1].T)
+        last.bias.copy_(w[-1])
+    optimizer = torch.optim.LBFGS(network.parameters(), max_iter=iterations, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        error = F.mse_loss(network(x)[1], target)
+        error.backward()
+        return error
+
+    optimizer.step(closure)
+    optimizer.zero_grad()
 
 
 def convnet(channels: int, width: int) -> nn.Sequential:

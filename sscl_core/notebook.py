@@ -1,11 +1,14 @@
 """What a notebook says and does around its argument: parameters in, figures, tables and verdicts out."""
 
+import base64
 import html
+import io
+import json
 import os
 import types
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 # A library asks for progress bars that need ipywidgets, and its complaint would stand in every notebook.
 warnings.filterwarnings("ignore", message="IProgress not found")
@@ -14,18 +17,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, display
+from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
 
 from . import plots, store
 from .claims import CLAIMS, Outcome, decide
 from .config import TrainConfig
 from .experiments import results
-from .paths import results_dir
+from .paths import RECORDS, results_dir
 from .store import Record
 from .studies import NOTEBOOKS, Parameters, out_dir, resolve
 
 _IPYTHON = {"In", "Out", "get_ipython", "exit", "quit", "open", "display"}
 _begun: set[str] = set()
+Name = TypeVar("Name")
 
 
 class Notebook:
@@ -44,6 +49,11 @@ class Notebook:
         """The records of these runs; what is missing is trained now."""
         return results(configs, runs=self.runs, device=self.p.device, data_dir=self.p.data_dir)
 
+    def results_by(self, runs: Mapping[Name, Sequence[TrainConfig]]) -> dict[Name, list[Record]]:
+        """The records of runs that are listed under names, under those names."""
+        records = iter(self.results([config for configs in runs.values() for config in configs]))
+        return {name: [next(records) for _ in configs] for name, configs in runs.items()}
+
     def figure(self, figure: Figure, name: str, data: pd.DataFrame | Mapping[str, Any]) -> None:
         """Shows the figure and keeps it as PNG and SVG, beside the data that it shows (.csv for a table, else .npz)."""
         stem = self.out / "figures" / f"{self.name}-{name}"
@@ -58,10 +68,35 @@ class Notebook:
         display(figure)
         plt.close(figure)
 
+    def animation(self, figure: Figure, animation: FuncAnimation, name: str, data: Mapping[str, Any]) -> None:
+        """Shows the animation as a GIF and keeps it, beside the data (.npz)."""
+        path = self.out / "figures" / f"{self.name}-{name}.gif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        animation.save(path, writer=PillowWriter(fps=10), dpi=80)
+        plt.close(figure)
+        arrays: dict[str, Any] = {key: np.asarray(value) for key, value in data.items()}
+        np.savez_compressed(path.with_suffix(".npz"), **arrays)
+        content = base64.b64encode(path.read_bytes()).decode()
+        display(HTML(f"<img src='data:image/gif;base64,{content}' alt='{html.escape(name)}'>"))
+
     def table(self, table: pd.DataFrame, name: str, *, digits: int = 3) -> None:
         """Shows the table and keeps it as CSV, at full precision."""
         store.write_text(self.out / "tables" / f"{self.name}-{name}.csv", table.to_csv(index=False))
         display(HTML(table.to_html(index=False, na_rep="", float_format=lambda x: f"{x:.{digits}g}", border=0)))
+
+    def record(self, scale: str) -> dict[str, Any] | None:
+        """What this notebook found at a larger scale, as committed (see `sscl reproduce --publish`), with tables as data frames; None
+        where there is no such record, and then it says so."""
+        path = RECORDS / scale / f"{self.name}.json"
+        if not path.exists():
+            print(f"There is no record of scale {scale} yet.")
+            return None
+        content = json.loads(path.read_text())
+        for kind in ("tables", "figures"):
+            content[kind] = {name: pd.read_csv(io.StringIO(text)) for name, text in content[kind].items()}
+        made = f"{content['date']}, {content['runs']} runs, {content['core_hours']} core hours on {', '.join(content['devices'])}"
+        print(f"Record of scale {scale} ({made}), PyTorch {content['versions']['torch']}: {content['parameters']}")
+        return content
 
     def claim(self, claim_id: str, values: Sequence[float], *, withheld: str = "") -> Outcome:
         """Decides a claim by its rule on one value a seed, shows the verdict and keeps it."""

@@ -8,6 +8,7 @@ CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "notebooks").is_dir() else None
 # A wheel carries data/ and workflow/ inside the package; a checkout has them beside it.
 RESOURCES = CHECKOUT or PACKAGE / "resources"
 EMBEDDED = RESOURCES / "data"
+RECORDS = EMBEDDED / "records"  # of long runs, committed
 SCALES = RESOURCES / "workflow" / "scales.toml"
 
 

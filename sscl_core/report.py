@@ -70,7 +70,7 @@ def _wrapped(row: list[str], sizes: list[int]) -> str:
 
 def report_html(plan: Plan, decided: list[Outcome]) -> str:
     """One page: the claims, every figure with the data behind it, and the executed notebooks."""
-    figures = sorted((plan.out / "figures").glob("*.png"))
+    figures = sorted(path for path in (plan.out / "figures").glob("*.*") if path.suffix in (".png", ".gif"))
     notebooks = [path for job in plan.jobs if (path := plan.out / "notebooks" / f"{job.notebook}.ipynb").exists()]
     failed = sorted((plan.out / "failed").glob("*.txt"))
     sections = [

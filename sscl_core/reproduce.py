@@ -22,11 +22,11 @@ from tqdm import tqdm
 
 from . import paths, store, studies
 from .claims import CLAIMS
-from .config import TrainConfig
+from .config import TrainConfig, ensembles
 
 # What only runs notebooks and collects their results does not enter the numbers in them.
 NOTEBOOK_CODE = (*store.RUN_CODE, "analysis", "claims", "notebook", "paths", "plots", "store", "studies")
-README_FIGURES = {"05_t_simclr-maps.png": "maps.png"}
+README_FIGURES = {"03_implicit_bias-film.gif": "order.gif", "05_t_simclr-maps.png": "maps.png"}
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {desc}"
 
 
@@ -103,8 +103,9 @@ def plan(scale: str, results: str | Path | None = None, notebooks: Sequence[str]
 def job(notebook: str, scale: str) -> Job:
     parameters = studies.resolve(notebook, {"scale": scale})
     size = studies.scales()[scale]["runs_per_job"]
-    runs = parameters.runs()
-    groups = [Group(notebook, i, tuple(runs[start : start + size])) for i, start in enumerate(range(0, len(runs), size))]
+    together = ensembles(parameters.runs())
+    parts = [together[start : start + size] for start in range(0, len(together), size)]
+    groups = [Group(notebook, i, tuple(config for runs in part for config in runs)) for i, part in enumerate(parts)]
     return Job(notebook, parameters, tuple(groups))
 
 
@@ -118,7 +119,7 @@ def notebook_key(name: str, parameters: studies.Parameters) -> str:
     """Of the notebook's cells without their outputs, its parameters, its runs, the records it may show, and the code behind it."""
     cells = json.loads(notebook_path(name).read_text())["cells"]
     source = json.dumps([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
-    records = sorted((paths.EMBEDDED / "records").glob("*.csv"))
+    records = sorted(path for path in paths.RECORDS.rglob("*") if path.suffix in (".csv", ".json"))
     runs = map(store.run_key, parameters.runs())
     return store.digest(
         source, parameters.model_dump_json(), store.code_hash(NOTEBOOK_CODE), *runs, *(path.read_text() for path in records)
@@ -277,15 +278,43 @@ def _last_line(path: Path) -> str:
 
 
 def publish(plan: Plan) -> list[Path]:
-    """Puts the executed notebooks of a finished plan in the place of the committed ones, without what changes from run to run."""
+    """Commits what a finished plan found to the checkout: at scale quick the executed notebooks, in the place of the sources; of another
+    scale, too long to repeat every time, a record that the notebooks show."""
+    for job in plan.unfinished:
+        raise ValueError(f"notebook {job.notebook} has no finished run at scale {plan.scale}: run `sscl reproduce` first")
+    if plan.scale == "quick":
+        return _publish_notebooks(plan)
+    return [_publish_record(plan, job) for job in plan.jobs]
+
+
+def _publish_record(plan: Plan, job: Job) -> Path:
+    """data/records/<scale>/<notebook>.json: parameters, claims, every table and the data of every figure that is a table, provenance."""
+    runs = [json.loads((run / "record.json").read_text())["provenance"] for group in job.groups for run in plan.runs(group)]
+    claims = [plan.out / "claims" / f"{claim.id}.json" for claim in CLAIMS.values() if claim.notebook == job.notebook]
+    content = {
+        "schema": store.SCHEMA,
+        "parameters": job.parameters.model_dump(mode="json", exclude={"device", "data_dir", "results_dir"}),
+        "runs": len(runs),
+        "core_hours": round(sum(run["seconds"] * run["threads"] for run in runs) / 3600, 2),
+        "date": max(run["date"] for run in runs)[:10],
+        "devices": sorted({run["device"] for run in runs}),
+        "versions": runs[0]["versions"],
+        "claims": [json.loads(path.read_text()) for path in claims],
+    }
+    for kind in ("tables", "figures"):
+        files = sorted((plan.out / kind).glob(f"{job.notebook}-*.csv"))
+        content[kind] = {path.stem.removeprefix(f"{job.notebook}-"): path.read_text() for path in files}
+    path = paths.RECORDS / plan.scale / f"{job.notebook}.json"
+    store.write_json(path, content)
+    return path
+
+
+def _publish_notebooks(plan: Plan) -> list[Path]:
+    """Without what changes from run to run."""
     import nbformat
 
     published = []
-    if plan.scale != "quick":
-        raise ValueError(f"scale must be 'quick' for the notebooks that are committed, got {plan.scale!r}")
     for job in plan.jobs:
-        if not (plan.marks / job.mark).exists():
-            raise ValueError(f"notebook {job.notebook} has no finished run at scale {plan.scale}: run `sscl reproduce` first")
         executed = nbformat.read(plan.out / "notebooks" / f"{job.notebook}.ipynb", as_version=4)
         executed.cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
         for cell in executed.cells:

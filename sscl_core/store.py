@@ -5,12 +5,14 @@ run never meets a result that is not its own. Folders appear whole or not at all
 """
 
 import ast
+import fcntl
 import hashlib
 import json
 import shutil
 import uuid
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
@@ -19,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from .config import TrainConfig
+from .config import TrainConfig, family
 from .paths import EMBEDDED, PACKAGE
 
 SCHEMA = 1
 RUN_LIBRARIES = ("torch", "kornia", "scikit-learn")
-RUN_CODE = ("affinities", "augmentations", "config", "data", "evaluate", "experiments", "losses", "models", "theory", "train")
+RUN_CODE = ("affinities", "augmentations", "config", "data", "ensemble", "evaluate", "experiments", "losses", "models", "theory", "train")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,10 @@ class Record:
 
 
 def run_key(config: TrainConfig) -> str:
-    return digest(config.model_dump_json(), code_hash(RUN_CODE), *(version(name).split("+")[0] for name in RUN_LIBRARIES))  # +cpu or not
+    return digest(config.model_dump_json(), code_hash(RUN_CODE), *(release(name).split("+")[0] for name in RUN_LIBRARIES))  # +cpu or not
+
+
+release = lru_cache(version)  # of an installed library; looking it up costs more than everything else here
 
 
 def digest(*parts: str) -> str:
@@ -94,6 +99,22 @@ def save(root: Path, record: Record) -> None:
         shutil.rmtree(part)
         if not (root / run_key(record.config)).is_dir():
             raise
+
+
+@contextmanager
+def lock(root: Path, config: TrainConfig, *, wait: bool) -> Iterator[bool]:
+    """Whether this process may now make runs of the family of `config` under `root`: no other does so meanwhile.
+
+    With `wait` it comes back when it may. The system lets go of the lock however the process ends."""
+    path = root.parent / "locks" / run_key(family(config))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def write_json(path: Path, content: Any) -> None:

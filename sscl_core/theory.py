@@ -1,10 +1,11 @@
 """Closed forms that training is measured against."""
 
+import itertools
 import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 
@@ -80,19 +81,77 @@ def component_means(u: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], m: int
 
 def minimise_free(
     objective: Callable[[Tensor], Tensor], shape: tuple[int, int], *, starts: int, generator: torch.Generator
-) -> Float[Tensor, " starts"]:
-    """The values that L-BFGS reaches from `starts` random arrangements of free points, one vector each and no network."""
-    values = []
-    for _ in range(starts):
-        z = torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
-        optimizer = torch.optim.LBFGS([z], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe")
+) -> tuple[Float[Tensor, " starts"], Float[Tensor, "m d"]]:
+    """The values that L-BFGS reaches from `starts` random arrangements of free points, one vector each, no network; the best of them."""
+    found = [_descend(objective, torch.randn(shape, dtype=torch.float64, generator=generator)) for _ in range(starts)]
+    values = torch.stack([objective(z) for z in found])
+    return values, found[int(values.argmin())]
 
-        def closure(z: Tensor = z, optimizer: torch.optim.Optimizer = optimizer) -> Tensor:
-            optimizer.zero_grad()
-            value = objective(z)
-            value.backward()
-            return value
 
-        optimizer.step(closure)
-        values.append(objective(z).detach())
-    return torch.stack(values)
+def _descend(objective: Callable[[Tensor], Tensor], z: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
+    z = z.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([z], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = objective(z)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return z.detach()
+
+
+def spread(
+    m: int, d: int, *, temperature: float, starts: int = 20, generator: torch.Generator, start: Float[Tensor, "m d"] | None = None
+) -> Float[Tensor, "m d"]:
+    """The best arrangement found of m unit vectors under τ log Σ_{i<j} exp(z_i·z_j/τ), from random starts, or from `start`.
+
+    Where there is a closed form (`uniform_arrangement`) it is that one, turned; elsewhere a minimum by search, without proof.
+    """
+    i, j = torch.triu_indices(m, m, 1)
+
+    def energy(z: Tensor) -> Tensor:
+        u = torch.nn.functional.normalize(z, dim=1)
+        return temperature * ((u[i] * u[j]).sum(1) / temperature).logsumexp(0)
+
+    best = minimise_free(energy, (m, d), starts=starts, generator=generator)[1] if start is None else _descend(energy, start)
+    return torch.nn.functional.normalize(best, dim=1)
+
+
+def tammes(m: int, d: int, *, starts: int = 20, generator: torch.Generator) -> Float[Tensor, "m d"]:
+    """The packing found with the largest smallest angle, Tammes' problem: `spread` followed as the temperature goes to 0."""
+    z = spread(m, d, temperature=0.1, starts=starts, generator=generator)
+    for temperature in (0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4):
+        z = spread(m, d, temperature=temperature, generator=generator, start=z)
+    return z
+
+
+def smallest_angle(z: Float[Tensor, "m d"]) -> float:
+    """In degrees, between two of m unit vectors."""
+    return (z @ z.T - 2 * torch.eye(len(z), dtype=z.dtype)).max().clamp(-1, 1).acos().rad2deg().item()
+
+
+def cyclic_orders(m: int) -> Int64[Tensor, "k m"]:
+    """All k = (m-1)!/2 cyclic orders of m ≥ 3 things, the natural one first; each begins with 0, and its second is smaller than its last.
+
+    `order[c]` is what stands at corner c: corners[order.argsort()] are the places of things 0, 1, …, m-1.
+    """
+    if not 3 <= m <= 10:
+        raise ValueError(f"m must be in 3..10, got {m}: there are (m-1)!/2 orders")
+    return torch.tensor([(0, *rest) for rest in itertools.permutations(range(1, m)) if rest[0] < rest[-1]])
+
+
+def circular_splits(c: Float[Tensor, "m m"]) -> tuple[Float[Tensor, " k"], Bool[Tensor, "k m"]]:
+    """c = Σ_S α_S δ_S, S over the arcs {i+1, …, j} of the cycle 0…m-1, one of S and its complement; δ_S(a, b) = 1 if S separates a from b.
+
+    Every symmetric c with zero diagonal has exactly one such sum, α_S = (c_ij + c_{i+1,j+1} - c_{i,j+1} - c_{i+1,j}) / 2, indices mod m.
+    c is Kalmanson (in this order) if α_S ≥ 0 for all S of more than one element whose complement has more than one.
+    Returns α and, as rows of a mask, the sets S.
+    """
+    m = len(c)
+    i, j = torch.triu_indices(m, m, 1)
+    after_i, after_j = (i + 1) % m, (j + 1) % m
+    weights = (c[i, j] + c[after_i, after_j] - c[i, after_j] - c[after_i, j]) / 2
+    place = torch.arange(m)
+    return weights, (place > i[:, None]) & (place <= j[:, None])

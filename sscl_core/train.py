@@ -4,7 +4,7 @@ run that was interrupted goes on exactly as if it had not been, and nothing that
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +12,20 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from .augmentations import ImageViews
 from .config import Images, InfoNCE, Mixture, TrainConfig
-from .data import GaussianMixture, ImageData, holdout, load_images, toy_mixture
+from .data import AnonymousSamples, Components, GaussianMixture, ImageData, holdout, load_images
+from .evaluate import cyclic_order
 from .losses import info_nce, t_simclr
-from .models import Encoder, build
+from .models import Encoder, build, fit
+from .theory import regular_polygon
 
 INIT, ORDER, VIEWS, SAMPLE, SPLIT = range(5)  # the purposes that random streams are named by
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # else every run says which precision it uses
@@ -58,13 +62,12 @@ def train(
     exactly; the caller deletes it. `on_epoch(epoch, model)` is called before the first epoch (0) and after each.
     Raises `NonFiniteLossError`; `ValueError` for a device that is not there or a checkpoint of another run.
     """
-    fabric = _fabric(config, device)
+    fabric = fabric_of(config, device)
     data = source(config, data_dir, fabric.device)
-    with stream(config.seed, INIT):
-        network = build(config, data.sample_shape)
+    network = initial_network(config, data.sample_shape)
     memory_format = torch.channels_last if len(data.sample_shape) == 3 else torch.contiguous_format
     network = network.to(fabric.device).to(memory_format=memory_format)  # type: ignore[call-overload]
-    model, optimizer = fabric.setup(network, _optimizer(config, network))
+    model, optimizer = fabric.setup(network, optimizer_of(config, network.parameters()))
     result = TrainResult(config, network)
     start = _resume(checkpoint, result, optimizer, fabric.device)
     if on_epoch and start == 0:
@@ -92,7 +95,7 @@ def _epoch(
     losses: list[Tensor] = []
     began, steps = time.monotonic(), data.steps_per_epoch
     for step, (x1, x2) in enumerate(data.batches(epoch), 1):
-        _set_lr(optimizer, config, epoch * steps + step - 1, steps)
+        set_lr(optimizer, config, epoch * steps + step - 1, steps)
         z1, z2 = model(torch.cat([x1, x2]))[1].chunk(2)
         loss = contrastive_loss(config, z1, z2)
         fabric.backward(loss)
@@ -142,9 +145,29 @@ def train_and_test_images(config: TrainConfig, data_dir: str | Path | None = Non
     return images, test
 
 
-def mixture(config: TrainConfig) -> GaussianMixture:
-    assert isinstance(config.data, Mixture)
-    return toy_mixture(config.data.components, std=config.data.std)
+def mixture(data: Mixture) -> Components:
+    if data.anonymous:
+        return AnonymousSamples(len(data.means), data.anonymous)
+    return GaussianMixture(torch.tensor(data.means), data.std)
+
+
+def initial_network(config: TrainConfig, sample_shape: torch.Size) -> Encoder:
+    """The network before training, on the CPU; with `start_order`, fitted to it on 50 draws of every component.
+
+    `ValueError`: the fit did not reach that order.
+    """
+    with stream(config.seed, INIT) as generator:
+        network = build(config, sample_shape)
+        if config.start_order is not None and isinstance(config.data, Mixture):
+            components = mixture(config.data)
+            labels = torch.tensor(config.start_order).repeat_interleave(50)
+            x, corners = components.sample_given(labels, generator=generator), regular_polygon(components.m).float()
+            fit(network, x, corners.repeat_interleave(50, 0))
+            with torch.no_grad():
+                reached = F.normalize(network(x)[1], dim=1).unflatten(0, (-1, 50)).mean(1)
+            if not torch.equal(cyclic_order(reached), cyclic_order(corners)):
+                raise ValueError(f"start_order {config.start_order} could not be fitted with seed {config.seed}: use a wider backbone")
+    return network
 
 
 @dataclass(frozen=True)
@@ -166,15 +189,20 @@ def source(config: TrainConfig, data_dir: str | Path | None, device: torch.devic
 
 
 def _mixture_source(config: TrainConfig, data: Mixture, device: torch.device) -> Source:
-    components = mixture(config)
-
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for step in range(data.steps_per_epoch):
-            with stream(config.seed, SAMPLE, epoch, step) as generator:
-                x1, x2, _ = components.pairs(config.batch_size, generator=generator)
-            yield x1.to(device), x2.to(device)
+        yield from zip(*(x.to(device) for x in mixture_epoch(config, epoch)), strict=True)
 
-    return Source(components.means.shape[1:], data.steps_per_epoch, data.steps_per_epoch * config.batch_size, batches)
+    shape = mixture_epoch(config, 0)[0].shape[2:]
+    return Source(shape, data.steps_per_epoch, data.steps_per_epoch * config.batch_size, batches)
+
+
+def mixture_epoch(config: TrainConfig, epoch: int) -> tuple[Float[Tensor, "steps n d"], Float[Tensor, "steps n d"]]:
+    """The pairs of every step of an epoch."""
+    assert isinstance(config.data, Mixture)
+    steps = config.data.steps_per_epoch
+    with stream(config.seed, SAMPLE, epoch) as generator:
+        x1, x2, _ = mixture(config.data).pairs(steps * config.batch_size, generator=generator)
+    return x1.unflatten(0, (steps, -1)), x2.unflatten(0, (steps, -1))
 
 
 def _image_source(config: TrainConfig, images: Tensor) -> Source:
@@ -197,7 +225,7 @@ def _image_source(config: TrainConfig, images: Tensor) -> Source:
     return Source(images.shape[1:], steps, sum(sizes[:steps]), batches)
 
 
-def _fabric(config: TrainConfig, device: str) -> Fabric:
+def fabric_of(config: TrainConfig, device: str) -> Fabric:
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
         raise ValueError(f"device must be 'auto', 'cpu' or, where there is one, 'cuda', got {device!r}")
@@ -205,14 +233,15 @@ def _fabric(config: TrainConfig, device: str) -> Fabric:
     return Fabric(accelerator=kind, devices=1, precision=config.precision, plugins=LightningEnvironment())
 
 
-def _optimizer(config: TrainConfig, network: Encoder) -> torch.optim.Optimizer:
-    spec = config.optimizer
+def optimizer_of(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    spec, parameters = config.optimizer, list(parameters)
     if spec.name == "adamw":
-        return torch.optim.AdamW(network.parameters(), spec.lr, weight_decay=spec.weight_decay, fused=True)
-    return torch.optim.SGD(network.parameters(), spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
+        # On a CPU the fused update rounds by where in memory an entry stands: a seed in an ensemble would not be the seed alone.
+        return torch.optim.AdamW(parameters, spec.lr, weight_decay=spec.weight_decay, fused=parameters[0].is_cuda)
+    return torch.optim.SGD(parameters, spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
 
 
-def _set_lr(optimizer: Any, config: TrainConfig, step: int, steps_per_epoch: int) -> None:
+def set_lr(optimizer: Any, config: TrainConfig, step: int, steps_per_epoch: int) -> None:
     factor = config.optimizer.factor(step, steps_per_epoch=steps_per_epoch, epochs=config.epochs)
     for group in optimizer.param_groups:
         group["lr"] = config.optimizer.lr * factor
@@ -244,8 +273,12 @@ def _resume(checkpoint: Path | None, result: TrainResult, optimizer: Any, device
     """Fills the network, the optimiser and the losses from the checkpoint if there is one; the epoch to go on with."""
     if checkpoint is None or not checkpoint.exists():
         return 0
-    state = torch.load(checkpoint, map_location=device, weights_only=True)
-    if state["config"] != result.config.model_dump_json():
+    try:
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        config = state["config"]
+    except Exception as error:  # what torch raises depends on where the file breaks off
+        raise ValueError(f"checkpoint {checkpoint} is damaged: delete it, and the run begins anew ({error})") from error
+    if config != result.config.model_dump_json():
         raise ValueError(f"checkpoint {checkpoint} belongs to another run: delete it or name another file")
     result.model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

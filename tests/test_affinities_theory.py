@@ -1,5 +1,6 @@
 """P of a batch, and the closed forms, each against a loop or a definition written out."""
 
+import itertools
 import math
 from inspect import unwrap
 
@@ -8,7 +9,12 @@ import torch
 
 from sscl_core import theory
 from sscl_core.affinities import positive_pairs
+from sscl_core.evaluate import cyclic_order, lipschitz
 from sscl_core.losses import info_nce, log_q_cosine, log_q_student, sne_objective, squared_distances
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
@@ -98,9 +104,23 @@ def test_free_points_find_the_arrangement_and_nothing_lower(dim):
         u = torch.nn.functional.normalize(z, dim=1)
         return ((u @ u.T) / 0.5).exp().sum()
 
-    values = theory.minimise_free(repulsion, (5, dim), starts=5, generator=torch.Generator().manual_seed(0))
+    values, best = theory.minimise_free(repulsion, (5, dim), starts=5, generator=seeded())
     exact = theory.uniform_arrangement(5, dim)
+    assert (values.shape, best.shape, best.requires_grad) == ((5,), (5, dim), False)
     assert values.min().item() == pytest.approx(((exact @ exact.T) / 0.5).exp().sum().item(), rel=1e-9)
+    assert repulsion(best) == values.min()
+
+
+def test_of_several_minima_the_best_is_handed_back():
+    """A double well in every coordinate: starts end in wells of different depth."""
+
+    def wells(z):
+        return ((z**2 - 1) ** 2 + 0.3 * z).sum()
+
+    values, best = theory.minimise_free(wells, (2, 1), starts=20, generator=seeded())
+    assert len({round(value, 6) for value in values.tolist()}) == 3
+    assert wells(best) == values.min()
+    assert (best < -1).all()
 
 
 def test_loss_at_the_aligned_polygon_in_closed_form():
@@ -118,3 +138,164 @@ def test_the_fitted_polygon_lies_on_the_points(turn):
     nearest = torch.cdist(theory.fitted_polygon(points), points).amin(1)
     assert nearest.max() < 0.02
     assert torch.allclose(theory.circle_gaps(theory.fitted_polygon(points)), torch.full((5,), 72.0).double())
+
+
+# --- arrangements on the sphere ------------------------------------------------------------------
+
+
+def degrees(cosine):
+    return math.degrees(math.acos(cosine))
+
+
+KNOWN = {(m, 2): 360 / m for m in (2, 3, 5, 8)} | {(m, d): degrees(-1 / (m - 1)) for m, d in ((2, 3), (3, 3), (4, 3), (5, 4), (4, 5))}
+UNIVERSAL = KNOWN | {(6, 3): 90.0, (12, 3): degrees(1 / math.sqrt(5))}
+TAMMES = UNIVERSAL | {(8, 3): degrees((2 * math.sqrt(2) - 1) / 7), (9, 3): degrees(1 / 3)}
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize(("m", "d"), UNIVERSAL)
+def test_points_spread_to_the_arrangement_that_is_best_at_every_temperature(m, d, temperature):
+    """Polygon, simplex, octahedron, icosahedron (Cohn & Kumar 2007)."""
+    z = theory.spread(m, d, temperature=temperature, starts=5, generator=seeded())
+    assert z.shape == (m, d)
+    assert torch.allclose(z.norm(dim=1), torch.ones(m, dtype=torch.float64))
+    assert theory.smallest_angle(z) == pytest.approx(UNIVERSAL[m, d], abs=0.01)
+
+
+@pytest.mark.parametrize(("m", "d"), TAMMES)
+def test_the_largest_smallest_angle(m, d):
+    """Eight points are an antiprism and no cube (Schütte & van der Waerden 1951)."""
+    z = theory.tammes(m, d, starts=5, generator=seeded())
+    assert torch.allclose(z.norm(dim=1), torch.ones(m, dtype=torch.float64))
+    assert theory.smallest_angle(z) == pytest.approx(TAMMES[m, d], abs=0.01)
+
+
+def test_seven_points_spread_less_evenly_than_they_can_be_packed():
+    """A bipyramid over a pentagon, 72°; the packing has 77.87°."""
+    assert theory.smallest_angle(theory.spread(7, 3, temperature=0.5, generator=seeded())) == pytest.approx(72, abs=0.01)
+    assert theory.smallest_angle(theory.tammes(7, 3, generator=seeded())) == pytest.approx(77.8695, abs=0.01)
+
+
+def test_spreading_goes_on_from_where_it_is_told_to():
+    """Five points on a circle in space are a saddle: without noise they stay on it, and no random number is drawn."""
+    generator = seeded()
+    flat = torch.nn.functional.pad(theory.regular_polygon(5) + 0.01 * random_points(5, 2), (0, 1))
+    z = theory.spread(5, 3, temperature=0.5, generator=generator, start=flat)
+    assert torch.equal(generator.get_state(), seeded().get_state())
+    assert z[:, 2].abs().max() == 0
+    assert theory.smallest_angle(z) == pytest.approx(72, abs=0.01)
+
+
+@pytest.mark.parametrize(("m", "d"), [(2, 1), (2, 2), (6, 3), (9, 5)])
+def test_the_smallest_angle_is_the_naive_loop(m, d):
+    z = torch.nn.functional.normalize(random_points(m, d), dim=1)
+    expected = min(degrees(max(-1.0, min(1.0, float(a @ b)))) for a, b in itertools.combinations(z, 2))
+    assert theory.smallest_angle(z) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_smallest_angle_of_equal_and_of_opposite_points():
+    """Also where rounding takes their cosine beyond 1."""
+    for z in torch.nn.functional.normalize(random_points(50, 3), dim=1):
+        assert theory.smallest_angle(torch.stack([z, z])) == pytest.approx(0, abs=1e-5)
+        assert theory.smallest_angle(torch.stack([z, -z])) == pytest.approx(180, abs=1e-5)
+
+
+# --- orders and splits of a cycle ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("m", [3, 4, 5, 6, 7, 8])
+def test_cyclic_orders_are_all_and_each_once(m):
+    orders = theory.cyclic_orders(m)
+    assert orders[0].tolist() == list(range(m))
+    written = set()
+    for order in orders.tolist():
+        assert sorted(order) == list(range(m))
+        assert (order[0], order[1] < order[-1]) == (0, True)
+        written |= {tuple(way[i:] + way[:i]) for way in (order, order[::-1]) for i in range(m)}
+    assert len(orders) == math.factorial(m - 1) // 2
+    assert len(written) == math.factorial(m), "distinct up to rotation and reflection"
+    corners = theory.regular_polygon(m)
+    assert all(torch.equal(cyclic_order(corners[order.argsort()]), order) for order in orders[:: max(1, len(orders) // 100)])
+
+
+@pytest.mark.parametrize("m", [-1, 2, 11])
+def test_cyclic_orders_are_listed_while_they_are_few(m):
+    with pytest.raises(ValueError, match=f"m must be in 3..10, got {m}"):
+        theory.cyclic_orders(m)
+
+
+def nontrivial(sets):
+    size = sets.sum(1)
+    return (size > 1) & (size < sets.shape[1] - 1)
+
+
+@pytest.mark.parametrize("m", [2, 3, 4, 5, 8, 12])
+def test_every_matrix_is_a_sum_of_circular_splits(m):
+    c = random_points(m, m)
+    c = (c + c.T).fill_diagonal_(0)
+    weights, sets = theory.circular_splits(c)
+    total = sum(w * (s[:, None] ^ s).double() for w, s in zip(weights, sets, strict=True))
+    assert torch.allclose(total, c, rtol=0, atol=1e-12)
+    splits = {min(key, tuple(not s for s in key)) for key in map(tuple, sets.tolist())}
+    assert len(splits) == len(sets) == m * (m - 1) // 2
+    for s in sets:
+        assert (s != s.roll(1)).sum() == 2, "an arc"
+
+
+GAPS = {
+    "1/t": lambda t: 1 / t,
+    "1/t²": lambda t: t**-2,
+    "exp(-t)": lambda t: (-t).exp(),
+    "-√t": lambda t: -t.sqrt(),
+    "-log t": lambda t: -t.log(),
+}
+
+
+def costs(x, g):
+    distance = (x[:, None] - x).abs().fill_diagonal_(1)
+    return (-g(distance)).fill_diagonal_(0)
+
+
+@pytest.mark.parametrize("m", [4, 6, 9])
+@pytest.mark.parametrize("g", GAPS.values(), ids=GAPS)
+def test_points_in_order_on_a_line_are_kalmanson(g, m):
+    """For every convex decreasing g of the distance."""
+    for seed in range(20):
+        x = torch.randn(m, generator=seeded(seed), dtype=torch.float64).sort().values
+        weights, sets = theory.circular_splits(costs(x, g))
+        assert nontrivial(sets).sum() == m * (m - 3) // 2
+        assert (weights[nontrivial(sets)] >= -1e-12 * weights.abs().max()).all()
+
+
+@pytest.mark.parametrize("g", GAPS.values(), ids=GAPS)
+def test_points_in_any_other_order_are_not(g):
+    x = torch.randn(6, generator=seeded(), dtype=torch.float64).sort().values
+    for order in theory.cyclic_orders(6)[1:]:
+        weights, sets = theory.circular_splits(costs(x[order], g))
+        assert weights[nontrivial(sets)].min() < -1e-6
+
+
+@pytest.mark.parametrize("m", range(3, 12))
+def test_corners_next_to_each_other_have_the_least_sum_of_chords(m):
+    """Of all sets of as many corners: what makes the natural order best for a Kalmanson matrix."""
+    corners, place = theory.regular_polygon(m), torch.arange(m, dtype=torch.float64)
+    chord = (corners[:, None] - corners).norm(dim=2)
+    assert torch.allclose(chord, 2 * (math.pi * (place[:, None] - place).abs() / m).sin(), atol=1e-12)
+    subsets = torch.tensor(list(itertools.product((0.0, 1.0), repeat=m)), dtype=torch.float64)
+    sums = ((subsets @ chord) * subsets).sum(1) / 2
+    arc = (subsets != subsets.roll(1, 1)).sum(1) <= 2
+    for size in range(m + 1):
+        alike = subsets.sum(1) == size
+        least = sums[alike & arc]
+        assert least.max() - least.min() < 1e-12
+        assert (sums[alike & ~arc] > least.max() + 1e-6).all()
+
+
+@pytest.mark.parametrize("m", [4, 5, 6, 7, 8])
+def test_the_natural_order_has_the_least_lipschitz_constant(m):
+    orders = theory.cyclic_orders(m)
+    placed = theory.regular_polygon(m)[orders.argsort(1)]
+    for seed in range(10):
+        x = torch.randn(m, 1, generator=seeded(seed), dtype=torch.float64).sort(0).values
+        constants = lipschitz(x, placed)
+        assert constants[1:].min() > constants[0] + 1e-6

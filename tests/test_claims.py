@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sscl_core.claims import CLAIMS, Claim, Outcome, decide, interval
+from sscl_core.claims import CLAIMS, Claim, Outcome, decide, interval, rate_interval
 from sscl_core.studies import NOTEBOOKS
 
 
@@ -49,6 +49,26 @@ def test_one_value_says_nothing():
 def test_interval_rejects(values):
     with pytest.raises(ValueError, match="values must be finite"):
         interval(values)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (1, 20), (7, 20), (480, 512)])
+def test_a_rate_has_the_interval_of_clopper_and_pearson(successes, n):
+    """Quantiles of Beta(k, n-k+1) and Beta(k+1, n-k); with none or all of n the open end is 0 or 1."""
+    low = stats.beta.ppf(0.025, successes, n - successes + 1) if successes else 0.0
+    high = stats.beta.ppf(0.975, successes + 1, n - successes) if successes < n else 1.0
+    assert rate_interval(successes, n) == (successes / n, pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
+
+
+def test_none_of_n_is_no_proof_of_never():
+    """The other end is where n failures have a probability of 2.5 %."""
+    assert rate_interval(0, 30) == (0, 0, pytest.approx(1 - 0.025 ** (1 / 30)))
+    assert rate_interval(30, 30) == (1, pytest.approx(0.025 ** (1 / 30)), 1)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 5), (6, 5), (0, -1)])
+def test_a_rate_rejects(successes, n):
+    with pytest.raises(ValueError, match=f"successes must be in 0..n and n at least 1, got {successes} of {n}"):
+        rate_interval(successes, n)
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,41 @@
 """A configuration means what it says: nothing unknown, nothing converted, nothing changed later, the same after a trip through JSON."""
 
+import itertools
 import json
 import math
+import re
 
 import pytest
 import torch
 from pydantic import ValidationError
 
-from sscl_core.config import MLP, ConvNet, ImageAugmentation, Images, InfoNCE, Mixture, Optimizer, Projector, ResNet, TrainConfig, TSimCLR
+from sscl_core.config import (
+    MLP,
+    ConvNet,
+    ImageAugmentation,
+    Images,
+    InfoNCE,
+    Mixture,
+    Optimizer,
+    Projector,
+    ResNet,
+    TrainConfig,
+    TSimCLR,
+    ensembles,
+    family,
+    scattered,
+)
 
 CONFIGS = {
     "default": TrainConfig(),
     "images": TrainConfig(
-        data=Images(name="cifar10", n_train=100, holdout=0.2, augmentation=ImageAugmentation(crop_scale=(0.08, 0.9), jitter=0.5)),
+        data=Images(
+            name="cifar10",
+            n_train=100,
+            holdout=0.2,
+            augmentation=ImageAugmentation(crop_scale=(0.08, 0.9), jitter=0.5),
+            transfer="cifar100",
+        ),
         backbone=ResNet(depth=50),
         projector=Projector(hidden=0, dim=2, batchnorm=True),
         loss=TSimCLR(temperature=2.0, df=math.inf, normalization="conditional"),
@@ -20,7 +43,15 @@ CONFIGS = {
         precision="bf16-mixed",
         seed=7,
     ),
-    "mixture": TrainConfig(data=Mixture(components=3, std=0.2), backbone=MLP(width=8), loss=TSimCLR(df=0.5), epochs=0, batch_size=2),
+    "mixture": TrainConfig(
+        data=Mixture(means=((0.0, 1.0, 2.0), (3.0, 4.0, 5.0), (6.0, 7.0, 8.0)), std=0.2, steps_per_epoch=3, anonymous=2),
+        backbone=MLP(width=8, depth=0, activation="gelu", init_scale=0.5),
+        projector=Projector(dim=2),
+        loss=TSimCLR(df=0.5),
+        epochs=0,
+        batch_size=2,
+        start_order=(2, 0, 1),
+    ),
 }
 LEVELS = ["", "data", "data.augmentation", "backbone", "projector", "loss", "optimizer"]
 all_configs = pytest.mark.parametrize("name", CONFIGS)
@@ -29,10 +60,8 @@ both_readers = pytest.mark.parametrize("read", [TrainConfig.model_validate, lamb
 
 def changed(config: TrainConfig, path: str, value: object) -> dict:
     """`config` as nested dictionaries, with `value` at the dotted `path`."""
-    values = json.loads(config.model_dump_json())
-    if values["data"].get("augmentation"):
-        values["data"]["augmentation"]["crop_scale"] = config.data.augmentation.crop_scale
-    if values["loss"].get("df") == "Infinity":
+    values = config.model_dump()
+    if values["loss"].get("df") == math.inf:  # JSON has none
         values["loss"]["df"] = 5.0
     *parents, last = path.split(".")
     level = values
@@ -60,7 +89,7 @@ CONVERSIONS = [
     ("data.augmentation.flip", True), ("data.augmentation.crop_scale", (True, True)), ("data.augmentation.crop_scale", ("0.2", "1")),
     ("backbone.depth", "50"), ("projector.batchnorm", 1), ("projector.batchnorm", "true"), ("projector.dim", 2.0),
     ("loss.temperature", "0.5"), ("loss.temperature", True), ("loss.df", "5"), ("optimizer.lr", "1e-3"), ("optimizer.lr", True),
-    ("precision", 32),
+    ("precision", 32), ("data.transfer", 10),
 ]  # fmt: skip
 OUT_OF_RANGE = [
     ("epochs", -1), ("seed", -1), ("batch_size", 1), ("data.n_train", 0), ("data.n_train", 1), ("data.holdout", 1.0),
@@ -70,16 +99,23 @@ OUT_OF_RANGE = [
     ("loss.temperature", -1.0), ("loss.df", 0.0), ("loss.normalization", "row"), ("loss.name", "triplet"), ("optimizer.lr", 0.0),
     ("optimizer.weight_decay", -1e-4), ("optimizer.momentum", 1.0), ("optimizer.name", "lars"), ("optimizer.schedule", "step"),
     ("optimizer.warmup_epochs", -1.0), ("precision", "16-mixed"), ("loss.temperature", math.nan), ("loss.df", math.nan),
-    ("optimizer.lr", math.nan),
+    ("optimizer.lr", math.nan), ("data.transfer", "mnist"),
 ]  # fmt: skip
+ON_THE_MIXTURE = [
+    ("data.std", 0.0), ("data.std", math.nan), ("data.steps_per_epoch", 0), ("data.anonymous", -1), ("data.anonymous", 2.0),
+    ("data.anonymous", True), ("data.means", 5), ("data.means", (("0", "1"), ("2", "3"))), ("data.means", ((0.0, math.inf), (1.0, 2.0))),
+    ("data.means", ((True, False), (False, True))), ("backbone.depth", -1), ("backbone.width", 0), ("backbone.activation", "sine"),
+    ("backbone.init_scale", 0.0), ("backbone.init_scale", "2"), ("start_order", "201"), ("start_order", (2.0, 0.0, 1.0)),
+]  # fmt: skip
+CASES = [("images", *case) for case in CONVERSIONS + OUT_OF_RANGE] + [("mixture", *case) for case in ON_THE_MIXTURE]
 
 
 @both_readers
-@pytest.mark.parametrize(("path", "value"), CONVERSIONS + OUT_OF_RANGE, ids=repr)
-def test_nothing_is_converted_and_ranges_hold(path, value, read):
-    read(changed(CONFIGS["images"], "epochs", 3))
+@pytest.mark.parametrize(("name", "path", "value"), CASES, ids=repr)
+def test_nothing_is_converted_and_ranges_hold(name, path, value, read):
+    read(changed(CONFIGS[name], "epochs", 3))
     with pytest.raises(ValidationError) as caught:
-        read(changed(CONFIGS["images"], path, value))
+        read(changed(CONFIGS[name], path, value))
     assert path.split(".")[0] in {error["loc"][0] for error in caught.value.errors()}
 
 
@@ -90,14 +126,9 @@ def test_only_df_may_be_infinite(path):
         TrainConfig.model_validate(changed(CONFIGS["images"], path, math.inf))
 
 
-@pytest.mark.parametrize("components", [1, 13])
-def test_components_of_the_mixture_are_those_that_exist(components):
-    with pytest.raises(ValidationError, match="components"):
-        Mixture(components=components)
-
-
 def test_an_integer_is_a_float_and_so_the_same_run():
     assert TrainConfig(loss=InfoNCE(temperature=1)).model_dump_json() == TrainConfig(loss=InfoNCE(temperature=1.0)).model_dump_json()
+    assert Mixture(means=((0, 1), (2, 3))).model_dump_json() == Mixture(means=((0.0, 1.0), (2.0, 3.0))).model_dump_json()
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -135,6 +166,134 @@ def test_the_mixture_needs_an_mlp(backbone):
     with pytest.raises(ValidationError, match=f"'mlp' for the mixture, .* got '{backbone.name}'"):
         TrainConfig(data=Mixture(), backbone=backbone)
     assert TrainConfig(data=Mixture(), backbone=MLP()).backbone.name == TrainConfig(backbone=MLP()).backbone.name == "mlp"
+
+
+# --- the mixture ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("m", [1, 13, 0, -2])
+def test_there_are_twelve_scattered_points(m):
+    with pytest.raises(ValueError, match=rf"^m must be in 2\.\.12, got {m}"):
+        scattered(m)
+
+
+@pytest.mark.parametrize("m", range(2, 13))
+def test_scattered_points_are_a_prefix_of_the_twelve_and_far_apart(m):
+    points = scattered(m)
+    assert len(points) == m
+    assert points == scattered(12)[:m]
+    assert min(math.dist(a, b) for a, b in itertools.combinations(points, 2)) >= 0.9 - 1e-12
+    assert Mixture(means=points).means == points
+
+
+def test_scattered_points_are_fixed():
+    assert scattered(3) == ((0.1, -0.6), (1.4, 1.7), (0.9, -1.1))
+    assert [sum(x) for x in zip(*scattered(12), strict=True)] == pytest.approx([-1.2, 1.0])
+    assert Mixture().means == scattered(5)
+
+
+def shape(points: torch.Tensor) -> torch.Tensor:
+    """Pairwise distances, sorted, up to scale: equal for similar figures."""
+    distances = torch.pdist(points).sort().values
+    return distances / distances.square().mean().sqrt()
+
+
+def polygon(m: int) -> torch.Tensor:
+    angle = 2 * torch.pi * torch.arange(m, dtype=torch.float64) / m
+    return torch.stack([angle.cos(), angle.sin()], 1)
+
+
+@pytest.mark.parametrize("m", range(3, 13))
+def test_scattered_points_are_no_regular_polygon(m):
+    rotated = polygon(m) @ torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64) * 3 + 1
+    assert torch.allclose(shape(rotated), shape(polygon(m)))  # the measure knows a polygon
+    assert (shape(torch.tensor(scattered(m), dtype=torch.float64)) - shape(polygon(m))).abs().max() > 0.3
+
+
+@pytest.mark.parametrize(
+    "means",
+    [((0.0, 1.0), (2.0, 3.0), (0.0, 1.0)), ((0.0, 1.0), (2.0,)), ((0.0,), (-0.0,)), ((1.0, 2.0),), (), ((), ())],
+    ids=["twice", "two dimensions", "twice with signs", "one", "none", "no dimension"],
+)
+def test_means_are_at_least_two_distinct_points_of_one_dimension(means):
+    with pytest.raises(ValidationError, match="means"):
+        Mixture(means=means)
+
+
+@pytest.mark.parametrize("means", [((0.0,), (1.0,)), ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))], ids=str)
+def test_means_may_lie_in_any_dimension(means):
+    assert Mixture(means=means).means == Mixture.model_validate_json(json.dumps({"means": means})).means == means
+
+
+def ordered(start_order, m: int = 3, **changes) -> TrainConfig:
+    values = {"data": Mixture(means=scattered(m)), "backbone": MLP(), "projector": Projector(dim=2), "start_order": start_order}
+    return TrainConfig(**(values | changes))
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_start_order_is_any_order_of_the_components(order):
+    assert ordered(order).start_order == order
+
+
+@pytest.mark.parametrize("order", [(), (0, 1), (0, 1, 1), (1, 2, 3), (0, 1, 2, 3), (-1, 0, 1)], ids=str)
+def test_start_order_names_every_component_once(order):
+    with pytest.raises(ValidationError, match=rf"order of the mixture's components, .* got {re.escape(str(order))}"):
+        ordered(order)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"projector": Projector(dim=3)}, {"projector": Projector(dim=2, batchnorm=True)}, {"data": Images()}],
+    ids=["d_z=3", "batchnorm", "images"],
+)
+def test_start_order_needs_a_plane_of_its_own_and_components(changes):
+    with pytest.raises(ValidationError, match="for d_z=2 without BatchNorm"):
+        ordered((0, 1, 2), **changes)
+    assert ordered(None, **changes).start_order is None
+
+
+# --- what is trained together --------------------------------------------------------------------
+
+
+def toy(seed: int = 0, **changes) -> TrainConfig:
+    return TrainConfig(**{"data": Mixture(), "backbone": MLP(), "seed": seed, **changes})
+
+
+def images(seed: int = 0) -> TrainConfig:
+    return TrainConfig(seed=seed)
+
+
+def test_a_family_is_all_seeds_on_a_mixture_and_one_run_on_images():
+    assert family(toy(3)) == family(toy(5)) == toy()
+    assert family(images(3)) == images(3) != family(images(5))
+
+
+@pytest.mark.parametrize(
+    "change", [{"data": Mixture(std=0.2)}, {"epochs": 1}, {"loss": TSimCLR()}, {"backbone": MLP(init_scale=2)}], ids=str
+)
+def test_runs_that_differ_in_more_than_the_seed_are_of_two_families(change):
+    assert family(toy(1, **change)) == family(toy(2, **change)) != family(toy(1))
+    assert ensembles([toy(1), toy(1, **change), toy(2)]) == [[toy(1), toy(2)], [toy(1, **change)]]
+
+
+def test_ensembles_keep_the_order_and_drop_what_is_repeated():
+    groups = ensembles(iter([images(1), toy(2), images(0), toy(0), toy(2), images(1), toy(1)]))
+    assert groups == [[images(1)], [toy(2), toy(0), toy(1)], [images(0)]]
+    assert ensembles([]) == []
+
+
+@pytest.mark.parametrize(("largest", "sizes"), [(1, [1] * 5), (2, [2, 2, 1]), (4, [4, 1]), (5, [5]), (256, [5])])
+def test_ensembles_are_no_larger_than_asked(largest, sizes):
+    seeds = [toy(seed) for seed in (4, 0, 3, 1, 2)]
+    groups = ensembles([images(0), *seeds, images(1)], largest=largest)
+    assert groups[0] == [images(0)]
+    assert groups[-1] == [images(1)]
+    assert list(map(len, groups[1:-1])) == sizes
+    assert [config for group in groups[1:-1] for config in group] == seeds
+
+
+def test_ensembles_have_at_most_256_seeds():
+    assert list(map(len, ensembles(map(toy, range(300))))) == [256, 44]
 
 
 # --- the learning rate ---------------------------------------------------------------------------

@@ -23,7 +23,8 @@ import pytest
 import torch
 
 from sscl_core import data
-from sscl_core.data import NAMES, GaussianMixture, ImageData, holdout, load_images, toy_mixture
+from sscl_core.config import scattered
+from sscl_core.data import NAMES, AnonymousSamples, GaussianMixture, ImageData, holdout, load_images
 from sscl_core.paths import EMBEDDED
 
 SUBSET_SHA256 = "d5b91c929ef64cdf3fac6a13820932f698037ef77030a9584f3d6499a1ccee00"
@@ -213,6 +214,21 @@ def test_search_order(fake, tmp_path, monkeypatch):
         write(place / "cifar-100-binary", contents)
         if i < 2:
             (place / "cifar-100-binary").rename(tmp_path / f"gone{i}")
+
+
+@pytest.mark.parametrize("kind", ["not there", "a file"])
+def test_a_data_dir_that_is_no_folder_is_an_error_though_the_files_are_elsewhere(fake, tmp_path, monkeypatch, kind):
+    contents, truth = fake("cifar100")
+    write(tmp_path / "sets" / "cifar-100-binary", contents)
+    monkeypatch.setenv("SSCL_DATA_DIR", str(tmp_path / "sets"))
+    assert_loaded("cifar100", truth)
+    chosen = tmp_path / "chosen"
+    if kind == "a file":
+        chosen.write_bytes(b"")
+    for data_dir in (chosen, str(chosen)):
+        with pytest.raises(ValueError, match=r"data_dir is .*chosen.* must be a folder that exists, or None"):
+            load_images("cifar100", data_dir=data_dir)
+    assert not (tmp_path / "cache").exists(), "nothing was downloaded"
 
 
 def test_home_is_expanded(fake, tmp_path, monkeypatch):
@@ -538,6 +554,7 @@ def test_holdout_that_leaves_a_part_empty(fraction):
 
 # --- mixtures ------------------------------------------------------------------------------------
 
+TOY = GaussianMixture(torch.tensor(scattered(12)), 0.1)
 MIXTURE = GaussianMixture(torch.tensor([[0.0, 0.0, 1.0], [2.0, -1.0, 0.0]], dtype=torch.float64), 0.5)
 
 
@@ -572,10 +589,9 @@ def test_components_are_isotropic_gaussians():
 
 
 def test_sample_is_near_its_label():
-    mixture = toy_mixture()
-    x, labels = mixture.sample(2000, generator=rng())
-    assert torch.equal(torch.cdist(x, mixture.means).argmin(1), labels)
-    assert len(labels.unique()) == 5
+    x, labels = TOY.sample(2000, generator=rng())
+    assert torch.equal(torch.cdist(x, TOY.means).argmin(1), labels)
+    assert len(labels.unique()) == TOY.m == 12
 
 
 def test_pairs_share_the_component_and_nothing_else():
@@ -589,23 +605,23 @@ def test_pairs_share_the_component_and_nothing_else():
 
 
 def test_toy_pairs_agree_on_the_nearest_mean():
-    mixture = toy_mixture(12)
-    x1, x2, labels = mixture.pairs(3000, generator=rng())
+    x1, x2, labels = TOY.pairs(3000, generator=rng())
     assert len(labels.unique()) == 12
     for x in (x1, x2):
         # The nearest pair of means is 9 std apart: a draw crosses the middle with probability 3e-6.
-        assert torch.equal(torch.cdist(x, mixture.means).argmin(1), labels)
+        assert torch.equal(torch.cdist(x, TOY.means).argmin(1), labels)
 
 
+@pytest.mark.parametrize("components", [MIXTURE, AnonymousSamples(3, 4)], ids=lambda components: type(components).__name__)
 @pytest.mark.parametrize("draw", ["sample", "pairs"])
-def test_draws_are_those_of_the_generator(draw):
+def test_draws_are_those_of_the_generator(components, draw):
     state = torch.get_rng_state()
-    first, again, other = (getattr(toy_mixture(), draw)(50, generator=rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (getattr(components, draw)(50, generator=rng(seed)) for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
     assert torch.equal(torch.get_rng_state(), state)
     generator = rng(1)
-    one, two = (toy_mixture().sample(50, generator=generator)[0] for _ in range(2))
+    one, two = (components.sample(50, generator=generator)[0] for _ in range(2))
     assert not torch.equal(one, two)
 
 
@@ -629,51 +645,55 @@ def test_bad_mixture(means, std, message):
 
 @pytest.mark.parametrize("n", [0, -1])
 def test_bad_number_of_draws(n):
-    for draw in (MIXTURE.sample, MIXTURE.pairs):
+    for draw in (MIXTURE.sample, MIXTURE.pairs, AnonymousSamples(2, 3).sample):
         with pytest.raises(ValueError, match=rf"^n is {n}, must be at least 1"):
             draw(n, generator=rng())
 
 
 @pytest.mark.parametrize("label", [-1, 2])
 def test_bad_label(label):
-    with pytest.raises(ValueError, match=r"^labels is .* must be in 0\.\.1"):
-        MIXTURE.sample_given(torch.tensor([0, label]), generator=rng())
+    for components in (MIXTURE, AnonymousSamples(2, 3)):
+        with pytest.raises(ValueError, match=r"^labels is .* must be in 0\.\.1"):
+            components.sample_given(torch.tensor([0, label]), generator=rng())
 
 
-def shape(points):
-    """Pairwise distances, sorted, up to scale: equal for similar figures."""
-    distances = torch.pdist(points.double()).sort().values
-    return distances / distances.square().mean().sqrt()
+# --- anonymous samples ---------------------------------------------------------------------------
 
 
-def polygon(m):
-    angle = 2 * torch.pi * torch.arange(m, dtype=torch.float64) / m
-    return torch.stack([angle.cos(), angle.sin()], 1)
+def test_an_anonymous_sample_is_a_one_hot_code_of_its_component():
+    """Codes 0..k-1 are those of component 0, the next k of component 1, and so on."""
+    x, labels = AnonymousSamples(3, 4).sample(500, generator=rng())
+    assert x.shape == (500, 12)
+    assert x.dtype == torch.float32
+    assert torch.equal(x.sort(1).values, torch.eye(12)[11].expand(500, 12)), "a single 1, else 0"
+    assert [code // 4 for code in x.argmax(1).tolist()] == labels.tolist()
+    given = torch.tensor([2, 0, 0, 1])
+    assert torch.equal(AnonymousSamples(3, 4).sample_given(given, generator=rng()).view(4, 3, 4).sum(2), torch.eye(3)[given])
 
 
-@pytest.mark.parametrize("m", range(2, 13))
-def test_toy_means(m):
-    toy = toy_mixture(m)
-    assert toy.means.shape == (m, 2)
-    assert toy.std == 0.1
-    assert torch.pdist(toy.means).min() >= 0.8
-    assert torch.equal(toy.means, toy_mixture(12).means[:m])
-    assert torch.equal(toy.means, toy_mixture(m, std=0.3).means)
+@pytest.mark.parametrize(("m", "k"), [(1, 1), (2, 1), (1, 3), (5, 4)])
+def test_anonymous_samples_are_uniform(m, k):
+    x, labels = AnonymousSamples(m, k).sample(40_000, generator=rng())
+    shares = x.double().mean(0)
+    assert (shares - 1 / (m * k)).abs().max() < SIGMAS * (1 / (m * k) / 40_000) ** 0.5
+    given = AnonymousSamples(m, k).sample_given(torch.full((40_000,), m - 1), generator=rng(1)).double().mean(0)
+    assert given[:-k].sum() == 0
+    assert (given[-k:] - 1 / k).abs().max() < SIGMAS * (1 / k / 40_000) ** 0.5
+    assert labels.bincount().shape == (m,)
 
 
-def test_toy_means_are_fixed():
-    assert torch.equal(toy_mixture(3).means, torch.tensor([[0.1, -0.6], [1.4, 1.7], [0.9, -1.1]]))
-    assert toy_mixture(12).means.double().sum(0).tolist() == pytest.approx([-1.2, 1.0], abs=1e-6)
+def test_anonymous_pairs_share_the_component_and_nothing_else():
+    """Each of the k² pairs of samples of a component is as likely as any other, equal ones too."""
+    m, k, n = 2, 3, 40_000
+    x1, x2, labels = AnonymousSamples(m, k).pairs(n, generator=rng())
+    joint = (x1.double().T @ x2.double() / n).view(m, k, m, k)
+    for c in range(m):
+        assert (joint[c, :, c] - 1 / (m * k * k)).abs().max() < SIGMAS * (1 / (m * k * k) / n) ** 0.5
+        assert (joint[c, :, 1 - c] == 0).all()
+    assert torch.equal(x1.argmax(1) // k, labels)
 
 
-@pytest.mark.parametrize("m", range(3, 13))
-def test_toy_means_are_no_regular_polygon(m):
-    rotated = polygon(m) @ torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64) * 3 + 1
-    assert torch.allclose(shape(rotated), shape(polygon(m)))  # the measure knows a polygon
-    assert (shape(toy_mixture(m).means) - shape(polygon(m))).abs().max() > 0.3
-
-
-@pytest.mark.parametrize("m", [1, 13, 0, -2])
-def test_bad_number_of_toy_means(m):
-    with pytest.raises(ValueError, match=rf"^m is {m}, must be in 2\.\.12"):
-        toy_mixture(m)
+@pytest.mark.parametrize(("m", "k"), [(0, 3), (3, 0), (-1, 2), (2, -1)])
+def test_bad_number_of_anonymous_samples(m, k):
+    with pytest.raises(ValueError, match=rf"^m, k is \({m}, {k}\), must be at least 1"):
+        AnonymousSamples(m, k)

@@ -1,16 +1,37 @@
-"""Scores of frozen features against scikit-learn, naive loops and closed forms; and frozen means frozen."""
+"""Scores of frozen features and measures of how they lie, against scikit-learn, naive loops and closed forms; and frozen means frozen."""
 
 import inspect
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
 from torch.nn import functional as F
 
 from sscl_core.config import ConvNet, Projector, TrainConfig
-from sscl_core.evaluate import accuracy, alignment, backbone_scores, embed, feature_scores, knn, linear_probe, uniformity
+from sscl_core.evaluate import (
+    accuracy,
+    alignment,
+    backbone_scores,
+    class_similarity,
+    cyclic_order,
+    embed,
+    feature_scores,
+    group_contrast,
+    knn,
+    linear_probe,
+    lipschitz,
+    lipschitz_local,
+    lipschitz_monte_carlo,
+    placement_rank,
+    preserves_order,
+    regroupings,
+    uniformity,
+)
 from sscl_core.models import build
 from sscl_core.theory import regular_polygon, regular_simplex
 
@@ -247,3 +268,257 @@ def test_fewer_features_than_neighbors_all_vote():
     train, labels, test, truth = blobs(5, 10)
     for scores in (feature_scores, backbone_scores):
         assert scores(train, labels, test, truth)["knn_cosine"] == accuracy(knn(train, labels, test, k=5), truth)
+
+
+# --- order on the circle -------------------------------------------------------------------------
+
+
+def normals(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def rotation(degrees: float) -> torch.Tensor:
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return torch.tensor([[c, s], [-s, c]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("m", [3, 4, 5, 7])
+def test_every_cyclic_order_of_a_polygon_is_recovered(m):
+    """Whichever corner it begins at and whichever way round it goes: (m-1)!/2 orders, each from 2m ways to write it."""
+    found = {}
+    for written in itertools.permutations(range(m)):
+        z = torch.empty(m, 2, dtype=torch.float64)
+        z[list(written)] = regular_polygon(m)
+        order = cyclic_order(z).tolist()
+        turns = [turn for way in (order, order[::-1]) for turn in (tuple(way[i:] + way[:i]) for i in range(m))]
+        assert written in turns
+        assert order[0] == 0
+        assert order[1] < order[-1]
+        found[tuple(order)] = found.get(tuple(order), 0) + 1
+    assert len(found) == math.factorial(m - 1) // 2
+    assert set(found.values()) == {2 * m}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("degrees", [0.0, 33.0, 180.0, -101.0])
+@pytest.mark.parametrize("mirror", [1.0, -1.0])
+@pytest.mark.parametrize(("scale", "shift"), [(1e-3, 0.0), (1.0, 50.0), (1e3, -7.0)])
+def test_the_order_does_not_depend_on_how_the_plane_is_turned(seed, degrees, mirror, scale, shift):
+    z = normals(8, 2, seed=seed)
+    seen = z * torch.tensor([1.0, mirror]) @ rotation(degrees) * scale + shift
+    assert torch.equal(cyclic_order(seen), cyclic_order(z))
+    assert len({tuple(cyclic_order(normals(8, 2, seed=s)).tolist()) for s in range(5)}) == 5
+
+
+def test_order_is_preserved_in_either_sense_from_any_corner():
+    corners = regular_polygon(6)
+    for way, turn in itertools.product((corners, corners.flip(0)), range(6)):
+        assert preserves_order(way.roll(turn, 0))
+    for i, j in itertools.combinations(range(6), 2):
+        swapped = torch.arange(6)
+        swapped[i], swapped[j] = j, i
+        assert not preserves_order(corners[swapped])
+    assert preserves_order(corners[:3][torch.tensor([1, 0, 2])]), "three points have one order"
+
+
+# --- Lipschitz constants -------------------------------------------------------------------------
+
+
+def naive_lipschitz(x: torch.Tensor, z: torch.Tensor) -> float:
+    slopes = [math.dist(z[i].tolist(), z[j].tolist()) / math.dist(x[i].tolist(), x[j].tolist()) for i in range(len(x)) for j in range(i)]
+    return sum(slopes) / len(slopes)
+
+
+@pytest.mark.parametrize(("m", "d", "d_z"), [(2, 1, 1), (5, 1, 2), (6, 3, 2), (9, 2, 5)])
+def test_the_lipschitz_constant_is_the_naive_loop(m, d, d_z):
+    x, z = normals(m, d), normals(3, 4, m, d_z, seed=1)
+    found = lipschitz(x, z)
+    assert found.shape == (3, 4)
+    for i, j in itertools.product(range(3), range(4)):
+        assert found[i, j].item() == pytest.approx(naive_lipschitz(x, z[i, j]), rel=1e-12)
+        assert lipschitz(x, z[i, j]).item() == pytest.approx(found[i, j].item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("slope", [0.0, 2.5, -3.0])
+def test_the_lipschitz_constant_of_a_line_is_its_slope(slope):
+    x = normals(7, 1)
+    assert lipschitz(x, slope * x + 4).item() == pytest.approx(abs(slope), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("x", "z", "message"),
+    [
+        (torch.zeros(1, 1), torch.zeros(1, 2), "the same m ≥ 2 points"),
+        (torch.zeros(3, 1), torch.zeros(4, 2), r"the same m ≥ 2 points, got \(3, 1\) and \(4, 2\)"),
+        (torch.zeros(3, 1), torch.zeros(3, 4, 2), "the same m ≥ 2 points"),
+        (torch.tensor([[1.0], [2.0], [1.0]]), torch.zeros(3, 2), "x must be distinct"),
+    ],
+)
+def test_a_lipschitz_constant_needs_distinct_points(x, z, message):
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(lipschitz)(x, z)
+
+
+@pytest.mark.parametrize(("m", "d", "d_z"), [(3, 1, 2), (5, 1, 2), (6, 2, 3)])
+def test_the_rank_of_a_placement_is_the_naive_loop(m, d, d_z):
+    ranks = set()
+    for seed in range(5):
+        x, z = normals(m, d, seed=seed), normals(m, d_z, seed=seed + 10)
+        constants = [naive_lipschitz(x, z[list(places)]) for places in itertools.permutations(range(m))]
+        ranks.add(placement_rank(x, z))
+        assert placement_rank(x, z) == pytest.approx(sum(c < constants[0] - 1e-12 for c in constants) / len(constants), abs=1e-12)
+    assert len(ranks) > 1
+
+
+def test_the_natural_order_has_the_lowest_rank_although_turns_and_reflections_tie_with_it():
+    x = normals(7, 1).sort(0).values
+    for z in (regular_polygon(7), regular_polygon(7).roll(3, 0), regular_polygon(7).flip(0) @ rotation(50)):
+        assert placement_rank(x, z) == 0
+    with pytest.raises(ValueError, match="x must hold at most 9 points, got 10"):
+        placement_rank(normals(10, 1), normals(10, 2))
+
+
+def test_monte_carlo_of_a_line_is_its_slope_without_error():
+    mean, error = lipschitz_monte_carlo(lambda x: -3 * x + 1, normals(50, 1), normals(50, 1, seed=1))
+    assert (mean.item(), error.item()) == (pytest.approx(3), pytest.approx(0, abs=1e-12))
+
+
+def test_monte_carlo_of_a_parabola_covers_the_exact_value():
+    """E|x + x'| = 2/√π and Var|x + x'| = 2 - 4/π for standard normal x, x': z-scores are standard, errors fall as n^-1/2."""
+    scores, errors = [], []
+    for seed in range(300):
+        mean, error = lipschitz_monte_carlo(lambda x: x**2, normals(400, 1, seed=2 * seed), normals(400, 1, seed=2 * seed + 1))
+        scores.append((mean.item() - 2 / math.sqrt(math.pi)) / error.item())
+        errors.append(error.item())
+    assert stats.kstest(scores, "norm").pvalue > 0.01
+    assert np.mean(errors) == pytest.approx(math.sqrt((2 - 4 / math.pi) / 400), rel=0.01)
+    _, fine = lipschitz_monte_carlo(lambda x: x**2, normals(40_000, 1), normals(40_000, 1, seed=1))
+    assert fine.item() == pytest.approx(np.mean(errors) / 10, rel=0.03)
+
+
+def test_monte_carlo_takes_euclidean_norms():
+    x1, x2, A = normals(30, 3), normals(30, 3, seed=1), normals(3, 2, seed=2)
+    slopes = [math.dist((a @ A).tolist(), (b @ A).tolist()) / math.dist(a.tolist(), b.tolist()) for a, b in zip(x1, x2, strict=True)]
+    mean, error = lipschitz_monte_carlo(lambda x: x @ A, x1, x2)
+    assert mean.item() == pytest.approx(np.mean(slopes), rel=1e-12)
+    assert error.item() == pytest.approx(stats.sem(slopes), rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "coincide"), [(1, False), (5, True)])
+def test_monte_carlo_needs_two_pairs_of_distinct_points(n, coincide):
+    x1, x2 = normals(n, 2), normals(n, 2, seed=1)
+    if coincide:
+        x2[3] = x1[3]
+    with pytest.raises(ValueError, match="pairs of distinct points, got"):
+        lipschitz_monte_carlo(lambda x: x, x1, x2)
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh(), nn.ReLU()], ids=["tanh", "relu"])
+@pytest.mark.parametrize(("d", "d_z"), [(1, 2), (3, 2), (2, 5)])
+def test_the_local_constant_is_the_norm_of_autograds_jacobian(activation, d, d_z):
+    torch.manual_seed(0)
+    f = nn.Sequential(nn.Linear(d, 8), activation, nn.Linear(8, d_z)).double()
+    x = normals(6, d)
+    jacobians = [torch.autograd.functional.jacobian(lambda row: f(row[None])[0], point) for point in x]
+    expected = torch.stack([torch.linalg.svdvals(J)[0] for J in jacobians])
+    assert expected.max() - expected.min() > 1e-3, "it is local"
+    assert torch.allclose(lipschitz_local(f, x), expected, rtol=1e-10)
+
+
+def test_the_local_constant_of_a_linear_map_is_its_norm_everywhere():
+    A = normals(3, 4)
+    assert torch.allclose(lipschitz_local(lambda x: x @ A + 1, normals(5, 3)), torch.linalg.svdvals(A)[0].expand(5), rtol=1e-12)
+
+
+# --- classes and groups --------------------------------------------------------------------------
+
+
+def test_the_similarity_of_classes_is_the_naive_loop():
+    """A shift of all features changes nothing, the length of one only by way of the mean."""
+    features, labels = normals(30, 4) + 3, torch.arange(30) % 4 % 3  # twice as many of class 0
+    rows = [(row / row.norm()).tolist() for row in features - features.mean(0)]
+    expected = torch.empty(3, 3, dtype=torch.float64)
+    for a, b in itertools.product(range(3), repeat=2):
+        pairs = [(i, j) for i, j in itertools.product(range(30), repeat=2) if (labels[i], labels[j]) == (a, b)]
+        cosines = [sum(p * q for p, q in zip(rows[i], rows[j], strict=True)) for i, j in pairs]
+        expected[a, b] = sum(cosines) / len(cosines)
+    assert torch.allclose(class_similarity(features, labels), expected, atol=1e-12)
+    assert torch.allclose(class_similarity(features.float() + 5, labels), expected, atol=1e-5)
+
+
+def test_the_similarity_of_an_absent_class_is_an_error():
+    with pytest.raises(ValueError, match=r"labels must cover 0..3, got none of class 2"):
+        class_similarity(normals(4, 2), torch.tensor([0, 1, 3, 1]))
+
+
+def symmetric(k: int, seed: int = 0) -> torch.Tensor:
+    a = normals(k, k, seed=seed)
+    return a + a.T
+
+
+def naive_contrast(similarity: torch.Tensor, groups: list[int]) -> float:
+    pairs = list(itertools.combinations(range(len(groups)), 2))
+    within = [float(similarity[a, b]) for a, b in pairs if groups[a] == groups[b] >= 0]
+    others = [float(similarity[a, b]) for a, b in pairs if groups[a] != groups[b] or groups[a] < 0]
+    return sum(within) / len(within) - sum(others) / len(others)
+
+
+def test_group_contrast_is_the_naive_loop():
+    """For one grouping and for a batch of them; classes with a negative number are in no group, nor with each other."""
+    groups = torch.tensor(
+        [[[0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 0, 1], [0, 1, 2, 3, 4, 0]], [[0, 0, -1, -1, -1, -1], [5, -1, 5, -2, 5, 1], [0] * 5 + [-1]]]
+    )
+    found = group_contrast(symmetric(6), groups)
+    assert found.shape == (2, 3)
+    for i, j in itertools.product(range(2), range(3)):
+        expected = naive_contrast(symmetric(6), groups[i, j].tolist())
+        assert found[i, j].item() == pytest.approx(expected, rel=1e-12)
+        assert group_contrast(symmetric(6), groups[i, j]).item() == pytest.approx(expected, rel=1e-12)
+    loud = symmetric(6).fill_diagonal_(1e6)
+    assert torch.equal(group_contrast(loud, groups), found)
+
+
+@pytest.mark.parametrize("groups", [[0, 0, 0], [0, 1, 2], [-1, -1, -1], [0, -1, -1]], ids=str)
+def test_group_contrast_needs_pairs_of_either_kind(groups):
+    with pytest.raises(ValueError, match="groups must put two classes into one group and not all into one"):
+        group_contrast(symmetric(3), torch.tensor(groups))
+    with pytest.raises(ValueError, match="groups must put"):
+        group_contrast(symmetric(3), torch.tensor([[0, 0, 1], groups]))
+
+
+FOUR_THREE_THREE, SIX_FOUR = torch.tensor([1, 0, 2, 0, 1, 0, 2, 1, 0, 2]), torch.tensor([1, 0, 0, 1, 0, 0, 1, 0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("groups", "number"), [(FOUR_THREE_THREE, 4200), (SIX_FOUR, 210), (torch.tensor([-1, 3, 3]), 3)], ids=["433", "64", "12"]
+)
+def test_regroupings_are_all_there_are(groups, number):
+    found = regroupings(groups)
+    assert torch.equal(found[0], groups)
+    assert len({tuple(row) for row in found.tolist()}) == len(found) == number
+    assert (found.sort(1).values == groups.sort().values).all()
+    assert torch.equal(regroupings(groups, at_most=number), found)
+
+
+def test_too_many_regroupings_are_drawn():
+    found = regroupings(FOUR_THREE_THREE, at_most=4199)
+    assert found.shape == (4199, 10)
+    assert torch.equal(found[0], FOUR_THREE_THREE)
+    assert (found.sort(1).values == FOUR_THREE_THREE.sort().values).all()
+    shares = torch.stack([(found[1:] == group).double().mean(0) for group in range(3)])
+    assert (shares - torch.tensor([[0.4], [0.3], [0.3]])).abs().max() < 0.03  # four standard deviations
+    assert torch.equal(regroupings(FOUR_THREE_THREE, at_most=4199), found)
+    assert not torch.equal(regroupings(FOUR_THREE_THREE, at_most=4199, seed=1), found)
+
+
+@pytest.mark.parametrize(("groups", "at_most"), [(SIX_FOUR, 10_000), (FOUR_THREE_THREE, 200)], ids=["all", "drawn"])
+def test_a_permutation_test_of_noise_has_uniform_p_values(groups, at_most):
+    p = []
+    for seed in range(300):
+        contrasts = group_contrast(symmetric(10, seed), regroupings(groups, at_most=at_most, seed=seed))
+        p.append((contrasts >= contrasts[0]).double().mean().item())
+    assert min(p) >= 1 / at_most
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    similarity = symmetric(10) / 10 + (groups[:, None] == groups).double()
+    contrasts = group_contrast(similarity, regroupings(groups, at_most=at_most))
+    assert (contrasts >= contrasts[0]).double().mean() < 0.02, "groups that are there are found"

@@ -2,7 +2,12 @@
 
 import functools
 import math
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +15,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import sscl_core.ensemble
 import sscl_core.train as loop
 from sscl_core import experiments, store
 from sscl_core.analysis import first_batch, frame, images_as_rows
-from sscl_core.config import MLP, ConvNet, Images, InfoNCE, Mixture, Projector, TrainConfig, TSimCLR
+from sscl_core.config import MLP, ConvNet, Images, InfoNCE, Mixture, Projector, TrainConfig, TSimCLR, scattered
 from sscl_core.data import load_images
-from sscl_core.experiments import measure_mixture, results, run
+from sscl_core.ensemble import train_ensemble
+from sscl_core.experiments import evaluation_points, measure_images, measure_mixture, results, run
+from sscl_core.losses import t_simclr
 from sscl_core.theory import circle_gaps, uniform_arrangement
 from sscl_core.train import mixture, source, train, train_and_test_images
 
@@ -24,22 +32,19 @@ read_once = functools.cache(load_images)
 
 @pytest.fixture(autouse=True)
 def _read_once(monkeypatch):
-    monkeypatch.setattr(loop, "load_images", read_once)
+    for module in (loop, experiments):
+        monkeypatch.setattr(module, "load_images", read_once)
 
 
 def toy(m: int = 3, d: int = 2, **changes) -> TrainConfig:
     small = {"backbone": MLP(width=8), "projector": Projector(hidden=0, dim=d), "epochs": 2, "batch_size": 8}
-    return TrainConfig(**{"data": Mixture(components=m, steps_per_epoch=2), **small, **changes})
+    return TrainConfig(**{"data": Mixture(means=scattered(m), steps_per_epoch=2), **small, **changes})
 
 
 def images(**changes) -> TrainConfig:
     """Two epochs of two steps, evaluated on the ten images a class that are held out of a small part."""
     small = {"backbone": ConvNet(width=2), "projector": Projector(hidden=8, dim=2), "epochs": 2, "batch_size": 16}
     return TrainConfig(**{"data": Images(n_train=32, holdout=0.02), **small, **changes})
-
-
-def evaluation(config: TrainConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    return experiments._mixture_evaluation(config, mixture(config))
 
 
 # --- what is measured on the mixture -------------------------------------------------------------
@@ -49,9 +54,9 @@ ARRANGEMENTS = pytest.mark.parametrize(("m", "d"), [(2, 2), (3, 2), (5, 2), (4, 
 
 def exact(config: TrainConfig) -> torch.Tensor:
     """Features [z1; z2] of the evaluation points at the exact minimiser, turned and not of norm 1: neither counts."""
-    m, d = config.data.components, config.projector.dim
+    m, d = len(config.data.means), config.projector.dim
     turn = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q
-    return 3 * (uniform_arrangement(m, d) @ turn)[evaluation(config)[1]].repeat(2, 1)
+    return 3 * (uniform_arrangement(m, d) @ turn)[evaluation_points(config)[1]].repeat(2, 1)
 
 
 @ARRANGEMENTS
@@ -66,23 +71,23 @@ def test_measures_at_the_exact_minimiser_and_at_collapse(m, d):
     assert metrics["uniformity"] == pytest.approx(metrics["uniformity_exact"], rel=1e-9)
     assert curves["uniformity"] == pytest.approx([0, metrics["uniformity_exact"]], abs=1e-9)
     assert np.linalg.norm(curves["means"], axis=2) == pytest.approx(1)
-    assert curves["labels"].tolist() == evaluation(config)[1].tolist() == [c for c in range(m) for _ in range(50)]
+    assert curves["labels"].tolist() == evaluation_points(config)[1].tolist() == [c for c in range(m) for _ in range(25)]
     if d == 2:
         assert circle_gaps(torch.from_numpy(curves["means"][-1])).tolist() == pytest.approx([360 / m] * m)
 
     metrics, _ = measure_mixture(config, torch.stack([best, collapsed]))  # the last is what counts
     assert metrics["loss_gap"] == pytest.approx(1)
-    assert metrics["loss"] == pytest.approx(math.log(2 * 50 * m - 1))
+    assert metrics["loss"] == pytest.approx(math.log(2 * 25 * m - 1))
     assert (metrics["alignment"], metrics["uniformity"]) == pytest.approx((0, 0), abs=1e-12)
     assert metrics["uniformity_exact"] < -1
 
 
 @ARRANGEMENTS
 def test_the_exact_loss_is_what_the_kernel_at_the_corners_gives(m, d):
-    """log of the sum over the 100 points of a component, without the anchor and less its positive, by hand."""
+    """log of the sum over the 50 points of a component, without the anchor and less its positive, by hand."""
     config = toy(m, d, loss=InfoNCE(temperature=0.3))
     cosine = (u := uniform_arrangement(m, d)) @ u.T
-    anchors = [math.log(100 * sum(math.exp(c / 0.3) for c in row) - math.exp(1 / 0.3)) - 1 / 0.3 for row in cosine.tolist()]
+    anchors = [math.log(50 * sum(math.exp(c / 0.3) for c in row) - math.exp(1 / 0.3)) - 1 / 0.3 for row in cosine.tolist()]
     found = measure_mixture(config, exact(config)[None])[0]["loss_exact"]
     assert found == pytest.approx(np.mean(anchors))
 
@@ -101,37 +106,167 @@ def test_alignment_and_gap_of_imperfect_features():
 
 def test_evaluation_pairs_are_not_training_pairs():
     config = toy(data=Mixture(steps_per_epoch=20))
-    x, labels = evaluation(config)
+    x, labels = evaluation_points(config)
     trained = torch.cat([x for pair in source(config, None, torch.device("cpu")).batches(0) for x in pair])
     assert torch.cdist(x, trained).min() > 0
-    assert torch.equal(x, evaluation(config)[0])
-    assert not torch.equal(x, evaluation(config.model_copy(update={"seed": 1}))[0])
-    nearest = torch.cdist(x, mixture(config).means).argmin(1)
+    assert torch.equal(x, evaluation_points(config)[0])
+    assert not torch.equal(x, evaluation_points(config.model_copy(update={"seed": 1}))[0])
+    nearest = torch.cdist(x, mixture(config.data).means).argmin(1)
     assert torch.equal(nearest, labels.repeat(2)), "both views of a pair are of its component"
+
+
+def naive_log_mean_kernel(z: np.ndarray) -> float:
+    """log of the mean of exp(-2 ‖u_i - u_j‖²) over i ≠ j."""
+    u = [row / np.linalg.norm(row) for row in z]
+    return math.log(np.mean([math.exp(-2 * np.sum((a - b) ** 2)) for i, a in enumerate(u) for j, b in enumerate(u) if i != j]))
+
+
+def some_features(m: int, d: int, steps: int = 2) -> torch.Tensor:
+    return 2 + 3 * torch.randn(steps, 2 * 25 * m, d, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("m", "d"), [(3, 2), (5, 2), (6, 3)])
+def test_measures_of_t_simclr_are_of_the_features_as_they_are(m, d):
+    """Neither normalised nor centred, but for the uniformity of the means about their centre; and no exact minimiser is known."""
+    config, history = toy(m, d, loss=TSimCLR(temperature=0.5, df=2.0)), some_features(m, d)
+    metrics, arrays = measure_mixture(config, history)
+    assert metrics.keys() == {"loss", "alignment", "uniformity"}
+    assert arrays.keys() == {"evaluation_loss", "alignment", "uniformity", "means", "features", "labels"}
+    for t, z in enumerate(history.double().numpy()):
+        z1, z2 = z[: 25 * m], z[25 * m :]
+        means = np.stack([np.mean([*z1[25 * c : 25 * (c + 1)], *z2[25 * c : 25 * (c + 1)]], axis=0) for c in range(m)])
+        assert arrays["means"][t] == pytest.approx(means)
+        assert arrays["alignment"][t] == pytest.approx(np.mean([np.sum((a - b) ** 2) for a, b in zip(z1, z2, strict=True)]))
+        assert arrays["uniformity"][t] == pytest.approx(naive_log_mean_kernel(means - means.mean(0)))
+        expected = t_simclr(torch.from_numpy(z1), torch.from_numpy(z2), temperature=0.5, df=2.0, normalization="joint")
+        assert arrays["evaluation_loss"][t] == pytest.approx(expected.item())
+        assert arrays["features"][t] == pytest.approx(z)
+    assert metrics["loss"] == arrays["evaluation_loss"][-1]
+
+
+@pytest.mark.parametrize(("m", "d"), [(6, 3), (5, 3), (3, 1)])
+def test_where_no_exact_minimiser_is_known_the_rest_is_measured(m, d):
+    """Of more components than a simplex in d dimensions has corners; features are compared on the sphere, so their norm does not count."""
+    config, history = toy(m, d), some_features(m, d, steps=3)
+    metrics, arrays = measure_mixture(config, history)
+    assert metrics.keys() == {"loss", "alignment", "uniformity"}
+    u = history.double().numpy()
+    u /= np.linalg.norm(u, axis=2, keepdims=True)
+    means = np.stack(
+        [np.mean(np.concatenate([u[:, 25 * c : 25 * (c + 1)], u[:, 25 * (m + c) : 25 * (m + c + 1)]], 1), axis=1) for c in range(m)], 1
+    )
+    assert arrays["means"] == pytest.approx(means / np.linalg.norm(means, axis=2, keepdims=True))
+    assert arrays["uniformity"] == pytest.approx([naive_log_mean_kernel(step) for step in means])
+    assert arrays["alignment"] == pytest.approx(np.square(u[:, : 25 * m] - u[:, 25 * m :]).sum(2).mean(1))
+    assert arrays["features"] == pytest.approx(u[[0, -1]])
+    assert arrays["evaluation_loss"].shape == (3,)
+
+
+def test_evaluation_loss_is_the_mean_over_all_anchors_of_a_naive_loop():
+    config, history = toy(2, 2), some_features(2, 2, steps=1)
+    (u,) = F.normalize(history.double(), dim=2).tolist()
+    kernel = [[math.exp(sum(a * b for a, b in zip(x, y, strict=True)) / 0.5) for y in u] for x in u]
+    anchors = [math.log((sum(row) - row[i]) / row[(i + 50) % 100]) for i, row in enumerate(kernel)]
+    assert measure_mixture(config, history)[0]["loss"] == pytest.approx(np.mean(anchors))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [toy(6, 3), toy(3, 2, loss=TSimCLR()), toy(3, 2, data=Mixture(anonymous=4, steps_per_epoch=2))],
+    ids=["6 in 3", "t", "one-hot"],
+)
+def test_such_runs_have_records_too(config, tmp_path):
+    record = run(config, runs=tmp_path / "runs")
+    assert ("loss_gap" in record.metrics) == (config.data.anonymous > 0)
+    assert all(map(math.isfinite, record.metrics.values()))
+    assert record.arrays["features"].shape == (2, 2 * 25 * len(config.data.means), config.projector.dim)
+    assert store.load(tmp_path / "runs", config).metrics == record.metrics
+
+
+# --- what is measured on images ------------------------------------------------------------------
+
+
+def naive_similarity(features: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
+    """The mean over all pairs of an image of class a and one of class b of the cosine about the mean of all images, by looking at each."""
+    x = features.double().numpy()
+    x = x - x.mean(0)
+    cosines = np.array([[a @ b for b in x] for a in x]) / np.outer(norms := np.linalg.norm(x, axis=1), norms)
+    members = [np.flatnonzero(labels.numpy() == c) for c in range(10)]
+    return np.array([[np.mean([cosines[i, j] for i in a for j in b]) for b in members] for a in members])
+
+
+def test_similarities_of_classes_on_both_features_and_on_another_set(monkeypatch):
+    own = read_once("fashion_mnist_subset", "test")
+    other = own.select(slice(0, 2000, 10))
+
+    def load(name, split, data_dir):
+        return {("cifar10", "test", "here"): other, ("fashion_mnist_subset", "test", "here"): own}[name, split, data_dir]
+
+    monkeypatch.setattr(experiments, "load_images", load)
+    config = images(data=Images(n_train=32, holdout=0.02, transfer="cifar10"), projector=Projector(hidden=8, dim=3))
+    trained = train(config)
+    arrays = measure_images(trained, "here")[1]
+    assert arrays.keys() == {"classes_h", "classes_z", "classes_transfer"}
+    with torch.no_grad():
+        test = train_and_test_images(config)[1]
+        h, z = trained.model(test.images.float() / 255)
+        assert arrays["classes_h"] == pytest.approx(naive_similarity(h, test.labels), abs=1e-5)
+        assert arrays["classes_z"] == pytest.approx(naive_similarity(z, test.labels), abs=1e-5)
+        transferred = naive_similarity(trained.model(other.images.float() / 255)[0], other.labels)
+    assert arrays["classes_transfer"] == pytest.approx(transferred, abs=1e-5)
+    assert not np.allclose(transferred, arrays["classes_h"], atol=1e-3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transfer_set_that_cannot_be_evaluated_is_refused_before_training(channels, tmp_path, monkeypatch):
+    """Another number of channels, or a folder that is not there."""
+    config = images(data=Images(n_train=32, transfer="cifar10"))
+    if channels == 3:
+        own = read_once("fashion_mnist_subset", "test")
+        colour = replace(own, images=own.images.repeat(1, 3, 1, 1))
+        monkeypatch.setattr(experiments, "load_images", lambda name, split, data_dir: colour if name == "cifar10" else own)
+    monkeypatch.setattr(experiments, "train", None)
+    with pytest.raises(ValueError, match="1-channel images" if channels == 3 else "data_dir"):
+        run(config, runs=tmp_path / "runs", data_dir=None if channels == 3 else tmp_path / "absent")
+
+
+def test_a_transfer_set_is_looked_at_after_training_and_changes_nothing_else(tmp_path):
+    """The embedded set's own test images, which with a holdout are not those of the evaluation."""
+    plain = run(images(), runs=tmp_path / "runs")
+    record = run(images(data=Images(n_train=32, holdout=0.02, transfer="fashion_mnist_subset")), runs=tmp_path / "runs")
+    assert record.arrays.keys() - plain.arrays.keys() == {"classes_transfer"}
+    assert record.arrays["classes_transfer"].shape == (10, 10)
+    assert all(np.array_equal(value, record.arrays[name]) for name, value in plain.arrays.items())
+    assert {**record.metrics, "images_per_second": 0} == {**plain.metrics, "images_per_second": 0}
 
 
 # --- runs and their records ----------------------------------------------------------------------
 
 
 @pytest.fixture
-def trainings(monkeypatch) -> list[TrainConfig]:
-    """The configurations that were trained, in order."""
-    calls: list[TrainConfig] = []
+def trainings(monkeypatch) -> list[list[TrainConfig]]:
+    """The configurations that were trained, in order, those together that were trained together."""
+    calls: list[list[TrainConfig]] = []
 
-    def counted(config: TrainConfig, **settings):
-        calls.append(config)
+    def one(config: TrainConfig, **settings):
+        calls.append([config])
         return train(config, **settings)
 
-    monkeypatch.setattr(experiments, "train", counted)
+    def together(configs: list[TrainConfig], **settings):
+        calls.append(list(configs))
+        return train_ensemble(configs, **settings)
+
+    monkeypatch.setattr(experiments, "train", one)
+    monkeypatch.setattr(experiments, "train_ensemble", together)
     return calls
 
 
 def test_what_is_missing_is_trained_once_and_never_again(trainings, tmp_path):
     a, b, c = toy(), images(), toy(seed=1)
     first = results([b, a], runs=tmp_path / "runs", progress=False)
-    assert trainings == [b, a]
+    assert trainings == [[b], [a]]
     second = results([a, c, b, a], runs=tmp_path / "runs", progress=False)
-    assert trainings == [b, a, c]
+    assert trainings == [[b], [a], [c]]
     assert [record.config for record in first] == [b, a]
     assert [record.config for record in second] == [a, c, b, a], "in the order asked for, repeated where repeated"
     for record, again in ((first[0], second[2]), (first[1], second[0])):
@@ -142,14 +277,98 @@ def test_what_is_missing_is_trained_once_and_never_again(trainings, tmp_path):
     assert results([], runs=tmp_path / "runs") == []
 
 
-def test_a_failed_run_leaves_no_record_and_is_tried_again(trainings, monkeypatch, tmp_path):
+def test_seeds_on_a_mixture_are_trained_together_and_images_one_by_one(trainings, tmp_path):
+    seeds, others, pictures = [toy(seed=s) for s in (3, 1, 2)], [toy(seed=s, epochs=1) for s in (1, 2)], [images(seed=s) for s in (0, 1)]
+    configs = [seeds[0], pictures[0], others[0], *seeds[1:], others[1], pictures[1]]
+    records = results(configs, runs=tmp_path / "runs", progress=False)
+    assert trainings == [seeds, [pictures[0]], others, [pictures[1]]]
+    assert [record.config for record in records] == configs
+    results([*seeds, toy(seed=4), toy(seed=5)], runs=tmp_path / "runs", progress=False)
+    assert trainings[4:] == [[toy(seed=4), toy(seed=5)]], "of an ensemble only the seeds that are missing"
+
+
+@pytest.mark.parametrize("loss", [InfoNCE(), TSimCLR()], ids=lambda loss: loss.name)
+def test_a_record_does_not_tell_which_seeds_were_trained_beside_it(loss, tmp_path):
+    configs = [toy(seed=seed, loss=loss) for seed in range(3)]
+    for record in results(configs, runs=tmp_path / "together" / "runs", progress=False):
+        alone = run(record.config, runs=tmp_path / "alone" / "runs")
+        assert record.metrics.keys() == alone.metrics.keys()
+        assert all(record.metrics[k] == pytest.approx(v, rel=1e-5, abs=1e-6) for k, v in alone.metrics.items() if k != "images_per_second")
+        assert record.arrays.keys() == alone.arrays.keys()
+        assert all(value == pytest.approx(alone.arrays[name], rel=1e-4, abs=1e-5) for name, value in record.arrays.items())
+
+
+@pytest.mark.parametrize("make", [toy, images])
+def test_a_failed_run_leaves_no_record_and_is_tried_again(make, trainings, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "contrastive_loss", lambda config, z1, z2: z1.sum() * math.nan)
+        for module in (loop, sscl_core.ensemble):
+            patch.setattr(module, "contrastive_loss", lambda config, z1, z2: z1.sum() * math.nan)
         with pytest.raises(loop.NonFiniteLossError):
-            results([toy()], runs=tmp_path, progress=False)
-    assert store.load(tmp_path, toy()) is None
-    assert len(results([toy()], runs=tmp_path, progress=False)) == 1
-    assert len(trainings) == 2
+            results([make()], runs=tmp_path / "runs", progress=False)
+    assert store.load(tmp_path / "runs", make()) is None
+    assert len(results([make()], runs=tmp_path / "runs", progress=False)) == 1
+    assert trainings == [[make()]] * 2
+
+
+@pytest.mark.timeout(60)
+def test_runs_that_are_there_are_not_waited_for(tmp_path):
+    first = results([toy()], runs=tmp_path / "runs", progress=False)
+    with store.lock(tmp_path / "runs", toy(), wait=False) as ours:
+        assert ours, "another process makes more seeds"
+        assert results([toy()], runs=tmp_path / "runs", progress=False)[0].provenance == first[0].provenance
+
+
+OTHER_PROCESS = """
+import sys
+import time
+from pathlib import Path
+from sscl_core import experiments
+from sscl_core.config import TrainConfig
+
+folder, *configs = sys.argv[1:]
+train_ensemble, trained = experiments.train_ensemble, []
+
+def slowly(configs, **settings):
+    trained.extend(configs)
+    (Path(folder) / "at it").touch()
+    give_up = time.monotonic() + 30
+    while not (Path(folder) / "go on").exists() and time.monotonic() < give_up:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    return train_ensemble(configs, **settings)
+
+experiments.train_ensemble = slowly
+configs = [TrainConfig.model_validate_json(config) for config in configs]
+records = experiments.results(configs, runs=Path(folder) / "runs", progress=False)
+assert [record.config for record in records] == configs
+print(*(config.model_dump_json() for config in trained), sep="\\n")
+"""
+
+
+def test_two_processes_share_the_work_and_train_no_run_twice(monkeypatch, tmp_path):
+    """While another process is at the first two ensembles' first, this one makes the second, and then waits for the other's."""
+    ours, first, second = [], [toy(seed=s) for s in (0, 1)], [toy(seed=s, epochs=1) for s in (0, 1)]
+
+    def together(configs: list[TrainConfig], **settings):
+        ours.extend(configs)
+        trained = train_ensemble(configs, **settings)
+        (tmp_path / "go on").touch()
+        return trained
+
+    monkeypatch.setattr(experiments, "train_ensemble", together)
+    arguments = [str(tmp_path), *(config.model_dump_json() for config in (*first, *second))]
+    environment = os.environ | {"PYTHONPATH": str(Path(store.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", OTHER_PROCESS, *arguments], stdout=subprocess.PIPE, text=True, env=environment) as other:
+        while not (tmp_path / "at it").exists():
+            assert other.poll() is None
+            time.sleep(0.01)
+        records = results([*first, *second], runs=tmp_path / "runs", progress=False)
+        theirs = [TrainConfig.model_validate_json(line) for line in other.communicate(timeout=60)[0].splitlines()]
+    assert other.returncode == 0
+    assert ours == second
+    assert theirs == first
+    assert [record.config for record in records] == [*first, *second]
+    assert all(record.provenance == store.load(tmp_path / "runs", record.config).provenance for record in records)
 
 
 def test_records_describe_themselves(tmp_path):
@@ -174,7 +393,8 @@ def test_records_of_images(d, tmp_path):
     scores = {"knn_cosine_z", "knn_euclidean_z", "knn_cosine_h", "knn_weighted_h", "linear_probe_h"}
     assert record.metrics.keys() == scores | {"norm_z", "images_per_second"}
     assert all(0 <= record.metrics[name] <= 1 for name in scores)
-    assert record.arrays.keys() == ({"loss", "z_test", "labels_test"} if d == 2 else {"loss"}), "the map itself, where it is one"
+    arrays = {"loss", "classes_h", "classes_z"}
+    assert record.arrays.keys() == (arrays | {"z_test", "labels_test"} if d == 2 else arrays), "the map itself, where it is one"
     if d == 2:
         test = train_and_test_images(config)[1]
         assert np.array_equal(record.arrays["labels_test"], test.labels)
@@ -192,14 +412,15 @@ def interrupted(config: TrainConfig, checkpoint: Path) -> None:
         train(config, checkpoint=checkpoint, checkpoint_seconds=0.0, on_epoch=stop)
 
 
-def test_a_resumed_run_is_the_uninterrupted_one_and_removes_its_checkpoint(monkeypatch, tmp_path):
+@pytest.mark.parametrize("make", [run, lambda config, runs: results([config], runs=runs, progress=False)[0]], ids=["run", "results"])
+def test_a_resumed_run_is_the_uninterrupted_one_and_removes_its_checkpoint(make, monkeypatch, tmp_path):
     config, steps, loss = images(), [], loop.contrastive_loss
     whole = run(config, runs=tmp_path / "whole" / "runs")
     checkpoint = tmp_path / "checkpoints" / f"{store.run_key(config)}.pt"
     interrupted(config, checkpoint)
     assert checkpoint.exists()
     monkeypatch.setattr(loop, "contrastive_loss", lambda *args: steps.append(1) or loss(*args))
-    record = run(config, runs=tmp_path / "runs")
+    record = make(config, runs=tmp_path / "runs")
     assert len(steps) == 2, "one epoch was left"
     assert list(checkpoint.parent.iterdir()) == []
     metrics, expected = ({k: v for k, v in r.metrics.items() if k != "images_per_second"} for r in (record, whole))
@@ -228,7 +449,9 @@ def test_images_as_rows_are_the_runs_own():
 
 
 @pytest.mark.parametrize(
-    "make", [toy, images, functools.partial(images, projector=Projector(dim=2, batchnorm=True))], ids=["toy", "images", "bn"]
+    "make",
+    [toy, images, functools.partial(images, projector=Projector(dim=2, batchnorm=True)), functools.partial(toy, start_order=(0, 2, 1))],
+    ids=["toy", "images", "bn", "start_order"],
 )
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_first_batch_is_what_the_first_step_of_training_sees(make: Callable, seed, monkeypatch):

@@ -4,10 +4,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 from torch import nn
+from torch.nn import functional as F
 
 from sscl_core.config import MLP, ConvNet, Projector, ResNet, TrainConfig
-from sscl_core.models import build, convnet, mlp, projector, resnet
+from sscl_core.models import build, convnet, fit, mlp, projector, resnet
 from sscl_core.train import INIT, stream
 
 SMALL = {"mlp": MLP(width=8, depth=2), "convnet": ConvNet(width=2), "resnet": ResNet(depth=18)}
@@ -134,3 +136,91 @@ def test_initialisation_is_the_streams_and_nothing_elses(name):
     first, again, other = weights(0, 1), weights(0, 2), weights(1, 1)
     assert all(map(torch.equal, first, again))
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True) if a.unique().numel() > 1)  # BatchNorm's are constants
+
+
+# --- the MLP -------------------------------------------------------------------------------------
+
+
+def perceptron(dim: int = 2, seed: int = 0, hidden: int = 5, d_z: int = 2, **spec) -> nn.Module:
+    torch.manual_seed(seed)
+    return build(TrainConfig(backbone=MLP(**{"width": 8, **spec}), projector=Projector(hidden=hidden, dim=d_z)), (dim,))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize(("activation", "function"), [("relu", torch.relu), ("tanh", torch.tanh), ("gelu", F.gelu)])
+def test_hidden_layers_are_linear_then_the_activation(activation, function, depth):
+    model, x = perceptron(activation=activation, depth=depth), torch.randn(6, 2)
+    linear = [layer for layer in model.backbone if isinstance(layer, nn.Linear)]
+    assert len(linear) == depth
+    expected = x
+    for layer in linear:
+        expected = function(expected @ layer.weight.T + layer.bias)
+    torch.testing.assert_close(model(x)[0], expected)
+
+
+@pytest.mark.parametrize("hidden", [0, 5])
+@pytest.mark.parametrize("shape", [(7,), (1, 4, 3)], ids=str)
+def test_without_hidden_layers_the_features_are_the_input(shape, hidden):
+    torch.manual_seed(0)
+    model = build(TrainConfig(backbone=MLP(depth=0), projector=Projector(hidden=hidden, dim=3)), shape)
+    x = torch.randn(6, *shape)
+    h, z = model(x)
+    assert torch.equal(h, x.flatten(1))
+    assert z.shape == (6, 3)
+    assert count(model.backbone) == 0
+    assert model.projector[0].in_features == h.shape[1]
+
+
+@pytest.mark.parametrize("scale", [0.25, 1.0, 3.0])
+@pytest.mark.parametrize("depth", [0, 2])
+def test_init_scale_multiplies_every_weight_and_bias(depth, scale):
+    plain, scaled = perceptron(depth=depth), perceptron(depth=depth, init_scale=scale)
+    assert [name for name, _ in scaled.named_parameters()] == [name for name, _ in plain.named_parameters()]
+    assert sum(1 for _ in scaled.parameters()) == 2 * (depth + 2)
+    for before, after in zip(plain.parameters(), scaled.parameters(), strict=True):
+        assert torch.equal(after, scale * before)
+        assert after.requires_grad
+
+
+# --- fitting to a target -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ridge", [1e-3, 0.1])
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_the_last_layer_is_fitted_by_ridge_regression(hidden, ridge):
+    """On [features of the layer below, 1], the penalty per sample, the bias penalised too; without L-BFGS nothing else moves."""
+    model = perceptron(hidden=hidden, depth=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    x, target = torch.randn(30, 2), torch.randn(30, 2)
+    fit(model, x, target, iterations=0, ridge=ridge)
+    with torch.no_grad():
+        below = model.projector[:-1](model.backbone(x)).double().numpy()
+    reference = Ridge(alpha=30 * ridge, fit_intercept=False).fit([[*row, 1.0] for row in below], target.double().numpy()).coef_
+    last = model.projector[-1]
+    torch.testing.assert_close(torch.cat([last.weight, last.bias[:, None]], 1), torch.tensor(reference, dtype=torch.float32))
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {f"projector.{len(model.projector) - 1}.{name}" for name in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_features_are_fitted_to_a_target_by_all_layers(activation, seed):
+    """Eight random points to eight others: more than the last layer can do alone."""
+    model, coarse = (perceptron(seed=seed, activation=activation, width=32, hidden=32) for _ in range(2))
+    x, target = (torch.randn(8, 2, generator=torch.Generator().manual_seed(seed + i)) for i in (10, 20))
+    fit(coarse, x, target, iterations=0)
+    fit(model, x, target)
+    before, after = (F.mse_loss(m(x)[1], target).item() for m in (coarse, model))
+    assert before > 0.15
+    assert after < before / 5
+    assert all(p.grad is None and p.requires_grad for p in model.parameters()), "no gradient is left to the first step of training"
+    assert not any(torch.equal(a, b) for a, b in zip(model.parameters(), coarse.parameters(), strict=True))
+
+
+def test_a_linear_network_is_fitted_as_well_as_least_squares_can():
+    model = perceptron(dim=3, depth=0, hidden=0)
+    x, target = torch.randn(40, 3), torch.randn(40, 2)
+    fit(model, x, target)
+    design = torch.cat([x, torch.ones(40, 1)], 1).double()
+    best = F.mse_loss(design @ torch.linalg.lstsq(design, target.double()).solution, target.double()).item()
+    assert F.mse_loss(model(x)[1], target).item() == pytest.approx(best, rel=1e-4)

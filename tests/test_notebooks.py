@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
-from sscl_core import notebook, reproduce, studies
+from sscl_core import notebook, plots, reproduce, store, studies
 from sscl_core.notebook import begin
 
 matplotlib.use("Agg")
@@ -97,3 +98,35 @@ def test_figures_tables_and_verdicts_are_kept_with_their_data(tmp_path, capsys):
     svg = (nb.out / "figures/05_t_simclr-line.svg").read_bytes()
     nb.figure(line(), "line", pd.DataFrame({"x": [1, 2]}))
     assert (nb.out / "figures/05_t_simclr-line.svg").read_bytes() == svg, "the same figure is the same file"
+
+
+def test_an_animation_is_shown_and_kept_with_its_data(tmp_path, capsys):
+    nb = begin_with(scale="smoke", results_dir=str(tmp_path))
+    z = np.random.default_rng(0).standard_normal((3, 8, 2))
+    figure, animation = plots.moving({"one": z, "two": z}, np.repeat([0, 1], 4), "AB", [0, 5, 10])
+    nb.animation(figure, animation, "film", {"z": z})
+    path = nb.out / "figures" / "05_t_simclr-film.gif"
+    assert path.read_bytes().startswith(b"GIF8")
+    assert np.array_equal(np.load(path.with_suffix(".npz"))["z"], z)
+    with Image.open(path) as film:
+        assert film.n_frames >= 3
+
+
+def test_a_record_is_read_back_and_a_missing_one_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(notebook, "RECORDS", tmp_path / "records")
+    nb = begin_with(scale="smoke", results_dir=str(tmp_path))
+    assert nb.record("full") is None
+    assert "no record of scale full" in capsys.readouterr().out
+    content = {
+        "date": "2026-01-01",
+        "runs": 3,
+        "core_hours": 0.5,
+        "devices": ["x86_64"],
+        "versions": {"torch": "2"},
+        "parameters": {"seeds": 3},
+    }
+    store.write_json(
+        tmp_path / "records" / "full" / "05_t_simclr.json", content | {"claims": [], "tables": {"t": "a,b\n1,2\n"}, "figures": {}}
+    )
+    assert nb.record("full")["tables"]["t"].b.tolist() == [2]
+    assert "2026-01-01, 3 runs, 0.5 core hours on x86_64" in capsys.readouterr().out

@@ -1,14 +1,21 @@
 """Keys follow meaning; records appear whole or not at all."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sscl_core import store
-from sscl_core.config import InfoNCE, TrainConfig, TSimCLR
+from sscl_core.config import MLP, InfoNCE, Mixture, TrainConfig, TSimCLR
 from sscl_core.store import Record
 
 
@@ -34,7 +41,7 @@ def test_keys_differ_by_configuration_code_and_release(monkeypatch):
     others = [TrainConfig(seed=1), TrainConfig(loss=InfoNCE(temperature=0.4)), TrainConfig(loss=TSimCLR(df=float("inf")))]
     assert len({key, *map(store.run_key, others)}) == 4
     assert store.run_key(TrainConfig()) == key
-    monkeypatch.setattr(store, "version", lambda name: "0")
+    monkeypatch.setattr(store, "release", lambda name: "0")
     assert store.run_key(base) != key
     monkeypatch.undo()
     monkeypatch.setattr(store, "code_hash", lambda modules: "other")
@@ -75,6 +82,7 @@ def test_every_module_that_training_imports_is_in_the_hash():
 
 
 def test_the_first_of_two_writers_wins_and_nothing_is_left_behind(tmp_path):
+    store.run_key(TrainConfig(seed=3))  # or the threads parse the code at once, which Python 3.11 cannot
     writers = [threading.Thread(target=store.save, args=(tmp_path, record(x=np.full(1000, i)))) for i in range(8)]
     for writer in writers:
         writer.start()
@@ -132,3 +140,99 @@ def test_a_record_of_another_run_is_not_taken(tmp_path):
     (tmp_path / store.run_key(TrainConfig(seed=3))).rename(tmp_path / store.run_key(TrainConfig(seed=4)))
     with pytest.raises(ValueError, match="it holds another run"):
         store.load(tmp_path, TrainConfig(seed=4))
+
+
+# --- locks ---------------------------------------------------------------------------------------
+
+
+def toy(seed: int = 0, **changes) -> TrainConfig:
+    return TrainConfig(data=Mixture(), backbone=MLP(), seed=seed, **changes)
+
+
+OTHER_PROCESS = """
+import sys
+import time
+from pathlib import Path
+from sscl_core import store
+from sscl_core.config import TrainConfig
+
+root, config, wait = sys.argv[1:]
+print("asking", flush=True)
+with store.lock(Path(root), TrainConfig.model_validate_json(config), wait=wait == "wait") as ours:
+    print(ours, time.time(), sep="\\n", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def other_process(root: Path, config: TrainConfig, *, wait: bool = False) -> Iterator[subprocess.Popen]:
+    """One that asks for the lock, says what it got, and keeps it until it is told to go on."""
+    command = [sys.executable, "-c", OTHER_PROCESS, str(root), config.model_dump_json(), "wait" if wait else ""]
+    environment = os.environ | {"PYTHONPATH": str(Path(store.__file__).parents[1])}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout.readline() == "asking\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def taken(root: Path, config: TrainConfig) -> bool:
+    with store.lock(root, config, wait=False) as ours:
+        return not ours
+
+
+def test_a_lock_is_one_processs_at_a_time(tmp_path):
+    root = tmp_path / "runs"
+    assert not taken(root, toy())
+    with other_process(root, toy()) as other:
+        assert other.stdout.readline() == "True\n"
+        assert taken(root, toy())
+        with other_process(root, toy()) as third:
+            assert third.stdout.readline() == "False\n", "without waiting"
+        other.communicate("go on\n", timeout=30)
+        assert other.returncode == 0
+    assert not taken(root, toy())
+    assert not root.exists(), "locks lie beside the runs"
+
+
+def test_who_waits_gets_the_lock_when_it_is_free(tmp_path):
+    root = tmp_path / "runs"
+    with ExitStack() as stack:
+        with store.lock(root, toy(), wait=True) as ours:
+            assert ours
+            other = stack.enter_context(other_process(root, toy(), wait=True))
+            time.sleep(0.3)
+            released = time.time()
+        assert other.stdout.readline() == "True\n"
+        assert float(other.stdout.readline()) >= released
+        assert taken(root, toy())
+
+
+def test_a_killed_process_lets_go_of_its_lock(tmp_path):
+    root = tmp_path / "runs"
+    with other_process(root, toy()) as other:
+        assert other.stdout.readline() == "True\n"
+        assert taken(root, toy())
+        other.kill()
+        with store.lock(root, toy(), wait=True) as ours:
+            assert ours
+
+
+def test_an_error_lets_go_of_the_lock(tmp_path):
+    with suppress(KeyError), store.lock(tmp_path / "runs", toy(), wait=False) as ours:
+        assert ours
+        raise KeyError
+    assert not taken(tmp_path / "runs", toy())
+
+
+def test_a_lock_is_of_all_seeds_on_a_mixture_and_of_one_run_on_images(tmp_path):
+    root, images = tmp_path / "runs", [TrainConfig(seed=s) for s in range(2)]
+    with store.lock(root, toy(1), wait=False) as ours:
+        assert ours
+        assert taken(root, toy(2))
+        assert not any(taken(root, other) for other in (toy(1, epochs=1), *images))
+        assert not taken(tmp_path / "elsewhere" / "runs", toy(1))
+    with store.lock(root, images[1], wait=False) as ours:
+        assert ours
+        assert [taken(root, config) for config in (*images, toy(1))] == [False, True, False]

@@ -13,7 +13,7 @@ def test_every_scale_is_complete(scale, name):
     parameters = resolve(name, {"scale": scale})
     runs = parameters.runs()
     assert len(runs) == len(set(runs)) > 0
-    assert {run.seed for run in runs} == set(range(parameters.seeds))
+    assert {run.seed for run in runs} == set(range(parameters.seeds)), "`seeds` is the largest number of seeds of any part"
     assert scale == "smoke" or parameters.seeds >= 5, "a verdict needs 5 seeds"
 
 
@@ -88,3 +88,51 @@ def test_the_chosen_settings_are_the_best_of_the_committed_search():
         assert {key: best[key] for key in loss} == loss
         assert best["mean"] == pytest.approx(best[["d_z=2", "d_z=8", "d_z=32"]].mean(), abs=1e-4)
         assert bool(best.batchnorm) == setting.batchnorm
+
+
+def test_every_factor_of_the_order_experiments_changes_one_part_and_shares_its_seeds():
+    p = resolve("03_implicit_bias", {"scale": "smoke", "factor_seeds": 3})
+    base = p.base_runs()[0].model_dump()
+    for (factor, level), runs in p.factor_runs().items():
+        assert [run.seed for run in runs] == [0, 1, 2]
+        changed = {part for part, value in runs[0].model_dump().items() if value != base[part]}
+        allowed = 2 if factor in ("grid", "loss") or level == "no network" else 1
+        assert 1 <= len(changed) <= allowed, (factor, level, changed)
+    steps = {run.epochs * run.data.steps_per_epoch for runs in (*p.factor_runs().values(), *p.start_runs().values()) for run in runs}
+    assert steps == {50 * p.epochs}, "everything is trained for as long"
+
+
+def test_fitted_starts_differ_from_the_wrong_order_in_one_thing():
+    starts = resolve("03_implicit_bias", {}).start_runs()
+    wrong = starts.pop("wrong order")[0].model_dump()
+    assert wrong["start_order"] == (0, 2, 1, 3)
+    for name, runs in starts.items():
+        parts = {part: value for part, value in runs[0].model_dump().items() if value != wrong[part]}
+        (part,) = parts
+        if isinstance(parts[part], dict):
+            assert len([key for key in parts[part] if parts[part][key] != wrong[part][key]]) == 1, name
+
+
+def test_images_of_the_order_study_are_those_of_the_t_simclr_study():
+    """At quick: the two notebooks share these runs, so they are made once."""
+    ours = {run for runs in resolve("03_implicit_bias", {}).image_runs().values() for run in runs}
+    assert ours <= set(resolve("05_t_simclr", {}).runs())
+    assert len(ours) == 15
+
+
+def test_groups_name_classes_that_exist():
+    from sscl_core.data import _CANONICAL
+
+    for name, source in studies.IMAGE_SETS.items():
+        classes = _CANONICAL["fashion_mnist" if name == "fashion_mnist_subset" else name].classes
+        members = [member for group in source.groups.values() for member in group]
+        assert len(members) == len(set(members))
+        assert set(members) <= set(classes)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [({"image_set": "mnist"}, "image_set"), ({"n_train": 20_000}, "10000"), ({"factor_seeds": 0}, "factor_seeds")]
+)
+def test_wrong_parameters_of_the_order_study(given, words):
+    with pytest.raises(ValueError, match=words):
+        resolve("03_implicit_bias", given)

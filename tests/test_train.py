@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +13,35 @@ import pytest
 import torch
 
 import sscl_core.train as loop
-from sscl_core.config import MLP, ConvNet, ImageAugmentation, Images, InfoNCE, Mixture, Optimizer, Projector, TrainConfig, TSimCLR
+from sscl_core.config import (
+    MLP,
+    ConvNet,
+    ImageAugmentation,
+    Images,
+    InfoNCE,
+    Mixture,
+    Optimizer,
+    Projector,
+    TrainConfig,
+    TSimCLR,
+    scattered,
+)
 from sscl_core.data import ImageData, load_images
+from sscl_core.evaluate import cyclic_order
 from sscl_core.losses import info_nce, t_simclr
-from sscl_core.train import INIT, NonFiniteLossError, TrainResult, source, stream, train, train_and_test_images
+from sscl_core.train import (
+    INIT,
+    SAMPLE,
+    NonFiniteLossError,
+    TrainResult,
+    initial_network,
+    mixture,
+    optimizer_of,
+    source,
+    stream,
+    train,
+    train_and_test_images,
+)
 
 CPU = torch.device("cpu")
 OPTIMIZERS = {
@@ -181,6 +207,20 @@ def test_a_checkpoint_of_another_run_is_refused(change, tmp_path):
     assert checkpoint.read_bytes() == before
 
 
+@pytest.mark.parametrize("damage", [lambda c: b"", lambda c: b"no checkpoint", lambda c: c[:100], lambda c: c[:-100]])
+def test_a_damaged_checkpoint_is_named_with_the_remedy(damage, tmp_path):
+    checkpoint = tmp_path / "run.pt"
+    train(toy(), checkpoint=checkpoint, checkpoint_seconds=0.0)
+    broken = damage(checkpoint.read_bytes())
+    checkpoint.write_bytes(broken)
+    with pytest.raises(ValueError, match="is damaged: delete it, and the run begins anew") as error:
+        train(toy(), checkpoint=checkpoint)
+    assert str(checkpoint) in str(error.value)
+    assert checkpoint.read_bytes() == broken, "it may be what someone wants to look at"
+    checkpoint.unlink()
+    assert same(train(toy(), checkpoint=checkpoint), train(toy()))
+
+
 @pytest.mark.parametrize("broken_save", [1, 2], ids="save {}".format)
 def test_a_half_written_checkpoint_is_never_met(broken_save, monkeypatch, tmp_path):
     config, checkpoint, saves, save = toy(), tmp_path / "run.pt", [], torch.save
@@ -340,7 +380,7 @@ def test_the_loss_is_the_one_described(loss, monkeypatch):
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_the_optimiser_and_its_learning_rate_are_those_described(name, monkeypatch):
-    rates, kinds, original = [], set(), loop._set_lr
+    rates, kinds, original = [], set(), loop.set_lr
 
     def record(optimizer, *args):
         original(optimizer, *args)
@@ -349,11 +389,31 @@ def test_the_optimiser_and_its_learning_rate_are_those_described(name, monkeypat
             (type(optimizer.optimizer).__name__, optimizer.param_groups[0].get("momentum"), optimizer.param_groups[0]["weight_decay"])
         )
 
-    monkeypatch.setattr(loop, "_set_lr", record)
+    monkeypatch.setattr(loop, "set_lr", record)
     spec = Optimizer(name=name, lr=0.01, warmup_epochs=1, momentum=0.7, weight_decay=0.02)
     train(toy(optimizer=spec))
     assert kinds == {("AdamW", None, 0.02) if name == "adamw" else ("SGD", 0.7, 0.02)}
     assert rates == pytest.approx([0.01 * spec.factor(step, steps_per_epoch=3, epochs=3) for step in range(9)])
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_an_update_does_not_depend_on_where_in_memory_an_entry_stands(name):
+    """Tensors of three entries each, stacked or alone: a seed in an ensemble is the seed alone, to the last bit."""
+    gradients = torch.randn(20, 30, 3, generator=torch.Generator().manual_seed(0))
+    config = toy(optimizer=Optimizer(name=name, lr=0.01, weight_decay=0.01))
+
+    def trained(start: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        parameter = start.clone().requires_grad_()
+        update = optimizer_of(config, [parameter])
+        for gradient in steps:
+            parameter.grad = gradient.clone()
+            update.step()
+        return parameter.detach()
+
+    start = torch.randn(30, 3, generator=torch.Generator().manual_seed(1))
+    stacked = trained(start, gradients)
+    assert not torch.equal(stacked, start)
+    assert torch.equal(stacked, torch.stack([trained(start[i], gradients[:, i]) for i in range(30)]))
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:0", "", *([] if torch.cuda.is_available() else ["cuda"])])
@@ -386,9 +446,107 @@ def batches_of(config: TrainConfig) -> Iterator:
 
 
 def test_pairs_of_the_mixture_share_their_component():
-    means = loop.mixture(toy()).means
+    means = mixture(Mixture()).means
     for x1, x2 in batches_of(toy(data=Mixture(std=0.01))):
         first, second = (torch.cdist(x, means).argmin(1) for x in (x1, x2))
         assert torch.equal(first, second)
         assert len(first.unique()) > 1
         assert not torch.equal(x1, x2)
+
+
+def test_the_mixture_is_the_one_described():
+    means = ((0.0, 1.0, 2.0), (3.0, 4.0, 5.0), (6.0, 7.0, 9.0))
+    gaussian = mixture(Mixture(means=means, std=0.3))
+    assert (gaussian.m, gaussian.std) == (3, 0.3)
+    assert torch.equal(gaussian.means, torch.tensor(means))
+    anonymous = mixture(Mixture(means=means, anonymous=4))
+    assert (anonymous.m, anonymous.k) == (3, 4)
+
+
+@pytest.mark.parametrize("data", [Mixture(steps_per_epoch=4), Mixture(steps_per_epoch=4, anonymous=3)], ids=["gaussian", "anonymous"])
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_an_epoch_of_the_mixture_is_one_draw_dealt_to_its_steps(data, epoch):
+    config = toy(data=data, seed=5)
+    with stream(5, SAMPLE, epoch) as generator:
+        drawn = mixture(data).pairs(4 * 16, generator=generator)[:2]
+    found = source(config, None, CPU)
+    steps = list(found.batches(epoch))
+    assert (len(steps), found.steps_per_epoch, found.images_per_epoch) == (4, 4, 64)
+    assert {x.shape for pair in steps for x in pair} == {(16, *found.sample_shape)}
+    assert all(torch.equal(torch.cat(views), x) for views, x in zip(zip(*steps, strict=True), drawn, strict=True))
+
+
+def test_anonymous_samples_are_trained_on_as_one_free_vector_each():
+    config = toy(data=Mixture(means=scattered(3), anonymous=4, steps_per_epoch=50), backbone=MLP(depth=0), batch_size=64)
+    result = train(config.model_copy(update={"optimizer": Optimizer(lr=0.05)}))
+    assert sum(p.numel() for p in result.model.parameters()) == 12 * 2 + 2
+    z = torch.nn.functional.normalize(result.model(torch.eye(12))[1].detach(), dim=1)
+    centers = z.view(3, 4, 2)
+    assert (centers - centers[:, :1]).norm(dim=2).max() < 0.2, "the samples of a component meet"
+    assert torch.pdist(centers.mean(1)).min() > 1.5, "and the components are a triangle"
+
+
+# --- the network before training -----------------------------------------------------------------
+
+
+@both_kinds
+def test_the_initial_network_is_that_of_the_seed(make):
+    config, shape = make(seed=4), torch.Size((1, 28, 28)) if make is images else torch.Size((2,))
+    with stream(4, INIT):
+        expected = loop.build(config, shape)
+    assert same(TrainResult(config, initial_network(config, shape)), TrainResult(config, expected))
+
+
+def line(m: int) -> tuple[tuple[float, ...], ...]:
+    return tuple((float(i),) for i in range(m))
+
+
+def ordered(order: tuple[int, ...], d: int, **changes) -> TrainConfig:
+    means = line(len(order)) if d == 1 else scattered(len(order))
+    return toy(data=Mixture(means=means, steps_per_epoch=3), backbone=MLP(width=64), start_order=order, **changes)
+
+
+def mean_features(network: torch.nn.Module, config: TrainConfig) -> torch.Tensor:
+    """Of 100 fresh draws of every component."""
+    components = mixture(config.data)
+    x = components.sample_given(torch.arange(components.m).repeat_interleave(100), generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        return network(x)[1].view(components.m, 100, 2).mean(1)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize("m", [4, 5])
+def test_the_components_stand_on_the_circle_in_the_order_asked_for(m, d, seed):
+    """Every one of the (m-1)!/2 orders, not only those that the network would find by itself."""
+    orders = [(0, *rest) for rest in itertools.permutations(range(1, m)) if rest[0] < rest[-1]]
+    assert len(orders) == math.factorial(m - 1) // 2
+    for order in orders:
+        config = ordered(order, d, seed=seed)
+        means = mean_features(initial_network(config, torch.Size((d,))), config)
+        assert cyclic_order(means).tolist() == list(order)
+        angles = torch.tensor([2 * math.pi * order.index(component) / m for component in range(m)])
+        assert (means - torch.stack([angles.cos(), angles.sin()], 1)).norm(dim=1).max() < 0.5, "near the corners of a regular polygon"
+
+
+def test_a_start_order_need_not_begin_with_0():
+    config = ordered((3, 2, 4, 0, 1), 2)
+    means = mean_features(initial_network(config, torch.Size((2,))), config)
+    assert cyclic_order(means).tolist() == [0, 1, 3, 2, 4]
+    assert means[3].tolist() == pytest.approx([1, 0], abs=0.2), "the first at the first corner"
+
+
+def test_training_begins_at_the_start_order_and_is_reproducible():
+    config, seen = ordered((0, 2, 1, 3), 2), []
+    first = train(config, on_epoch=lambda epoch, model: seen.append(mean_features(model, config)))
+    assert torch.equal(seen[0], mean_features(initial_network(config, torch.Size((2,))), config))
+    assert cyclic_order(seen[0]).tolist() == [0, 2, 1, 3]
+    assert same(first, train(config))
+    assert not same(first, train(ordered((0, 1, 2, 3), 2)))
+
+
+def test_an_order_that_the_network_cannot_take_is_an_error():
+    """A linear map of the plane cannot put five scattered means around the circle in this order."""
+    config = toy(data=Mixture(means=scattered(5)), backbone=MLP(depth=0), projector=Projector(hidden=0, dim=2), start_order=(0, 3, 1, 4, 2))
+    with pytest.raises(ValueError, match="could not be fitted with seed 0: use a wider backbone"):
+        initial_network(config, torch.Size([2]))

@@ -17,6 +17,7 @@ import nbformat
 import pytest
 
 from sscl_core import cli, paths, report, reproduce, store, studies, tuning
+from sscl_core.claims import CLAIMS
 
 pytestmark = [pytest.mark.xdist_group("workflow")]
 
@@ -26,9 +27,9 @@ class Checkout:
         self.root, self.out = root, root / "results" / "quick"
         for name in ("sscl_core", "workflow", "notebooks", "data", "docs"):
             shutil.copytree(paths.CHECKOUT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-        scales = root / "workflow" / "scales.toml"  # the sizes of smoke under the name quick: only quick is published
+        scales = root / "workflow" / "scales.toml"  # the sizes of smoke under the names of the scales that are published
         smoke = re.search(r"\[smoke\].*?(?=\[quick\])", scales.read_text(), re.S).group()
-        scales.write_text(smoke.replace("[smoke", "[quick"))
+        scales.write_text(smoke.replace("[smoke", "[quick") + smoke.replace("[smoke", "[full"))
 
     def sscl(self, *arguments, **environment):
         variables = os.environ | {"PYTHONPATH": str(self.root), "COLUMNS": "120"} | environment
@@ -91,21 +92,23 @@ def test_mended_it_runs_alone_and_redoes_nothing(checkout, mended):
     assert records(checkout) == before, "no training run was made twice"
     assert (checkout.out / "notebooks" / "01_contrastive_is_sne.ipynb").stat().st_mtime_ns == finished
     assert not list((checkout.out / "failed").iterdir())
-    for claim in ("C1", "C2", "C10"):
+    for claim in CLAIMS:
         assert re.search(rf"^{claim} .*", run.stdout, re.M)
 
 
 def test_results_contract(checkout, mended):
     out = checkout.out
     content = json.loads((out / "claims.json").read_text())
-    assert [claim["claim"]["id"] for claim in content["claims"]] == ["C1", "C2", "C10"]
+    assert [claim["claim"]["id"] for claim in content["claims"]] == list(CLAIMS)
     assert content["schema"] == store.SCHEMA
     rows = (out / "runs.csv").read_text().splitlines()
     assert {row.split(",")[1] for row in rows[1:]} == set(records(checkout))
     for png in (out / "figures").glob("*.png"):
         assert png.with_suffix(".svg").exists()
         assert png.with_suffix(".csv").exists() or png.with_suffix(".npz").exists()
-    assert len(list((out / "figures").glob("*.png"))) >= 6
+    assert len(list((out / "figures").glob("*.png"))) >= 11
+    assert (out / "figures" / "03_implicit_bias-film.gif").read_bytes().startswith(b"GIF8")
+    assert "03_implicit_bias-film.gif" in (out / "report.html").read_text()
     page = (out / "report.html").read_text()
     for link in re.findall(r"(?:href|src)='([^']+)'", page):
         assert (out / link).exists(), link
@@ -117,6 +120,8 @@ def test_recorded_scalars_are_what_theory_says(checkout, mended):
     assert 0 < max(by_id["C1"]["values"]) < 1e-12, "something was computed, and it agrees"
     assert all(0 < value < 1.5 for value in by_id["C2"]["values"])
     assert by_id["C10"]["n"] == 2
+    assert all(value in (0, 1) for value in by_id["C5"]["values"])
+    assert all(value > 0 for value in by_id["C6"]["values"]), "a theorem"
     assert all(claim["verdict"] == "not run at this scale" for claim in by_id.values()), "two seeds decide nothing"
 
 
@@ -142,6 +147,21 @@ def test_publish_is_byte_stable_and_without_machine_or_time(checkout, mended):
     assert "injected" not in first
     # The outputs are not source: publishing does not make the notebook stale.
     assert "Nothing changed" in checkout.sscl("reproduce").stdout
+
+
+def test_a_longer_scale_is_published_as_a_record(checkout, mended):
+    run = checkout.sscl("reproduce", "--scale", "full", "--notebooks", "01_contrastive_is_sne", "--publish")
+    assert run.returncode == 0, run.stdout + run.stderr
+    path = checkout.root / "data" / "records" / "full" / "01_contrastive_is_sne.json"
+    text = path.read_text()
+    path.unlink()  # a record is something that notebooks depend on
+    record = json.loads(text)
+    assert [claim["claim"]["id"] for claim in record["claims"]] == ["C1", "C2"]
+    assert record["runs"] == 4
+    assert record["parameters"]["scale"] == "full"
+    assert record["tables"]["identities"].startswith("batch,form,")
+    assert str(checkout.root) not in text
+    assert not checkout.sscl("reproduce").stderr
 
 
 def test_changed_code_is_run_again_and_a_comment_is_not(checkout, mended):
@@ -283,7 +303,7 @@ def test_a_second_reproduction_waits_for_the_first(tmp_path, capsys):
 def test_an_unknown_profile_and_a_foreign_scale_are_refused(tmp_path, capsys):
     assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path), "--profile", "pbs"]) == 1
     assert "profile must be a folder" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="scale must be 'quick'"):
+    with pytest.raises(ValueError, match="01_contrastive_is_sne has no finished run at scale smoke"):
         reproduce.publish(reproduce.plan("smoke", tmp_path))
 
 

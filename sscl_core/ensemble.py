@@ -1,0 +1,113 @@
+"""Many networks trained at once: their parameters stacked, every operation batched over seeds by `torch.func.vmap`.
+
+A small network on small batches is all overhead: the cost of a step is that of launching its operations. A stack launches them once.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import functional_call, stack_module_state, vmap
+from tqdm import tqdm
+
+from .config import Mixture, TrainConfig
+from .models import Encoder
+from .train import (
+    CHECK_EVERY,
+    NonFiniteLossError,
+    TrainResult,
+    contrastive_loss,
+    fabric_of,
+    initial_network,
+    mixture_epoch,
+    optimizer_of,
+    set_lr,
+)
+
+
+@dataclass
+class Ensemble:
+    """Networks of one architecture, each tensor of their states stacked along a first axis of s seeds."""
+
+    skeleton: Encoder
+    parameters: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+
+    def __call__(self, x: Float[Tensor, "s n d"]) -> Float[Tensor, "s n d_z"]:
+        """Network i's features z of x_i."""
+        return vmap(lambda p, b, xi: functional_call(self.skeleton, (p, b), (xi,))[1])(self.parameters, self.buffers, x)
+
+    def member(self, i: int, network: Encoder) -> Encoder:
+        """`network` with the state of number i."""
+        state = {name: value[i].detach().clone() for name, value in (self.parameters | self.buffers).items()}
+        network.load_state_dict(state)
+        return network.eval()
+
+
+def train_ensemble(
+    configs: Sequence[TrainConfig],
+    *,
+    device: str = "auto",
+    progress: bool = False,
+    on_epoch: Callable[[int, Ensemble], None] | None = None,
+) -> list[TrainResult]:
+    """What `train` makes of each of these runs on the mixture, which differ in their seed alone: the same initial networks, batches and
+    updates, since every seed has its own random streams and the optimisers work entry by entry. Equal up to rounding, that is: AdamW
+    makes steps of full size out of rounding where a gradient is zero but for it, as that of a bias before BatchNorm.
+
+    `on_epoch(epoch, ensemble)` is called before the first epoch (0) and after each. `ValueError`: runs that differ in more than the
+    seed, are not on the mixture, or none; `NonFiniteLossError` names the first seed whose loss is NaN or infinite.
+    """
+    config = configs[0] if configs else TrainConfig()
+    if not isinstance(config.data, Mixture) or len({c.model_copy(update={"seed": 0}) for c in configs}) != 1:
+        raise ValueError(f"configs must be runs on the mixture that differ in their seed alone, got {len(configs)} that do not")
+    fabric = fabric_of(config, device)
+    shape = mixture_epoch(config, 0)[0].shape[2:]
+    networks = [initial_network(c, shape) for c in configs]
+    parameters, buffers = (
+        {name: value.detach().to(fabric.device) for name, value in state.items()} for state in stack_module_state(networks)
+    )
+    ensemble = Ensemble(initial_network(config, shape).to(fabric.device), parameters, buffers)
+    optimizer = optimizer_of(config, [p.requires_grad_() for p in parameters.values()])
+    losses: list[Tensor] = []
+    if on_epoch:
+        _frozen(ensemble, on_epoch, 0)
+    began, steps = time.monotonic(), config.data.steps_per_epoch
+    with tqdm(total=config.epochs * steps, unit="step", disable=not progress, mininterval=1) as bar:
+        for epoch in range(config.epochs):
+            ensemble.skeleton.train()
+            pairs = torch.stack([torch.cat(mixture_epoch(c, epoch), 1) for c in configs], 1).to(fabric.device)  # (steps, s, 2n, d)
+            for step, x in enumerate(pairs):
+                set_lr(optimizer, config, epoch * steps + step, steps)
+                with fabric.autocast():
+                    loss = vmap(lambda z: contrastive_loss(config, *z.chunk(2)))(ensemble(x))
+                loss.sum().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                losses.append(loss.detach())
+                if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
+                    _require_finite(losses[-CHECK_EVERY:], parameters, configs, epoch * steps + step + 1)
+                bar.update()
+            if on_epoch:
+                _frozen(ensemble, on_epoch, epoch + 1)
+    speed = len(configs) * config.epochs * steps * config.batch_size / (time.monotonic() - began)
+    curves = torch.stack(losses, 1).tolist() if losses else [[] for _ in configs]
+    return [TrainResult(c, ensemble.member(i, networks[i]), curves[i], speed) for i, c in enumerate(configs)]
+
+
+@torch.no_grad()
+def _frozen(ensemble: Ensemble, on_epoch: Callable[[int, Ensemble], None], epoch: int) -> None:
+    ensemble.skeleton.eval()
+    on_epoch(epoch, ensemble)
+
+
+def _require_finite(losses: list[Tensor], parameters: dict[str, Tensor], configs: Sequence[TrainConfig], step: int) -> None:
+    finite = torch.stack(losses).isfinite().all(0)
+    for value in parameters.values():
+        finite &= value.detach().flatten(1).isfinite().all(1)
+    if not finite.all():
+        seed = configs[int(finite.int().argmin())].seed
+        raise NonFiniteLossError(f"the loss became NaN or infinite at or before step {step} of seed {seed}: lower optimizer.lr")
