@@ -1,5 +1,6 @@
 """What notebooks do with runs and their data, beside showing them. Nothing here enters a stored number."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .config import Images, Mixture, TrainConfig
-from .evaluate import group_contrast, placement_rank, preserves_order, regroupings
+from .evaluate import cyclic_order, group_contrast, placement_rank, preserves_order, regroupings
 from .models import Encoder
 from .store import Record
 from .theory import circle_gaps
@@ -55,14 +56,45 @@ def evenly(records: Sequence[Record]) -> Bool[np.ndarray, " n"]:
     return np.array([bool(circle_gaps(z).min() >= 180 / len(z)) for z in means])
 
 
-def placement_ranks(records: Sequence[Record]) -> Float[np.ndarray, " n"]:
-    """`placement_rank` of the components at the end of each run."""
+def placement_ranks(records: Sequence[Record], t: int = -1) -> Float[np.ndarray, " n"]:
+    """`placement_rank` of the components of each run after epoch `t`: 0 is before training, -1 the end."""
     ranks = []
     for record in records:
         assert isinstance(record.config.data, Mixture)
         x = torch.tensor(record.config.data.means, dtype=torch.float64)
-        ranks.append(placement_rank(x, torch.tensor(record.arrays["means"][-1])))
+        ranks.append(placement_rank(x, torch.tensor(record.arrays["means"][t])))
     return np.array(ranks)
+
+
+def orders(records: Sequence[Record], names: str, t: int = -1) -> list[str]:
+    """The cyclic order of the components of each run after epoch `t`, as the components' names."""
+    return ["".join(names[i] for i in cyclic_order(torch.tensor(record.arrays["means"][t]))) for record in records]
+
+
+def leaving(records: Sequence[Record], names: str, wall: float) -> dict[str, float]:
+    """Where runs from one order end: the share that leave it, and of those the share in the natural order; the largest loss on the way
+    above `wall`, the start left out, and the median loss gap at the end, for those that leave and those that stay."""
+    began, ended = orders(records, names, 0), orders(records, names)
+    left = np.array([a != b for a, b in zip(began, ended, strict=True)])
+    natural = np.array([order == names[: len(order)] for order in ended])
+    over = np.array([record.arrays["evaluation_loss"][1:].max() > wall for record in records])
+    gap = np.array([record.metrics["loss_gap"] for record in records])
+    return {
+        "leave": left.mean(),
+        "of these in natural order": _mean(natural[left]),
+        "over the wall, leaving": _mean(over[left]),
+        "over the wall, staying": _mean(over[~left]),
+        "loss gap, leaving": _median(gap[left]),
+        "loss gap, staying": _median(gap[~left]),
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if len(values) else math.nan
 
 
 def film(config: TrainConfig) -> tuple[Float[Tensor, "t n d"], Int64[Tensor, " n"], Encoder]:
@@ -87,6 +119,8 @@ def grouping_test(similarity: Float[np.ndarray, "k k"], groups: Int64[Tensor, " 
 
 
 def class_groups(classes: Sequence[str], groups: dict[str, tuple[str, ...]]) -> Int64[Tensor, " k"]:
-    """The number of each class's group, -1 for none."""
+    """The number of each class's group, -1 for none. `ValueError`: a group names a class that there is not."""
     number = {name: i for i, members in enumerate(groups.values()) for name in members}
+    if unknown := number.keys() - set(classes):
+        raise ValueError(f"groups must name classes among {list(classes)}, got {sorted(unknown)}")
     return torch.tensor([number.get(name, -1) for name in classes])

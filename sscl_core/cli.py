@@ -134,7 +134,7 @@ def _train(a: argparse.Namespace) -> int:
     from .experiments import run
 
     runs = paths.results_dir(a.results_dir) / "runs"
-    record = reproduce.store.load(runs, config) or run(config, runs=runs, device=a.device, data_dir=a.data_dir, progress=True)
+    record = run(config, runs=runs, device=a.device, data_dir=a.data_dir, progress=True)
     print(json.dumps({"run": str(runs / reproduce.store.run_key(config)), **record.metrics}, indent=1))
     return 0
 

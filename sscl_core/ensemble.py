@@ -63,7 +63,7 @@ def train_ensemble(
     """
     config = configs[0] if configs else TrainConfig()
     if not isinstance(config.data, Mixture) or len({c.model_copy(update={"seed": 0}) for c in configs}) != 1:
-        raise ValueError(f"configs must be runs on the mixture that differ in their seed alone, got {len(configs)} that do not")
+        raise ValueError(f"configs must be one or more runs on the mixture that differ in their seed alone, got {len(configs)} runs")
     fabric = fabric_of(config, device)
     shape = mixture_epoch(config, 0)[0].shape[2:]
     networks = [initial_network(c, shape) for c in configs]

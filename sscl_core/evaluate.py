@@ -144,8 +144,10 @@ def cyclic_order(z: Float[Tensor, "m 2"]) -> Int64[Tensor, " m"]:
 
 
 def preserves_order(z: Float[Tensor, "m 2"]) -> bool:
-    """Whether points that were numbered along a line keep their neighbors on the circle: 0, 1, …, m-1, in either sense."""
-    return torch.equal(cyclic_order(z), torch.arange(len(z)))
+    """Whether points that were numbered along a line keep their neighbors on the circle: 0, 1, …, m-1, in either sense. Coinciding
+    points (to 1e-6 of the largest distance) are in no order."""
+    distances = torch.pdist(z)
+    return bool(distances.min() > 1e-6 * distances.max()) and torch.equal(cyclic_order(z), torch.arange(len(z)))
 
 
 def lipschitz(x: Float[Tensor, "m d"], z: Float[Tensor, "*batch m d_z"]) -> Float[Tensor, "*batch"]:
@@ -190,7 +192,7 @@ def lipschitz_monte_carlo(
     """
     distance = (x1 - x2).norm(dim=1)
     if len(x1) < 2 or not (distance > 0).all():
-        raise ValueError(f"x1 and x2 must be n ≥ 2 pairs of distinct points, got {len(x1)}, the least distance {distance.min():g}")
+        raise ValueError(f"x1 and x2 must be n ≥ 2 pairs of distinct points, got {len(x1)} pairs, {int((distance == 0).sum())} coinciding")
     ratio = (f(x1) - f(x2)).norm(dim=1) / distance
     return ratio.mean(), ratio.std() / len(x1) ** 0.5
 

@@ -43,7 +43,8 @@ def results(
     Processes that need the same runs share the work: what another one is at is left to it, and waited for in the end.
     """
     found = {config: store.load(runs, config) for config in configs}
-    waiting = deque(ensembles(config for config, record in found.items() if record is None))
+    # Grouped as if none were there: whatever a process still lacks, it asks for the same locks as the others.
+    waiting = deque(group for group in ensembles(configs) if any(found[config] is None for config in group))
     with tqdm(total=sum(map(len, waiting)), desc="training", unit="run", disable=not (progress and waiting)) as bar:
         postponed = 0
         while waiting:
@@ -76,8 +77,10 @@ def _train_and_save(
 
 
 def run(config: TrainConfig, *, runs: Path, device: str = "auto", data_dir: str | Path | None = None, progress: bool = False) -> Record:
-    """Trains, measures and stores one run; an interrupted one on images resumes from its checkpoint."""
-    (record,) = _train_and_save([config], runs, device, data_dir, progress)
+    """Trains, measures and stores one run, unless it is there; an interrupted one on images resumes from its checkpoint."""
+    with store.lock(runs, config, wait=True):
+        if (record := store.load(runs, config)) is None:
+            (record,) = _train_and_save([config], runs, device, data_dir, progress)
     return record
 
 

@@ -8,6 +8,7 @@ import os
 import types
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 # A library asks for progress bars that need ipywidgets, and its complaint would stand in every notebook.
@@ -63,8 +64,7 @@ class Notebook:
         if isinstance(data, pd.DataFrame):
             store.write_text(stem.with_suffix(".csv"), data.to_csv(index=False))
         else:
-            arrays: dict[str, Any] = {key: np.asarray(value) for key, value in data.items()}
-            np.savez_compressed(stem.with_suffix(".npz"), **arrays)
+            _save_arrays(stem.with_suffix(".npz"), data)
         display(figure)
         plt.close(figure)
 
@@ -74,8 +74,7 @@ class Notebook:
         path.parent.mkdir(parents=True, exist_ok=True)
         animation.save(path, writer=PillowWriter(fps=10), dpi=80)
         plt.close(figure)
-        arrays: dict[str, Any] = {key: np.asarray(value) for key, value in data.items()}
-        np.savez_compressed(path.with_suffix(".npz"), **arrays)
+        _save_arrays(path.with_suffix(".npz"), data)
         content = base64.b64encode(path.read_bytes()).decode()
         display(HTML(f"<img src='data:image/gif;base64,{content}' alt='{html.escape(name)}'>"))
 
@@ -119,6 +118,11 @@ def begin(name: str, namespace: Mapping[str, Any]) -> Notebook:
     plt.style.use(plots.STYLE)
     os.environ.setdefault("TQDM_MININTERVAL", "5")
     return notebook
+
+
+def _save_arrays(path: Path, data: Mapping[str, Any]) -> None:
+    arrays: dict[str, Any] = {key: np.asarray(value) for key, value in data.items()}
+    np.savez_compressed(path, **arrays)
 
 
 def _is_value(name: str, value: Any) -> bool:

@@ -129,17 +129,16 @@ def feature_map(axis: Axes, z: Float[Array, "n 2"], labels: Int64[Array, " n"], 
         axis.scatter([], [], color=CLASS_COLORS[label], s=20, label=name)
 
 
-def rates(
-    axis: Axes, rows: Mapping[str, tuple[float, float, float]], *, chance: Sequence[float], untrained: Sequence[float] | None = None
-) -> None:
-    """A rate a row, from top to bottom, with its interval; a grey tick is chance, a hollow mark the same seeds before training."""
+def rates(axis: Axes, rows: Mapping[str, tuple[float, float, float]], *, chance: Sequence[float] = (), **marks: Sequence[float]) -> None:
+    """A rate a row, from top to bottom, with its interval; grey ticks for chance, and `marks`, other rates of the same rows, by name."""
     y = -np.arange(len(rows))
     mean, low, high = np.array(list(rows.values())).T
     error = np.stack([mean - low, high - mean])
     axis.errorbar(mean, y, xerr=error, fmt="o", ms=5, capsize=2.5, color=COLORS["SimCLR"], label="trained")
-    if untrained is not None:
-        axis.plot(untrained, y, "o", ms=5, mfc="none", color=COLORS["untrained"], label="before training", zorder=0)
-    axis.plot(chance, y, "|", ms=9, mew=2, color="0.5", label="chance")
+    for (name, values), marker, color in zip(marks.items(), "o^", (COLORS["untrained"], COLORS["SimCLR"]), strict=False):
+        axis.plot(values, y, marker, ms=5, mfc="none", color=color, label=name.replace("_", " "), zorder=0)
+    if len(chance):
+        axis.plot(chance, y, "|", ms=9, mew=2, color="0.5", label="chance")
     axis.set_yticks(y, list(rows))
     axis.set(xlim=(-0.03, 1.03), ylim=(y[-1] - 0.7, 0.7))
     axis.grid(axis="x", color="0.9", lw=0.8)

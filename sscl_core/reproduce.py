@@ -119,7 +119,7 @@ def notebook_key(name: str, parameters: studies.Parameters) -> str:
     """Of the notebook's cells without their outputs, its parameters, its runs, the records it may show, and the code behind it."""
     cells = json.loads(notebook_path(name).read_text())["cells"]
     source = json.dumps([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
-    records = sorted(path for path in paths.RECORDS.rglob("*") if path.suffix in (".csv", ".json"))
+    records = sorted(path for path in paths.RECORDS.rglob("*") if name in path.stem)
     runs = map(store.run_key, parameters.runs())
     return store.digest(
         source, parameters.model_dump_json(), store.code_hash(NOTEBOOK_CODE), *runs, *(path.read_text() for path in records)
@@ -280,8 +280,10 @@ def _last_line(path: Path) -> str:
 def publish(plan: Plan) -> list[Path]:
     """Commits what a finished plan found to the checkout: at scale quick the executed notebooks, in the place of the sources; of another
     scale, too long to repeat every time, a record that the notebooks show."""
+    if plan.scale not in ("quick", "full"):
+        raise ValueError(f"scale must be 'quick' or 'full' for what is committed, got {plan.scale!r}")
     for job in plan.unfinished:
-        raise ValueError(f"notebook {job.notebook} has no finished run at scale {plan.scale}: run `sscl reproduce` first")
+        raise ValueError(f"{job.notebook} is not finished: run `sscl reproduce --scale {plan.scale} --notebooks {job.notebook}` first")
     if plan.scale == "quick":
         return _publish_notebooks(plan)
     return [_publish_record(plan, job) for job in plan.jobs]
@@ -299,6 +301,7 @@ def _publish_record(plan: Plan, job: Job) -> Path:
         "date": max(run["date"] for run in runs)[:10],
         "devices": sorted({run["device"] for run in runs}),
         "versions": runs[0]["versions"],
+        "key": job.mark.rsplit(".", 1)[1],
         "claims": [json.loads(path.read_text()) for path in claims],
     }
     for kind in ("tables", "figures"):

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .config import TrainConfig, family
+from .config import TrainConfig
 from .paths import EMBEDDED, PACKAGE
 
 SCHEMA = 1
@@ -103,10 +103,12 @@ def save(root: Path, record: Record) -> None:
 
 @contextmanager
 def lock(root: Path, config: TrainConfig, *, wait: bool) -> Iterator[bool]:
-    """Whether this process may now make runs of the family of `config` under `root`: no other does so meanwhile.
+    """Whether this process may now make the run, or the group of runs that begins with it, under `root`: no other does so meanwhile.
 
-    With `wait` it comes back when it may. The system lets go of the lock however the process ends."""
-    path = root.parent / "locks" / run_key(family(config))
+    With `wait` it comes back when it may. The system lets go of the lock however the process ends. Where a file system has no locks,
+    every process may: work can then be done twice, and the first to finish wins.
+    """
+    path = root.parent / "locks" / run_key(config)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
@@ -114,6 +116,8 @@ def lock(root: Path, config: TrainConfig, *, wait: bool) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
+        except OSError:
+            pass
         yield True
 
 

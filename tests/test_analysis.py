@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sscl_core import studies
-from sscl_core.analysis import class_groups, evenly, film, grouping_test, in_order, placement_ranks
+from sscl_core.analysis import class_groups, evenly, film, grouping_test, in_order, leaving, orders, placement_ranks
 from sscl_core.evaluate import placement_rank
 from sscl_core.store import Record
 from sscl_core.studies import line, order_run
@@ -30,6 +30,8 @@ def record(*angles, means=None):
         ((0, 180, 90, 270), False),
         ((10, 20, 30, 25), False),
         ((10, 20, 30, 40), True),
+        ((7, 7, 7, 7), False),
+        ((0, 90, 180, 180), False),
     ],
 )
 def test_in_order_is_the_natural_cycle_in_either_sense(angles, expected):
@@ -77,6 +79,28 @@ def test_grouping_test_against_a_naive_count():
 
 def test_class_groups_number_the_groups_and_leave_the_rest_out():
     assert class_groups(("a", "b", "c", "d"), {"first": ("d", "a"), "second": ("b",)}).tolist() == [0, 1, -1, 0]
+
+
+def test_class_groups_that_name_no_class_are_refused():
+    with pytest.raises(ValueError, match=r"classes among \['a', 'b'\], got \['c'\]"):
+        class_groups(("a", "b"), {"first": ("a", "c")})
+
+
+def test_leaving_counts_who_ends_elsewhere_and_where():
+    """From ACBD: two end in ABCD, one in ABDC, one comes back after a loss above the wall."""
+    start = (0, 180, 90, 270)
+    ends = [(0, 90, 180, 270), (0, 90, 180, 270), (0, 90, 270, 180), start]
+    losses = [[9, 1, 1], [9, 5, 1], [9, 5, 1], [9, 5, 1]]
+    runs = [record(start, start, end) for end in ends]
+    for run, loss, gap in zip(runs, losses, (0.1, 0.2, 0.6, 0.4), strict=True):
+        run.arrays["evaluation_loss"] = np.array(loss, dtype=float)
+        run.metrics["loss_gap"] = gap
+    assert orders(runs, "ABCD") == ["ABCD", "ABCD", "ABDC", "ACBD"]
+    assert orders(runs, "ABCD", 0) == ["ACBD"] * 4
+    assert list(leaving(runs, "ABCD", wall=4.0).values()) == pytest.approx([3 / 4, 2 / 3, 2 / 3, 1, 0.2, 0.4])
+    stayed = list(leaving(runs[3:], "ABCD", wall=4.0).values())
+    assert (stayed[0], stayed[3]) == (0, 1)
+    assert all(math.isnan(stayed[i]) for i in (1, 2, 4)), "of those that leave, where none does"
 
 
 @pytest.mark.parametrize("changes", [{}, {"data": {"anonymous": 3}, "backbone": {"depth": 0}}])

@@ -303,8 +303,10 @@ def test_a_second_reproduction_waits_for_the_first(tmp_path, capsys):
 def test_an_unknown_profile_and_a_foreign_scale_are_refused(tmp_path, capsys):
     assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path), "--profile", "pbs"]) == 1
     assert "profile must be a folder" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="01_contrastive_is_sne has no finished run at scale smoke"):
+    with pytest.raises(ValueError, match="scale must be 'quick' or 'full'"):
         reproduce.publish(reproduce.plan("smoke", tmp_path))
+    with pytest.raises(ValueError, match="01_contrastive_is_sne is not finished: run `sscl reproduce --scale full"):
+        reproduce.publish(reproduce.plan("full", tmp_path))
 
 
 def test_data_and_claims_commands(tmp_path, capsys):
