@@ -1,6 +1,9 @@
 """Many networks trained at once: their parameters stacked, every operation batched over seeds by `torch.func.vmap`.
 
 A small network on small batches is all overhead: the cost of a step is that of launching its operations. A stack launches them once.
+The gain ends where the operations themselves cost more. On one core, 256 seeds of two hidden layers of 64 (benchmarks/ensembles.py): 11
+times faster than one after the other at 16 pairs a batch, 7.5 at 32, 3.5 at 64, 1.2 at 128, as the (2n)² similarities take over; and 25
+times at width 16, 4 at width 128, as the products of weights do.
 """
 
 import time

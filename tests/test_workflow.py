@@ -1,6 +1,6 @@
 """The whole way, in a copy of the checkout at scale smoke: one notebook broken, then mended, then nothing left to do.
 
-And the commands of sscl. These tests share one copy, so they run in one worker and in order."""
+And the commands of sscl. The tests that share the copy (the fixture `checkout`) run in one worker and in order."""
 
 import csv
 import json
@@ -18,8 +18,6 @@ import pytest
 
 from sscl_core import cli, paths, report, reproduce, store, studies, tuning
 from sscl_core.claims import CLAIMS
-
-pytestmark = [pytest.mark.xdist_group("workflow")]
 
 
 class Checkout:
@@ -385,6 +383,14 @@ def test_what_is_deleted_is_not_taken_for_finished(kind, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_reproduction_stops_what_it_started(number):
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background job it is ignored
+    try:
+        _stop(number)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _stop(number):
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as child:
         assert reproduce._running(child)
         timer = threading.Timer(0.2, os.kill, (os.getpid(), number))
