@@ -43,6 +43,11 @@ class Group:
         return tuple(map(store.run_key, self.configs))
 
     @cached_property
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """The keys of runs that are trained at once."""
+        return tuple(tuple(map(store.run_key, runs)) for runs in ensembles(self.configs))
+
+    @cached_property
     def mark(self) -> str:
         return f"{self.notebook}.runs-{self.index}.{store.digest(*self.keys)}"
 
@@ -129,7 +134,7 @@ def notebook_key(name: str, parameters: studies.Parameters) -> str:
 def run_snakemake(plan: Plan, *, cores: int, profile: str, data_dir: str | None) -> int:
     """Runs what is not finished, every job in its own process with one thread; the exit status is Snakemake's.
 
-    The bar counts finished runs and notebooks; what Snakemake itself says goes to logs/snakemake.log.
+    The bar counts finished trainings and notebooks; what Snakemake itself says goes to logs/snakemake.log.
     """
     workflow = notebook_path("").parents[1] / "workflow"
     folder = next((path for path in (workflow / "profiles" / profile, Path(profile)) if path.is_dir()), None)
@@ -152,9 +157,9 @@ def run_snakemake(plan: Plan, *, cores: int, profile: str, data_dir: str | None)
         tqdm(total=todo, unit="job", mininterval=0 if sys.stderr.isatty() else 20, bar_format=BAR) as bar,
     ):
         while _running(process):
-            runs, notebooks = _todo(plan)
-            bar.set_description_str(f"to do: {runs} training runs, {notebooks} notebooks", refresh=False)
-            bar.update(todo - runs - notebooks - bar.n)
+            trainings, notebooks = _todo(plan)
+            bar.set_description_str(f"to do: {trainings} trainings, {notebooks} notebooks", refresh=False)
+            bar.update(todo - trainings - notebooks - bar.n)
         bar.update(todo - sum(_todo(plan)) - bar.n)
     return process.returncode
 
@@ -204,10 +209,10 @@ def _running(process: "subprocess.Popen[bytes]") -> bool:
 
 
 def _todo(plan: Plan) -> tuple[int, int]:
-    """How many training runs and notebooks are not finished."""
-    folders = {run for job in plan.jobs for group in job.groups for run in plan.runs(group)}
-    runs = sum(not folder.is_dir() for folder in folders)
-    return runs, sum(not (plan.marks / job.mark).exists() for job in plan.jobs)
+    """How many trainings, an ensemble being one, and notebooks are not finished: counted by what takes about as long, for the bar."""
+    trainings = {keys for job in plan.jobs for group in job.groups for keys in group.together}
+    unfinished = sum(not all((plan.results / "runs" / key).is_dir() for key in keys) for keys in trainings)
+    return unfinished, sum(not (plan.marks / job.mark).exists() for job in plan.jobs)
 
 
 def failures(plan: Plan) -> list[str]:
