@@ -39,13 +39,13 @@ class Group:
     configs: tuple[TrainConfig, ...]
 
     @cached_property
-    def keys(self) -> tuple[str, ...]:
-        return tuple(map(store.run_key, self.configs))
-
-    @cached_property
     def together(self) -> tuple[tuple[str, ...], ...]:
         """The keys of runs that are trained at once."""
         return tuple(tuple(map(store.run_key, runs)) for runs in ensembles(self.configs))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(key for keys in self.together for key in keys)
 
     @cached_property
     def mark(self) -> str:
@@ -92,8 +92,10 @@ class Plan:
 
     def _leaves(self, job: Job) -> list[Path]:
         runs = [run for group in job.groups for run in self.runs(group)]
-        claims = [self.out / "claims" / f"{claim.id}.json" for claim in CLAIMS.values() if claim.notebook == job.notebook]
-        return [self.marks / job.mark, self.out / "notebooks" / f"{job.notebook}.ipynb", *runs, *claims]
+        return [self.marks / job.mark, self.out / "notebooks" / f"{job.notebook}.ipynb", *runs, *self.claims(job)]
+
+    def claims(self, job: Job) -> list[Path]:
+        return [self.out / "claims" / f"{claim.id}.json" for claim in CLAIMS.values() if claim.notebook == job.notebook]
 
     def runs(self, group: Group) -> list[Path]:
         return [self.results / "runs" / key for key in group.keys]
@@ -174,9 +176,8 @@ def clear(plan: Plan, job: Job) -> None:
         f"notebooks/{notebook}.*",
         f"failed/{notebook}.*",
     )
-    claims = [plan.out / "claims" / f"{claim.id}.json" for claim in CLAIMS.values() if claim.notebook == notebook]
     incomplete = [plan.marks / group.mark for group in job.groups if not all(run.is_dir() for run in plan.runs(group))]
-    for path in (*(path for pattern in patterns for path in plan.out.glob(pattern)), *claims, *incomplete):
+    for path in (*(path for pattern in patterns for path in plan.out.glob(pattern)), *plan.claims(job), *incomplete):
         path.unlink(missing_ok=True)
 
 
@@ -297,7 +298,6 @@ def publish(plan: Plan) -> list[Path]:
 def _publish_record(plan: Plan, job: Job) -> Path:
     """data/records/<scale>/<notebook>.json: parameters, claims, every table and the data of every figure that is a table, provenance."""
     runs = [json.loads((run / "record.json").read_text())["provenance"] for group in job.groups for run in plan.runs(group)]
-    claims = [plan.out / "claims" / f"{claim.id}.json" for claim in CLAIMS.values() if claim.notebook == job.notebook]
     content = {
         "schema": store.SCHEMA,
         "parameters": job.parameters.model_dump(mode="json", exclude={"device", "data_dir", "results_dir"}),
@@ -307,7 +307,7 @@ def _publish_record(plan: Plan, job: Job) -> Path:
         "devices": sorted({run["device"] for run in runs}),
         "versions": runs[0]["versions"],
         "key": job.mark.rsplit(".", 1)[1],
-        "claims": [json.loads(path.read_text()) for path in claims],
+        "claims": [json.loads(path.read_text()) for path in plan.claims(job)],
     }
     for kind in ("tables", "figures"):
         files = sorted((plan.out / kind).glob(f"{job.notebook}-*.csv"))
