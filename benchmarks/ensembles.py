@@ -12,7 +12,7 @@ import torch
 
 from sscl_core.config import MLP, Mixture, Optimizer, Projector, TrainConfig
 from sscl_core.ensemble import train_ensemble
-from sscl_core.train import contrastive_loss, initial_network, mixture_epoch, optimizer_of, train
+from sscl_core.train import contrastive_loss, epoch_pairs, initial_network, optimizer_of, train
 
 
 def config(pairs: int, width: int, steps: int, seed: int) -> TrainConfig:
@@ -28,7 +28,7 @@ def config(pairs: int, width: int, steps: int, seed: int) -> TrainConfig:
 
 
 def bare(c: TrainConfig) -> None:
-    x1, x2 = mixture_epoch(c, 0)
+    x1, x2 = epoch_pairs(c, 0)
     network = initial_network(c, x1.shape[2:])
     optimizer = optimizer_of(c, network.parameters())
     for a, b in zip(x1, x2, strict=True):

@@ -6,8 +6,8 @@ Densities: `log_noise`, `log_mixup`, `log_masking`, `log_corruption` give log a(
 Masses: `noise_masses`, `mixup_masses` exactly, and `empirical_masses` by Monte Carlo from any augmentation, give the probability A_ij
 that a view of anchor i falls into cell j; `spectrum` decomposes the augmentation graph Aᵀ A.
 
-Errors, the same for every function here: `TypeError` for what is no tensor; `ValueError` for points that are not finite or not of shape
-(n, d), and for settings out of range, which each function names.
+Errors, the same for every function here: `TypeError` for what is no tensor, or none of floating-point numbers where a distance is taken;
+`ValueError` for points that are not finite or not of shape (n, d), and for settings out of range, which each function names.
 """
 
 import itertools
@@ -49,11 +49,9 @@ def perplexity_matched(
     Source: Hinton & Roweis 2002; van der Maaten & Hinton 2008.
     """
     x = _points("x", x)
-    others = ~torch.eye(len(x), dtype=torch.bool)
-    squared = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()[others].view(len(x), -1)
-    log_p = torch.full((len(x), len(x)), -math.inf, dtype=torch.float64)
-    log_p[others] = _log_perplexity_matched(squared, perplexity).flatten()
-    return _normalized(log_p, normalization)
+    _require_perplexity(perplexity, len(x) - 1)
+    rows = torch.arange(len(x)).split(64)
+    return _normalized(torch.cat([_log_perplexity_matched(_squared_to_others(x, some), perplexity) for some in rows]), normalization)
 
 
 class SparseAffinity(NamedTuple):
@@ -74,31 +72,34 @@ def sparse_perplexity_matched(
     """`perplexity_matched` with the exact `neighbors` nearest points (by default three times the perplexity) as the only ones: n·k memory.
 
     The truncation error is computed, before symmetrisation, on `checked` rows spread evenly over x. `ValueError`: neighbors not in 2..n-1,
-    perplexity not in (1, neighbors).
+    perplexity not in (1, neighbors), checked negative.
     """
     x = _points("x", x)
+    _require_normalization(normalization)
+    _require_perplexity(perplexity, len(x) - 1)
     k = min(math.ceil(3 * perplexity), len(x) - 1) if neighbors is None else neighbors
     if not 2 <= k <= len(x) - 1:
         raise ValueError(f"neighbors must be in 2..{len(x) - 1} for {len(x)} points, got {k}")
+    _require_perplexity(perplexity, k)
+    if checked < 0:
+        raise ValueError(f"checked must be a number of rows, at least 0, got {checked}")
     x = x - x.mean(0)
     indices = torch.from_numpy(NearestNeighbors(n_neighbors=k).fit(x.numpy()).kneighbors(return_distance=False))
     # Distances anew, as differences: those of the search may come from a Gram matrix.
     chunks = zip(x.split(1024), indices.split(1024), strict=True)
-    squared = torch.cat([(rows[:, None] - x[near]).square().sum(2) for rows, near in chunks])
-    P = _log_perplexity_matched(squared, perplexity).exp()
+    P = torch.cat([_log_perplexity_matched((rows[:, None] - x[near]).square().sum(2), perplexity).exp() for rows, near in chunks])
 
-    sample = torch.linspace(0, len(x) - 1, min(checked, len(x))).long()
-    far = torch.cdist(x[sample], x, compute_mode="donot_use_mm_for_euclid_dist").square()
-    far[torch.arange(len(sample)), sample] = math.inf  # no neighbor of itself
-    dense = _log_perplexity_matched(far, perplexity).exp()
-    truncation = dense.scatter_add(1, indices[sample], -P[sample]).abs().sum(1) / 2
+    truncation = []
+    for some in torch.linspace(0, len(x) - 1, min(checked, len(x)), dtype=torch.float64).round().long().split(16):
+        dense = _log_perplexity_matched(_squared_to_others(x, some), perplexity).exp()
+        truncation.append(dense.scatter_add(1, indices[some], -P[some]).abs().sum(1) / 2)
 
     starts = np.arange(0, P.numel() + 1, k)
     sparse = scipy.sparse.csr_array((P.flatten().numpy(), indices.flatten().numpy().astype(np.int32), starts), shape=(len(x), len(x)))
     if normalization == "joint":
         sparse = (sparse + sparse.T).tocsr() / (2 * len(x))
     sparse.sort_indices()
-    return SparseAffinity(sparse, truncation)
+    return SparseAffinity(sparse, torch.cat(truncation))
 
 
 def log_noise(
@@ -132,8 +133,8 @@ def log_mixup(
 
     p(x'|x_i) = 1/strength ∫ Σ_c π_c N(x'; (1-λ)x_i + λμ_c, λ²std² I) dλ.
 
-    With t = 1/λ and r = x' - x_i, v = μ_c - x_i the integrand is t^(d-2) exp(-(‖r‖²t² - 2t r·v + ‖v‖²)/(2 std²)) on t ≥ 1/strength: one
-    smooth bump, on which quadrature is exact to about 1e-11. +∞ at x' = x_i, where the density has its pole.
+    With t = 1/λ and r = x' - x_i, v = μ_c - x_i the integrand is t^(d-2) exp(-‖t r - v‖²/(2 std²)) on t ≥ 1/strength: one smooth bump, on
+    which quadrature is exact to about 1e-11. +∞ at x' = x_i, where the density has its pole.
     `ValueError`: std not positive, strength not in (0, 1], weights not probabilities. Source: claim C4.
     """
     anchors = _points("anchors", anchors)
@@ -142,14 +143,12 @@ def log_mixup(
     _require_strength(strength)
     d, uniform = anchors.shape[1], torch.full((len(means),), 1 / len(means), dtype=torch.float64)
     pi = uniform if weights is None else torch.as_tensor(weights, dtype=torch.float64)
-    if pi.shape != uniform.shape or not bool((pi >= 0).all()) or abs(pi.sum() - 1) > 1e-9:
+    if pi.shape != uniform.shape or not bool((pi >= 0).all()) or abs(pi.sum() - 1) > 1e-6:  # float32 sums to 1 so far
         raise ValueError(f"weights must be {len(means)} probabilities that sum to 1, got {weights}")
-    r = views[None] - anchors[:, None]  # (n, m, d)
-    rr, v = r.square().sum(2), means[:, None] - anchors[None]  # (n, m), (c, n, d)
     terms = []
-    for log_weight, vc in zip(pi.log(), v, strict=True):
-        rv = (r * vc[:, None]).sum(2)
-        terms.append(log_weight + _log_inverse_moment(rr, rv, vc.square().sum(1, keepdim=True), std, d, 1 / strength))
+    for log_weight, mean in zip((pi / pi.sum()).log(), means, strict=True):
+        rr, along, across = map(torch.stack, zip(*(_relative_to(views - a, mean - a) for a in anchors), strict=True))
+        terms.append(log_weight + _log_inverse_moment(rr, along, across, std, d, 1 / strength))
     log_p = torch.stack(terms).logsumexp(0) - math.log(strength) - d / 2 * math.log(2 * math.pi * std**2)
     return log_p.masked_fill(rr == 0, math.inf)
 
@@ -157,8 +156,10 @@ def log_mixup(
 def log_masking(anchors: Shaped[Tensor, "n d"], views: Shaped[Tensor, "m d"], *, rate: float, mask: float = 0.0) -> Float[Tensor, "n m"]:
     """log Π_d [ (1-rate)·1(x'_d = x_d) + rate·1(x'_d = mask) ]: every column is replaced by `mask` independently with probability `rate`.
 
-    `ValueError`: rate not in (0, 1).
+    `ValueError`: rate not in (0, 1), mask not finite.
     """
+    if not math.isfinite(mask):
+        raise ValueError(f"mask must be a finite number, got {mask}")
     return _log_by_column(anchors, views, rate, lambda column: (column == mask).double())
 
 
@@ -170,6 +171,9 @@ def log_corruption(
 
     `ValueError`: rate not in (0, 1). Source: SCARF (Bahri et al. 2022), which resamples a fixed number of columns instead.
     """
+    _points("anchors", anchors, distances=False)
+    if table is not None:
+        _points("table", table, like=anchors, distances=False)
     columns = iter((anchors if table is None else table).T)
     return _log_by_column(anchors, views, rate, lambda column: (column[:, None] == next(columns)[None]).double().mean(1))
 
@@ -179,17 +183,21 @@ def one_view(log_a: Float[Tensor, "n n"], *, normalization: Normalization = "con
 
     `ValueError`: a point that has no other within reach (all of its densities zero).
     """
-    if log_a.ndim != 2 or log_a.shape[0] != log_a.shape[1]:
+    log_a = _log_densities(log_a)
+    if log_a.shape[0] != log_a.shape[1]:
         raise ValueError(f"log_a must be of shape (n, n), the points as anchors and as views, got {tuple(log_a.shape)}")
-    return _normalized(log_a.double().clone(), normalization)
+    return _normalized(log_a.clone(), normalization)
 
 
 def two_views(log_a: Float[Tensor, "n m"], *, normalization: Normalization = "joint") -> Float[Tensor, "m m"]:
     """P_ij ∝ Σ_k a(x_i | x̄_k) a(x_j | x̄_k), i ≠ j: points as two views of one of n equally likely anchors; K Kᵀ with K_ik = a(x_i | x̄_k).
 
-    joint: the whole sums to 1;  conditional: rows do. `ValueError`: a point that shares no anchor with another.
+    joint: the whole sums to 1;  conditional: rows do. `ValueError`: a point that shares no anchor with another, an infinite density.
     """
-    log_a = log_a.double()
+    log_a = _log_densities(log_a)
+    _require_normalization(normalization)
+    if bool((log_a == math.inf).any()):
+        raise ValueError("log_a must hold no pole, got +inf where a view lies on an anchor: use one_view, or anchors that are no views")
     top = log_a.amax(0).nan_to_num(neginf=0.0)
     scaled = (log_a - top).exp()
     gram = scaled.T @ scaled
@@ -218,8 +226,11 @@ def noise_masses(
     _require_positive("scale", scale)
     cdf, masses = _noise_cdf(kind, scale), torch.ones(len(anchors), 1, dtype=torch.float64)
     for x, cuts in zip(anchors.T, _edges(edges, anchors.shape[1]), strict=True):
-        below = torch.cat([torch.zeros(len(x), 1), cdf(cuts - x[:, None]), torch.ones(len(x), 1)], 1)
-        masses = (masses[:, :, None] * below.diff(dim=1)[:, None]).flatten(1)
+        infinity = torch.tensor([math.inf], dtype=torch.float64)
+        ends = torch.cat([-infinity, cuts, infinity]) - x[:, None]
+        lower, upper = ends[:, :-1], ends[:, 1:]
+        mass = torch.where(lower > 0, cdf(-lower) - cdf(-upper), cdf(upper) - cdf(lower))  # of both tails the small one
+        masses = (masses[:, :, None] * mass[:, None]).flatten(1)
     return masses
 
 
@@ -234,9 +245,13 @@ def mixup_masses(anchors: Float[Tensor, "n d"], centers: Float[Tensor, "m d"], *
     centers = _points("centers", centers, like=anchors)
     _require_strength(strength)
     if len(anchors) < 2:
-        raise ValueError("anchors must be at least 2 points: mixup needs a partner")
+        raise ValueError("anchors must be at least 2 points, got 1: mixup needs a partner")
+    origin = anchors.mean(0)
+    anchors, centers = anchors - origin, centers - origin
     height = torch.cdist(anchors, centers, compute_mode="donot_use_mm_for_euclid_dist").square()
-    projected = anchors @ centers.T
+    projected = torch.zeros_like(height)
+    for a, c in zip(anchors.T, centers.T, strict=True):  # no matrix product: equal centers must give equal bits, or they share at random
+        projected += a[:, None] * c
     masses = torch.zeros(len(anchors), len(centers), dtype=torch.float64)
     for i in range(len(anchors)):
         partners = torch.arange(len(anchors)) != i
@@ -260,8 +275,12 @@ def empirical_masses(
     `nearest_cells(centers)`, `box_cells(edges)`, or a partition of your own. Randomness is the callable's, or torch's global generator.
     `ValueError`: draws < 2, views of another shape, cells out of range.
     """
+    if not isinstance(anchors, Tensor):
+        raise TypeError(f"anchors must be a tensor, a view of each row of which is drawn, got {type(anchors).__name__}")
     if draws < 2:
         raise ValueError(f"draws must be at least 2, got {draws}")
+    if n_cells < 1:
+        raise ValueError(f"n_cells must be at least 1, got {n_cells}")
     counts, rows = torch.zeros(len(anchors), n_cells, dtype=torch.float64), torch.arange(len(anchors))
     for _ in range(draws):
         views = augment(anchors)
@@ -269,7 +288,10 @@ def empirical_masses(
             raise ValueError(f"augment must keep the shape {tuple(anchors.shape)}, one view a row, got {tuple(views.shape)}")
         cell = cells(views)
         if cell.shape != rows.shape or not bool(((cell >= 0) & (cell < n_cells)).all()):
-            raise ValueError(f"cells must give a number in 0..{n_cells - 1} for each of {len(rows)} views, got {cell}")
+            raise ValueError(
+                f"cells must give a number in 0..{n_cells - 1} (n_cells - 1) for each of {len(rows)} views, got shape {tuple(cell.shape)}, "
+                f"numbers {cell.min()} to {cell.max()}: raise n_cells, or correct cells"
+            )
         counts[rows, cell] += 1
     masses = counts / draws
     return masses, (masses * (1 - masses) / draws).sqrt()
@@ -277,7 +299,8 @@ def empirical_masses(
 
 def nearest_cells(centers: Float[Tensor, "m d"]) -> Callable[[Tensor], Int64[Tensor, " n"]]:
     """The cells of `centers`: every (flattened) row belongs to its nearest, of equally near ones to the first."""
-    return lambda x: torch.cdist(x.flatten(1).to(centers.dtype), centers).argmin(1)
+    centers = _points("centers", centers)
+    return lambda x: torch.cdist(x.flatten(1).double().cpu(), centers, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
 
 
 def box_cells(edges: Sequence[Sequence[float]]) -> Callable[[Tensor], Int64[Tensor, " n"]]:
@@ -307,7 +330,7 @@ def spectrum(A: Any, k: int) -> tuple[Float[Tensor, " k"], Float[Tensor, "m k"]]
         raise ValueError(f"k must be in 1..{min(A.shape) - 1} for A of shape {A.shape}, got {k}")
     mass = A.mean(0)
     scale = np.where(mass > 0, mass, 1) ** -0.5
-    _, values, vectors = svds(A * scale / A.shape[0] ** 0.5, k=k, v0=np.ones(min(A.shape)))
+    _, values, vectors = svds(A * scale / A.shape[0] ** 0.5, k=k, v0=np.random.default_rng(0).standard_normal(min(A.shape)))
     order = np.argsort(-values)
     signs = np.sign(vectors.sum(1) + 1e-300)  # of no meaning, but the same every time
     return torch.from_numpy(values[order] ** 2), torch.from_numpy((signs[:, None] * vectors)[order].T.copy())
@@ -315,8 +338,7 @@ def spectrum(A: Any, k: int) -> tuple[Float[Tensor, " k"], Float[Tensor, "m k"]]
 
 def _normalized(log_p: Float[Tensor, "n n"], normalization: str) -> Float[Tensor, "n n"]:
     """Rows off the diagonal to sum 1; joint: then (P + Pᵀ)/(2n). Infinite densities share their row evenly."""
-    if normalization not in ("conditional", "joint"):
-        raise ValueError(f"normalization must be 'conditional' or 'joint', got {normalization!r}")
+    _require_normalization(normalization)
     log_p.fill_diagonal_(-math.inf)
     _require_neighbors(log_p > -math.inf)
     poles = (log_p == math.inf).any(1, keepdim=True)
@@ -325,34 +347,37 @@ def _normalized(log_p: Float[Tensor, "n n"], normalization: str) -> Float[Tensor
     return P if normalization == "conditional" else (P + P.T) / (2 * len(P))
 
 
+def _squared_to_others(x: Float[Tensor, "n d"], rows: Int64[Tensor, " r"]) -> Float[Tensor, "r n"]:
+    """‖x_i - x_j‖² for i among `rows`, ∞ for j = i: no neighbor of itself."""
+    squared = torch.cdist(x[rows], x, compute_mode="donot_use_mm_for_euclid_dist").square()
+    return squared.index_put((torch.arange(len(rows)), rows), torch.tensor(math.inf, dtype=torch.float64))
+
+
 def _log_perplexity_matched(squared: Float[Tensor, "n k"], perplexity: float) -> Float[Tensor, "n k"]:
     """log P ∝ -β_i squared_ij, by Newton steps on log β inside a bracket. The entropy falls with β: it is at least log k - β·(range of
-    squared), so reached above the lower end, and at the upper one all mass lies on the nearest."""
-    k = int(squared[0].isfinite().sum())
-    if not 1 < perplexity < k:
-        raise ValueError(f"perplexity must be in (1, {k}), the number of possible neighbors, got {perplexity}")
-    target, excess = math.log(perplexity), squared - squared.amin(1, keepdim=True)
-    nearest = excess < 1e-290
-    reachable = nearest.sum(1, keepdim=True) < perplexity
-    finite = excess.where(excess.isfinite(), 0.0)
-    gap = excess.where(~nearest, math.inf).amin(1, keepdim=True).where(reachable, 1.0)
-    low = (math.log(math.log(k) - target) - finite.amax(1, keepdim=True).clamp_min(1e-290).log()).where(reachable, 0.0)
-    high = (math.log(60 + 2 * math.log(k)) - gap.log()).where(reachable, 0.0)
-    log_beta = low
+    squared), so reached above the lower end, and at the upper one all mass lies on the nearest (those equal to it up to rounding)."""
+    possible = squared.isfinite()
+    excess = squared - squared.amin(1, keepdim=True)
+    finite, target = excess.where(possible, 0.0), math.log(perplexity)
+    nearest = excess <= (1e-12 * squared).where(possible, 0.0).clamp_min(1e-290)
+    count = nearest.sum(1, keepdim=True)
+    reachable = count < perplexity
+    log_entropy_left = (possible.sum(1, keepdim=True).double().log() - target).log()
+    low = (log_entropy_left - finite.amax(1, keepdim=True).clamp_min(1e-290).log()).where(reachable, 0.0)
+    high = (5.0 - excess.where(~nearest, math.inf).amin(1, keepdim=True).log()).where(reachable, 0.0)
+    typical = excess.kthvalue(math.ceil(perplexity), 1, keepdim=True).values
+    log_beta = (1 - typical.clamp_min(1e-290).log()).maximum(low).minimum(high)
     for _ in range(200):
         log_p = (-log_beta.exp() * excess).log_softmax(1)
-        p = log_p.exp()
-        energy = log_beta.exp() * finite
+        p, energy = log_p.exp(), log_beta.exp() * finite
         mean = (p * energy).sum(1, keepdim=True)
-        entropy = (p * energy).sum(1, keepdim=True) + (-log_beta.exp() * excess).logsumexp(1, keepdim=True)
-        error = (entropy - target).where(reachable, 0.0)
-        if bool((error.abs() < 1e-13).all() | (high - low < 1e-15).all()):
+        error = (mean - log_p.amax(1, keepdim=True) - target).where(reachable, 0.0)  # the entropy is mean energy + log Σ_j exp(-energy_j)
+        if bool((error.abs() < 1e-13).all()):
             break
         low, high = torch.where(error > 0, log_beta, low), torch.where(error < 0, log_beta, high)
-        newton = log_beta + error / (p * (energy - mean).square()).sum(1, keepdim=True)  # d entropy / d log β = -Var(β·squared)
-        log_beta = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
-    uniform = torch.where(nearest, -nearest.sum(1, keepdim=True).double().log(), -math.inf)
-    return torch.where(reachable, log_p, uniform)
+        newton = log_beta + error / (p * (energy - mean).square()).sum(1, keepdim=True)  # d entropy / d log β = -Var(energy)
+        log_beta = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
+    return torch.where(reachable, log_p, torch.where(nearest, -count.double().log(), -math.inf))
 
 
 def _noise_1d(kind: str, scale: float, twice: bool) -> Callable[[Tensor], Tensor]:
@@ -369,7 +394,7 @@ def _noise_1d(kind: str, scale: float, twice: bool) -> Callable[[Tensor], Tensor
         w = scale * math.sqrt(3)
         if twice:
             return lambda t: ((2 * w - t.abs()).clamp_min(0) / (4 * w**2)).log()
-        return lambda t: torch.where(t.abs() <= w, -math.log(2 * w), -math.inf).double()
+        return lambda t: torch.full_like(t, -math.log(2 * w)).where(t.abs() <= w, -math.inf)
     raise ValueError(f"kind must be 'gaussian', 'laplace' or 'uniform', got {kind!r}")
 
 
@@ -385,36 +410,39 @@ def _noise_cdf(kind: str, scale: float) -> Callable[[Tensor], Tensor]:
     raise ValueError(f"kind must be 'gaussian', 'laplace' or 'uniform', got {kind!r}")
 
 
-def _log_inverse_moment(rr: Tensor, rv: Tensor, vv: Tensor, std: float, d: int, start: float) -> Float[Tensor, "n m"]:
-    """log ∫_start^∞ t^(d-2) exp(-(rr t² - 2 t rv + vv) / (2 std²)) dt, by Gauss–Legendre in u = log t around the integrand's mode."""
+def _relative_to(r: Float[Tensor, "m d"], v: Float[Tensor, " d"]) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"], Float[Tensor, " m"]]:
+    """‖r‖², and v in parts along and across r: t₀ = r·v/‖r‖², ‖v - t₀ r‖². Then ‖t r - v‖² = ‖r‖²(t - t₀)² + ‖v - t₀ r‖²."""
+    rr = r.square().sum(1)
+    along = r @ v / rr.where(rr > 0, 1.0)
+    return rr, along, (v - along[:, None] * r).square().sum(1)
+
+
+def _log_inverse_moment(rr: Tensor, along: Tensor, across: Tensor, std: float, d: int, start: float) -> Float[Tensor, "n m"]:
+    """log ∫_start^∞ t^(d-2) exp(-(rr (t - along)² + across) / (2 std²)) dt, by Gauss–Legendre in u = log t around the integrand's mode."""
     rr = rr.where(rr > 0, 1.0)  # the pole, which the caller fills in
-    begin = math.log(start)
+    mode = ((along + (along.square() + 4 * (d - 1) * std**2 / rr).sqrt()) / 2).clamp_min(start)
 
-    def g(u: Tensor) -> Tensor:
-        t = u.exp()
-        return (d - 1) * u - (rr * t**2 - 2 * t * rv + vv) / (2 * std**2)
+    def g(u: Tensor) -> Tensor:  # log of the integrand at t = mode·e^u, against that at the mode
+        step = mode * u.expm1()
+        return (d - 1) * u - rr * step * (step + 2 * (mode - along)) / (2 * std**2)
 
-    t = (rv + (rv**2 + 4 * rr * (d - 1) * std**2).sqrt()) / (2 * rr)
-    mode = t.clamp_min(start).log()
-    top = g(mode)
-    ends = []
-    for side in (-1.0, 1.0):  # as far as the integrand is above e^-45 of its largest, within a factor of 1.25
-        reach = torch.full_like(mode, 1e-6)
-        while bool((short := (g(mode + side * reach) > top - 45) & (mode + side * reach > begin)).any()):
-            reach = torch.where(short, 1.25 * reach, reach)
-        ends.append((mode + side * reach).clamp_min(begin))
-    panel, (points, weights) = (ends[1] - ends[0]) / 8, np.polynomial.legendre.leggauss(24)
-    total = torch.zeros_like(mode)
-    for i, (point, weight) in itertools.product(range(8), zip(points, weights, strict=True)):
-        total += weight * (g(ends[0] + panel * (i + (1 + point) / 2)) - top).exp()
-    return top + (total * panel / 2).log()
+    points, weights = np.polynomial.legendre.leggauss(32)
+    total, unlimited = torch.zeros_like(mode), torch.full_like(mode, math.inf)
+    for side, limit in ((-1, mode.log() - math.log(start)), (1, unlimited)):
+        reach = torch.full_like(mode, 1e-15)  # doubled as far as the integrand is above e^-45 of its largest
+        while bool((short := (g(side * reach) > -45) & (reach < limit)).any()):
+            reach = torch.where(short, 2 * reach, reach)
+        reach = reach.minimum(limit)
+        for i, (point, weight) in itertools.product(range(8), zip(points, weights, strict=True)):
+            total += weight / 16 * reach * g(side * reach * (i + (1 + point) / 2) / 8).exp()
+    return (d - 1) * mode.log() - (rr * (mode - along).square() + across) / (2 * std**2) + total.log()
 
 
 def _log_by_column(anchors: Tensor, views: Tensor, rate: float, replaced: Callable[[Tensor], Tensor]) -> Float[Tensor, "n m"]:
     if not 0 < rate < 1:
         raise ValueError(f"rate must be in (0, 1), got {rate}")
-    if anchors.ndim != 2 or views.ndim != 2 or anchors.shape[1] != views.shape[1]:
-        raise ValueError(f"anchors and views must be tables of the same columns, got {tuple(anchors.shape)} and {tuple(views.shape)}")
+    _points("anchors", anchors, distances=False)
+    _points("views", views, like=anchors, distances=False)
     total = torch.zeros(len(anchors), len(views), dtype=torch.float64)
     for a, v in zip(anchors.T, views.T, strict=True):
         total += ((1 - rate) * (a[:, None] == v[None]).double() + rate * replaced(v)).log()
@@ -440,21 +468,43 @@ def _envelope(height: Float[Tensor, " m"], slope: Float[Tensor, "s m"], end: flo
 
 
 def _edges(edges: Sequence[Sequence[float]], d: int) -> list[Float[Tensor, " k"]]:
-    cuts = [torch.tensor(list(e), dtype=torch.float64) for e in edges]
+    cuts = [torch.as_tensor(e, dtype=torch.float64).reshape(-1) for e in edges]
     if len(cuts) != d or any(bool((c.diff() <= 0).any()) or not bool(c.isfinite().all()) for c in cuts):
         raise ValueError(f"edges must be one ascending list of finite numbers for each of {d} coordinates, got {edges}")
     return cuts
 
 
-def _points(name: str, x: object, *, like: Tensor | None = None) -> Float[Tensor, "n d"]:
+def _points(name: str, x: object, *, like: Tensor | None = None, distances: bool = True) -> Float[Tensor, "n d"]:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor of points (n, d), got {type(x).__name__}")
+    if distances and not x.is_floating_point():
+        raise TypeError(f"{name} must be floating-point, got {x.dtype}: pass {name}.double()")
     if x.ndim != 2 or 0 in x.shape or (like is not None and x.shape[1] != like.shape[1]):
         width = "d" if like is None else like.shape[1]
         raise ValueError(f"{name} must have shape (n, {width}), got {tuple(x.shape)}")
-    if not bool(x.isfinite().all()):
-        raise ValueError(f"{name} must be finite, got NaN or infinity: drop or fill in those rows first")
+    if not bool((x.abs() < 1e100).all() if distances else x.isfinite().all()):  # beyond, squares overflow
+        raise ValueError(f"{name} must be finite and below 1e100, got NaN, infinity or more: drop, fill in or rescale those rows first")
     return x.detach().double().cpu()
+
+
+def _log_densities(log_a: object) -> Float[Tensor, "n m"]:
+    if not isinstance(log_a, Tensor):
+        raise TypeError(f"log_a must be a tensor of log densities, got {type(log_a).__name__}")
+    if log_a.ndim != 2 or 0 in log_a.shape:
+        raise ValueError(f"log_a must have shape (n, m), anchors and views, got {tuple(log_a.shape)}")
+    if bool(log_a.isnan().any()):
+        raise ValueError("log_a must hold log densities, got NaN: look for it in what made them")
+    return log_a.detach().double().cpu()
+
+
+def _require_normalization(normalization: str) -> None:
+    if normalization not in ("conditional", "joint"):
+        raise ValueError(f"normalization must be 'conditional' or 'joint', got {normalization!r}")
+
+
+def _require_perplexity(perplexity: float, k: int) -> None:
+    if not 1 < perplexity < k:
+        raise ValueError(f"perplexity must be in (1, {k}), of {k} possible neighbors, got {perplexity}: change it or give more neighbors")
 
 
 def _require_positive(name: str, value: float) -> None:

@@ -1,17 +1,54 @@
-"""Views of image batches, by kornia, with the boxes of the crops at hand."""
+"""Views: of image batches by kornia, with the boxes of the crops at hand; of any numbers by steps that know nothing of the domain."""
 
 from collections.abc import Sequence
 
 import kornia.augmentation as K
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
-from .config import ImageAugmentation
+from .config import Agnostic, Corruption, ImageAugmentation, Masking, Mixup
+
+
+def agnostic_views(x: Float[Tensor, "n ..."], steps: Sequence[Agnostic], pool: Shaped[Tensor, "m ..."]) -> Float[Tensor, "n ..."]:
+    """One random view of each row: the steps in turn (`config.Agnostic` says what each does). `pool` is the data that partners and
+    marginals are drawn from, as it is stored: bytes count as 0..1. Randomness is torch's global generator."""
+    for step in steps:
+        if isinstance(step, Mixup):
+            share = step.strength * torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device)
+            x = torch.lerp(x, _partners(x, pool), share)
+        elif isinstance(step, Masking):
+            x = x.masked_fill(torch.rand_like(x) < step.rate, 0.0)
+        elif isinstance(step, Corruption):
+            replaced = torch.rand_like(x) < step.rate
+            entry = torch.arange(x[0].numel(), device=x.device).expand(len(x), -1)
+            drawn = pool.flatten(1)[torch.randint(len(pool), entry.shape, device=x.device), entry].view_as(x)
+            x = torch.where(replaced, _as_numbers(drawn), x)
+        else:
+            x = x + step.scale * _standard_noise(x, step.kind)
+    return x
+
+
+def _partners(x: Tensor, pool: Tensor) -> Tensor:
+    return _as_numbers(pool[torch.randint(len(pool), (len(x),), device=x.device)])
+
+
+def _as_numbers(x: Tensor) -> Tensor:
+    return x.float() / 255 if x.dtype == torch.uint8 else x
+
+
+def _standard_noise(x: Tensor, kind: str) -> Tensor:
+    """Of variance 1."""
+    if kind == "gaussian":
+        return torch.randn_like(x)
+    uniform = 2 * torch.rand_like(x) - 1
+    if kind == "uniform":
+        return 3**0.5 * uniform
+    return -uniform.sign() * (-uniform.abs()).log1p() / 2**0.5  # Laplace, by inversion
 
 
 class ImageViews(nn.Module):
-    """One random view of each image of `shape` (c, h, w), and the box of its crop.
+    """One random view of each image of `shape` (c, h, w), and the box of its crop; `pool` is for `agnostic_views`.
 
     Boxes are (x0, y0, x1, y1) in pixels of the input, right and bottom excluded; a flip comes after the crop and leaves them as they are.
     Randomness is torch's global generator.
@@ -20,11 +57,16 @@ class ImageViews(nn.Module):
     def __init__(self, config: ImageAugmentation, shape: Sequence[int]) -> None:
         super().__init__()
         self.crop = K.RandomResizedCrop((shape[1], shape[2]), scale=config.crop_scale, cropping_mode="resample")
+        self.then = config.then
         self.rest = nn.Sequential(K.RandomHorizontalFlip(p=config.flip), *_colour(config, shape[0]))
 
-    def forward(self, images: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n 4"]]:
+    def forward(
+        self, images: Float[Tensor, "n c h w"], pool: UInt8[Tensor, "m c h w"] | None = None
+    ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n 4"]]:
         views = self.rest(self.crop(images))
         corners = self.crop._params["src"].to(images)  # (n, 4, 2), the last one included
+        if self.then:
+            views = agnostic_views(views, self.then, images if pool is None else pool)
         return views, torch.cat([corners[:, 0], corners[:, 2] + 1], 1)
 
 

@@ -52,14 +52,90 @@ class Mixture(Frozen):
         return self
 
 
+class Noise(Frozen):
+    """x + δ, δ of independent entries of this kind with standard deviation `scale`."""
+
+    name: Literal["noise"] = "noise"
+    scale: PositiveFloat
+    kind: Literal["gaussian", "laplace", "uniform"] = "gaussian"
+
+
+class Mixup(Frozen):
+    """x + λ(x̄ - x), x̄ drawn from the data trained on, λ ~ U(0, strength): λ is the partner's share."""
+
+    name: Literal["mixup"] = "mixup"
+    strength: Annotated[float, Field(gt=0, le=1)]
+
+
+class Masking(Frozen):
+    """Every entry is set to 0 with probability `rate`."""
+
+    name: Literal["masking"] = "masking"
+    rate: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Corruption(Frozen):
+    """Every entry is replaced with probability `rate` by the same entry of another sample: a draw from its marginal."""
+
+    name: Literal["corruption"] = "corruption"
+    rate: Annotated[float, Field(gt=0, lt=1)]
+
+
+# An augmentation that asks nothing of the data but that they are numbers.
+Agnostic = Annotated[Noise | Mixup | Masking | Corruption, Field(discriminator="name")]
+
+
+class Cloud(Frozen):
+    """A labelled sample of a mixture of `components`, drawn anew for every seed: means at distance 1 from each other, spread `std`.
+
+    isotropic: x ~ N(μ_c, std² I_d).  complement: spread only outside the span of the means, in `rank` directions (0: all).
+    manifold: an isotropic mixture in components - 1 dimensions, laid into d by a smooth map that keeps short distances.
+    `n_train` points to train on, half as many for validation (at least 100), 500 for the test.
+    """
+
+    name: Literal["cloud"] = "cloud"
+    dim: PositiveInt
+    components: Annotated[int, Field(ge=2)] = 5
+    std: PositiveFloat = 0.2
+    structure: Literal["isotropic", "complement", "manifold"] = "isotropic"
+    rank: Annotated[int, Field(ge=0)] = 0
+    n_train: Annotated[int, Field(ge=10)] = 500
+
+    @model_validator(mode="after")
+    def _room(self) -> "Cloud":
+        outside = max(1, self.rank) if self.structure == "complement" else 0
+        least = self.components - 1 + outside
+        if self.dim < least or (self.rank and not outside):
+            raise ValueError(f"dim must be at least {least}, and rank 0 unless for complement, got {self.dim} and {self.rank}")
+        return self
+
+
+class Table(Frozen):
+    """A data set that ships with scikit-learn, split anew for every seed, classes in proportion: 30 % test, of the rest a fifth for
+    validation. Columns are standardised by the training part; constant ones become 0."""
+
+    name: Literal["table"] = "table"
+    table: Literal["iris", "wine", "breast_cancer", "digits"]
+
+
+class Points(Frozen):
+    """Labelled vectors; each view of a point goes through the steps of `augmentation`, one after the other."""
+
+    name: Literal["points"] = "points"
+    points: Annotated[Cloud | Table, Field(discriminator="name")]
+    augmentation: Annotated[tuple[Agnostic, ...], Field(min_length=1)]
+
+
 class ImageAugmentation(Frozen):
-    """SimCLR's views: random resized crop, horizontal flip, colour jitter, grayscale. The last two do nothing at 0."""
+    """SimCLR's views: random resized crop, horizontal flip, colour jitter, grayscale. The last two do nothing at 0. Then the steps of
+    `then`, on pixels in [0, 1]."""
 
     crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.2, 1.0)
     flip: Fraction = 0.5
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.0  # strength s of SimCLR: brightness, contrast, saturation .8s, hue .2s
     jitter_probability: Fraction = 0.8
     grayscale: Fraction = 0.0
+    then: tuple[Agnostic, ...] = ()
 
     @model_validator(mode="after")
     def _ordered(self) -> "ImageAugmentation":
@@ -90,6 +166,10 @@ class TSimCLR(Frozen):
     # JSON has no infinity: it is written, and so read, as a string.
     df: Annotated[float, Field(gt=0, allow_inf_nan=True), BeforeValidator(lambda v: math.inf if v in ("Infinity", "inf") else v)] = 5.0
     normalization: Literal["joint", "conditional"] = "joint"
+
+
+class SpectralContrastive(Frozen):
+    name: Literal["spectral_contrastive"] = "spectral_contrastive"
 
 
 class MLP(Frozen):
@@ -152,10 +232,10 @@ class TrainConfig(Frozen):
     this cyclic order.
     """
 
-    data: Annotated[Mixture | Images, Field(discriminator="name")] = Images()
+    data: Annotated[Mixture | Points | Images, Field(discriminator="name")] = Images()
     backbone: Annotated[MLP | ConvNet | ResNet, Field(discriminator="name")] = ConvNet()
     projector: Projector = Projector()
-    loss: Annotated[InfoNCE | TSimCLR, Field(discriminator="name")] = InfoNCE()
+    loss: Annotated[InfoNCE | TSimCLR | SpectralContrastive, Field(discriminator="name")] = InfoNCE()
     optimizer: Optimizer = Optimizer()
     epochs: Annotated[int, Field(ge=0)] = 6
     batch_size: Annotated[int, Field(ge=2)] = 256
@@ -165,8 +245,8 @@ class TrainConfig(Frozen):
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainConfig":
-        if isinstance(self.data, Mixture) and not isinstance(self.backbone, MLP):
-            raise ValueError(f"backbone must be 'mlp' for the mixture, which has no images, got {self.backbone.name!r}")
+        if not isinstance(self.data, Images) and not isinstance(self.backbone, MLP):
+            raise ValueError(f"backbone must be 'mlp' for {self.data.name}, which are no images, got {self.backbone.name!r}")
         if self.start_order is not None:
             m = len(self.data.means) if isinstance(self.data, Mixture) else 0
             if sorted(self.start_order) != list(range(m)) or self.projector.dim != 2 or self.projector.batchnorm:
@@ -176,12 +256,12 @@ class TrainConfig(Frozen):
 
 
 def family(config: TrainConfig) -> TrainConfig:
-    """What runs that are trained together have in common: on a mixture all but the seed."""
-    return config.model_copy(update={"seed": 0}) if isinstance(config.data, Mixture) else config
+    """What runs that are trained together have in common: on vectors, not images, all but the seed."""
+    return config if isinstance(config.data, Images) else config.model_copy(update={"seed": 0})
 
 
 def ensembles(configs: Iterable[TrainConfig], largest: int = 256) -> list[list[TrainConfig]]:
-    """The runs in the groups that are trained together: up to `largest` of one family on a mixture, any other run by itself."""
+    """The runs in the groups that are trained together: up to `largest` of one family on vectors, a run on images by itself."""
     families: dict[TrainConfig, list[TrainConfig]] = {}
     for config in dict.fromkeys(configs):
         families.setdefault(family(config), []).append(config)

@@ -86,6 +86,7 @@ class Components(ABC):
     """A mixture of `m` components with equal weights."""
 
     m: int
+    dim: int
 
     @abstractmethod
     def sample_given(self, labels: Int64[Tensor, " n"], *, generator: torch.Generator) -> Float[Tensor, "n d"]:
@@ -130,6 +131,10 @@ class GaussianMixture(Components):
     def m(self) -> int:  # type: ignore[override]
         return len(self.means)
 
+    @property
+    def dim(self) -> int:  # type: ignore[override]
+        return self.means.shape[1]
+
     def sample_given(self, labels: Int64[Tensor, " n"], *, generator: torch.Generator) -> Float[Tensor, "n d"]:
         """x_i ~ N(μ_{labels_i}, std² I)."""
         self._require_labels(labels)
@@ -149,6 +154,10 @@ class AnonymousSamples(Components):
 
     def __post_init__(self) -> None:
         _require(self.m >= 1 and self.k >= 1, "m, k", (self.m, self.k), "at least 1")
+
+    @property
+    def dim(self) -> int:  # type: ignore[override]
+        return self.m * self.k
 
     def sample_given(self, labels: Int64[Tensor, " n"], *, generator: torch.Generator) -> Float[Tensor, "n mk"]:
         """One of the k samples of each label, uniform."""

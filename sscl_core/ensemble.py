@@ -6,6 +6,7 @@ times faster than one after the other at 16 pairs a batch, 7.5 at 32, 3.5 at 64,
 times at width 16, 4 at width 128, as the products of weights do.
 """
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,16 +17,17 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 
-from .config import Mixture, TrainConfig
+from .config import Images, TrainConfig, family
 from .models import Encoder
 from .train import (
     CHECK_EVERY,
     NonFiniteLossError,
     TrainResult,
     contrastive_loss,
+    epoch_pairs,
+    epoch_shape,
     fabric_of,
     initial_network,
-    mixture_epoch,
     optimizer_of,
     set_lr,
 )
@@ -57,32 +59,32 @@ def train_ensemble(
     progress: bool = False,
     on_epoch: Callable[[int, Ensemble], None] | None = None,
 ) -> list[TrainResult]:
-    """What `train` makes of each of these runs on the mixture, which differ in their seed alone: the same initial networks, batches and
+    """What `train` makes of each of these runs on vectors, which differ in their seed alone: the same initial networks, batches and
     updates, since every seed has its own random streams and the optimisers work entry by entry. Equal up to rounding, that is: AdamW
     makes steps of full size out of rounding where a gradient is zero but for it, as that of a bias before BatchNorm.
 
     `on_epoch(epoch, ensemble)` is called before the first epoch (0) and after each. `ValueError`: runs that differ in more than the
-    seed, are not on the mixture, or none; `NonFiniteLossError` names the first seed whose loss is NaN or infinite.
+    seed, are on images, or none; `NonFiniteLossError` names the first seed whose loss is NaN or infinite.
     """
     config = configs[0] if configs else TrainConfig()
-    if not isinstance(config.data, Mixture) or len({c.model_copy(update={"seed": 0}) for c in configs}) != 1:
-        raise ValueError(f"configs must be one or more runs on the mixture that differ in their seed alone, got {len(configs)} runs")
+    if isinstance(config.data, Images) or len({family(c) for c in configs}) != 1:
+        raise ValueError(f"configs must be one or more runs on vectors that differ in their seed alone, got {len(configs)} runs")
     fabric = fabric_of(config, device)
-    shape = mixture_epoch(config, 0)[0].shape[2:]
-    networks = [initial_network(c, shape) for c in configs]
+    dim, steps, batch = epoch_shape(config)
+    networks = [initial_network(c, torch.Size([dim])) for c in configs]
     parameters, buffers = (
         {name: value.detach().to(fabric.device) for name, value in state.items()} for state in stack_module_state(networks)
     )
-    ensemble = Ensemble(initial_network(config, shape).to(fabric.device), parameters, buffers)
+    ensemble = Ensemble(copy.deepcopy(networks[0]).to(fabric.device), parameters, buffers)
     optimizer = optimizer_of(config, [p.requires_grad_() for p in parameters.values()])
     losses: list[Tensor] = []
     if on_epoch:
         _frozen(ensemble, on_epoch, 0)
-    began, steps = time.monotonic(), config.data.steps_per_epoch
+    began = time.monotonic()
     with tqdm(total=config.epochs * steps, unit="step", disable=not progress, mininterval=1) as bar:
         for epoch in range(config.epochs):
             ensemble.skeleton.train()
-            pairs = torch.stack([torch.cat(mixture_epoch(c, epoch), 1) for c in configs], 1).to(fabric.device)  # (steps, s, 2n, d)
+            pairs = torch.stack([torch.cat(epoch_pairs(c, epoch), 1) for c in configs], 1).to(fabric.device)  # (steps, s, 2n, d)
             for step, x in enumerate(pairs):
                 set_lr(optimizer, config, epoch * steps + step, steps)
                 with fabric.autocast():
@@ -96,7 +98,7 @@ def train_ensemble(
                 bar.update()
             if on_epoch:
                 _frozen(ensemble, on_epoch, epoch + 1)
-    speed = len(configs) * config.epochs * steps * config.batch_size / (time.monotonic() - began)
+    speed = len(configs) * config.epochs * steps * batch / (time.monotonic() - began)
     curves = torch.stack(losses, 1).tolist() if losses else [[] for _ in configs]
     return [TrainResult(c, ensemble.member(i, networks[i]), curves[i], speed) for i, c in enumerate(configs)]
 

@@ -20,11 +20,11 @@ from . import store
 from .config import Images, InfoNCE, Mixture, TrainConfig, ensembles
 from .data import ImageData, load_images
 from .ensemble import Ensemble, train_ensemble
-from .evaluate import alignment, backbone_scores, class_similarity, embed, feature_scores, uniformity
+from .evaluate import accuracy, alignment, backbone_scores, class_similarity, embed, feature_scores, knn, linear_probe, uniformity
 from .models import Encoder
 from .store import Record
 from .theory import component_means, uniform_arrangement
-from .train import SAMPLE, TrainResult, contrastive_loss, mixture, stream, train, train_and_test_images
+from .train import SAMPLE, TrainResult, contrastive_loss, mixture, point_set, stream, train, train_and_test_images
 
 EVALUATION = 2**31  # an epoch no training reaches: evaluation pairs are never training pairs
 PER_COMPONENT = 25  # evaluation pairs
@@ -68,8 +68,11 @@ def _train_and_save(
     """Runs that are trained together: one on images, or an ensemble."""
     if not configs:
         return
-    on_mixture = isinstance(configs[0].data, Mixture)
-    records = _mixture_records(configs, device, progress) if on_mixture else [_image_record(configs[0], runs, device, data_dir, progress)]
+    if isinstance(configs[0].data, Images):
+        records = [_image_record(configs[0], runs, device, data_dir, progress)]
+    else:
+        together = _mixture_records if isinstance(configs[0].data, Mixture) else _points_records
+        records = together(configs, device, progress)
     for record in records:
         store.save(runs, record)
         yield record
@@ -111,6 +114,15 @@ def _mixture_records(configs: Sequence[TrainConfig], device: str, progress: bool
     return [_record(result, *values, seconds) for result, values in zip(trained, measured, strict=True)]
 
 
+def _points_records(configs: Sequence[TrainConfig], device: str, progress: bool) -> list[Record]:
+    """`seconds` and speed are each run's share of the ensemble's."""
+    began = time.monotonic()
+    trained = train_ensemble(configs, device=device, progress=progress)
+    measured = [measure_points(result) for result in trained]
+    seconds = (time.monotonic() - began) / len(configs)
+    return [_record(result, *values, seconds) for result, values in zip(trained, measured, strict=True)]
+
+
 def _record(trained: TrainResult, metrics: dict[str, float], arrays: dict[str, np.ndarray], seconds: float) -> Record:
     arrays["loss"] = np.asarray(trained.losses, dtype=np.float32)
     metrics["images_per_second"] = trained.images_per_second
@@ -135,6 +147,24 @@ def measure_images(trained: TrainResult, data_dir: str | Path | None = None) -> 
     if z.shape[1] == 2:
         arrays |= {"z_test": z_test, "labels_test": test_labels}
     return scores, {name: value.numpy(force=True) for name, value in arrays.items()}
+
+
+@torch.no_grad()
+def measure_points(trained: TrainResult) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """10-NN on z (Euclidean) and on the backbone's h (cosine), on the validation part, by which settings are chosen, and on the test part;
+    there also the linear probe on h. For d_z = 2 the map of the training part."""
+    points = point_set(trained.config)
+    device = next(trained.model.parameters()).device
+    features = {name: trained.model(getattr(points, name).x.to(device)) for name in ("train", "validation", "test")}
+    (h, z), labels = features["train"], points.train.labels.to(device)
+    scores = {}
+    for name in ("validation", "test"):
+        truth = getattr(points, name).labels.to(device)
+        h_other, z_other = features[name]
+        scores[f"knn_h_{name}"] = accuracy(knn(h, labels, h_other, k=min(10, len(h))), truth)
+        scores[f"knn_z_{name}"] = accuracy(knn(z, labels, z_other, k=min(10, len(h)), metric="euclidean"), truth)
+    scores["probe_h_test"] = accuracy(linear_probe(h, labels, h_other), truth)
+    return scores, {"z": z.numpy(force=True)} if z.shape[1] == 2 else {}
 
 
 def transfer_images(config: TrainConfig, data_dir: str | Path | None = None) -> ImageData | None:

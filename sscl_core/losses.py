@@ -74,6 +74,20 @@ def t_simclr(
         return _loss(positive, _student_logit(squared_distances(torch.cat([z1, z2])), df), w, normalization)
 
 
+def spectral_contrastive(z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"], *, validate: bool = True) -> Float[Tensor, ""]:
+    """-2 mean_i z1_i·z2_i + mean of (z_i·z_j)² over the 2n(2n - 2) ordered pairs of rows that are neither equal nor one sample's views.
+
+    Features are not normalised. Nothing holds the norm of a row that is orthogonal to all its negatives: over fresh batches the minimiser
+    is the augmentation graph's top eigenvectors, on one fixed batch there is no lower bound. Source: HaoChen et al. 2021.
+    """
+    z1, z2, _ = _prepare(z1, z2, None, validate=validate, cosine=False)
+    with _full_precision(z1):
+        z = torch.cat([z1, z2])
+        itself_or_positive = torch.eye(len(z1), dtype=torch.bool, device=z.device).repeat(2, 2)
+        squares = (z @ z.T).masked_fill(itself_or_positive, 0.0).square()
+        return -2 * (z1 * z2).sum(1).mean() + squares.sum() / (len(z) * (len(z) - 2))
+
+
 def sne_objective(P: Float[Tensor, "N N"], log_Q: Float[Tensor, "N N"]) -> Float[Tensor, ""]:
     """KL(P ‖ Q) = Σ_{i≠j} P_ij (log P_ij - log Q_ij),  0·log 0 = 0; the diagonals of both never enter.
 

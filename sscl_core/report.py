@@ -39,7 +39,7 @@ def runs_csv(plan: Plan) -> str:
         for config in job.parameters.runs():
             path = plan.results / "runs" / store.run_key(config) / "record.json"
             metrics = json.loads(path.read_text())["metrics"] if path.exists() else {}
-            what = [job.notebook, store.run_key(config), config.data.name, config.loss.name, config.loss.temperature]
+            what = [job.notebook, store.run_key(config), config.data.name, config.loss.name, getattr(config.loss, "temperature", "")]
             for metric, value in metrics.items():
                 writer.writerow([*what, config.projector.dim, config.epochs, config.seed, metric, value])
     return file.getvalue()

@@ -26,7 +26,7 @@ from .paths import EMBEDDED, PACKAGE
 
 SCHEMA = 1
 RUN_LIBRARIES = ("torch", "kornia", "scikit-learn")
-RUN_CODE = ("affinities", "augmentations", "config", "data", "ensemble", "evaluate", "experiments", "losses", "models", "theory", "train")
+RUN_CODE = ("augmentations", "config", "data", "ensemble", "evaluate", "experiments", "losses", "models", "points", "theory", "train")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,12 +20,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .augmentations import ImageViews
-from .config import Images, InfoNCE, Mixture, TrainConfig
+from .augmentations import ImageViews, agnostic_views
+from .config import Cloud, Images, InfoNCE, Mixture, Points, SpectralContrastive, Table, TrainConfig
 from .data import AnonymousSamples, Components, GaussianMixture, ImageData, holdout, load_images
 from .evaluate import cyclic_order
-from .losses import info_nce, t_simclr
+from .losses import info_nce, spectral_contrastive, t_simclr
 from .models import Encoder, build, fit
+from .points import PointSet, cloud, table
 from .theory import regular_polygon
 
 INIT, ORDER, VIEWS, SAMPLE, SPLIT = range(5)  # the purposes that random streams are named by
@@ -116,6 +118,8 @@ def contrastive_loss(config: TrainConfig, z1: Tensor, z2: Tensor) -> Tensor:
     """The loss of a run; values are left unchecked because the loop looks at the loss itself."""
     if isinstance(config.loss, InfoNCE):
         return info_nce(z1, z2, temperature=config.loss.temperature, validate=False)
+    if isinstance(config.loss, SpectralContrastive):
+        return spectral_contrastive(z1, z2, validate=False)
     settings = config.loss.model_dump(exclude={"name"})
     return t_simclr(z1, z2, **settings, validate=False)
 
@@ -151,6 +155,20 @@ def mixture(data: Mixture) -> Components:
     return GaussianMixture(torch.tensor(data.means), data.std)
 
 
+def point_set(config: TrainConfig) -> PointSet:
+    """The vectors of a run: its own draw, or split, by its seed."""
+    assert isinstance(config.data, Points)
+    return _point_set(config.data.points, config.seed)
+
+
+@lru_cache(maxsize=64)
+def _point_set(points: Cloud | Table, seed: int) -> PointSet:
+    if isinstance(points, Table):
+        return table(points, seed)
+    with stream(seed, SPLIT) as generator:
+        return cloud(points, generator)
+
+
 def initial_network(config: TrainConfig, sample_shape: torch.Size) -> Encoder:
     """The network before training, on the CPU; with `start_order`, fitted to it on 50 draws of every component.
 
@@ -181,27 +199,41 @@ class Source:
 
 
 def source(config: TrainConfig, data_dir: str | Path | None, device: torch.device) -> Source:
-    """The pairs that a run trains on: fresh draws from the mixture, or two views of every image."""
-    if isinstance(config.data, Mixture):
-        return _mixture_source(config, config.data, device)
+    """The pairs that a run trains on: fresh draws from the mixture, or two views of every point or image."""
+    if not isinstance(config.data, Images):
+        return _vector_source(config, device)
     images, _ = train_and_test_images(config, data_dir)
     return _image_source(config, images.images.to(device))
 
 
-def _mixture_source(config: TrainConfig, data: Mixture, device: torch.device) -> Source:
+def _vector_source(config: TrainConfig, device: torch.device) -> Source:
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip(*(x.to(device) for x in mixture_epoch(config, epoch)), strict=True)
+        yield from zip(*(x.to(device) for x in epoch_pairs(config, epoch)), strict=True)
 
-    shape = mixture_epoch(config, 0)[0].shape[2:]
-    return Source(shape, data.steps_per_epoch, data.steps_per_epoch * config.batch_size, batches)
+    dim, steps, batch = epoch_shape(config)
+    return Source(torch.Size([dim]), steps, steps * batch, batches)
 
 
-def mixture_epoch(config: TrainConfig, epoch: int) -> tuple[Float[Tensor, "steps n d"], Float[Tensor, "steps n d"]]:
-    """The pairs of every step of an epoch."""
-    assert isinstance(config.data, Mixture)
-    steps = config.data.steps_per_epoch
+def epoch_shape(config: TrainConfig) -> tuple[int, int, int]:
+    """Of an epoch on vectors: their dimension, the number of steps, the pairs of one."""
+    if isinstance(config.data, Mixture):
+        return mixture(config.data).dim, config.data.steps_per_epoch, config.batch_size
+    train = point_set(config).train
+    batch = min(config.batch_size, len(train))
+    return train.x.shape[1], len(train) // batch, batch
+
+
+def epoch_pairs(config: TrainConfig, epoch: int) -> tuple[Float[Tensor, "steps n d"], Float[Tensor, "steps n d"]]:
+    """The pairs of every step of an epoch: draws from the mixture, or views of points in random order, a last part of a batch left out."""
+    _, steps, batch = epoch_shape(config)
     with stream(config.seed, SAMPLE, epoch) as generator:
-        x1, x2, _ = mixture(config.data).pairs(steps * config.batch_size, generator=generator)
+        if isinstance(config.data, Mixture):
+            x1, x2, _ = mixture(config.data).pairs(steps * batch, generator=generator)
+        else:
+            assert isinstance(config.data, Points)
+            pool = point_set(config).train.x
+            x = pool[torch.randperm(len(pool))[: steps * batch]]
+            x1, x2 = agnostic_views(x.repeat(2, 1), config.data.augmentation, pool).chunk(2)
     return x1.unflatten(0, (steps, -1)), x2.unflatten(0, (steps, -1))
 
 
@@ -218,7 +250,7 @@ def _image_source(config: TrainConfig, images: Tensor) -> Source:
         for step, index in enumerate(order.split(config.batch_size)[:steps]):
             batch = images[index].float() / 255
             with stream(config.seed, VIEWS, epoch, step), torch.no_grad():
-                views = augment(batch.repeat(2, 1, 1, 1))[0].contiguous(memory_format=torch.channels_last)
+                views = augment(batch.repeat(2, 1, 1, 1), images)[0].contiguous(memory_format=torch.channels_last)
             x1, x2 = views.chunk(2)
             yield x1, x2
 
@@ -251,7 +283,7 @@ def _require_finite(losses: list[Tensor], config: TrainConfig, step: int) -> Non
     if not torch.stack(losses).isfinite().all():
         raise NonFiniteLossError(
             f"the loss became NaN or infinite at or before step {step} of seed {config.seed}: lower optimizer.lr "
-            f"({config.optimizer.lr:g}), raise the temperature ({config.loss.temperature:g}), or use precision '32-true'"
+            f"({config.optimizer.lr:g}), raise the temperature of the loss ({config.loss}), or use precision '32-true'"
         )
 
 

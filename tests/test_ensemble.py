@@ -15,7 +15,7 @@ from sscl_core.config import MLP, ConvNet, Images, Mixture, Optimizer, Projector
 from sscl_core.ensemble import Ensemble, train_ensemble
 from sscl_core.experiments import evaluation_points
 from sscl_core.studies import FACTORS, order_run
-from sscl_core.train import INIT, SAMPLE, NonFiniteLossError, TrainResult, mixture_epoch, optimizer_of, stream, train
+from sscl_core.train import INIT, SAMPLE, NonFiniteLossError, TrainResult, epoch_pairs, optimizer_of, stream, train
 
 SEEDS = (3, 0, 11, 5)
 SETTINGS = {
@@ -49,10 +49,10 @@ def short(*seeds: int, **changes) -> list[TrainConfig]:
 
 def in_double(monkeypatch) -> None:
     """Both ways of training compute in float64 from here on."""
-    network, pairs = alone.initial_network, alone.mixture_epoch
+    network, pairs = alone.initial_network, alone.epoch_pairs
     for module in (alone, together):
         monkeypatch.setattr(module, "initial_network", lambda *settings: network(*settings).double())
-        monkeypatch.setattr(module, "mixture_epoch", lambda *settings: tuple(x.double() for x in pairs(*settings)))
+        monkeypatch.setattr(module, "epoch_pairs", lambda *settings: tuple(x.double() for x in pairs(*settings)))
 
 
 def moved(config: TrainConfig, result: TrainResult) -> bool:
@@ -238,7 +238,7 @@ def test_no_epochs_are_the_initial_networks():
     ids=["none", "images", "optimizer", "epochs", "data"],
 )
 def test_runs_that_are_not_alike_are_refused(configs):
-    with pytest.raises(ValueError, match=f"configs must be one or more runs on the mixture .* in their seed alone, got {len(configs)} "):
+    with pytest.raises(ValueError, match=f"configs must be one or more runs on vectors .* in their seed alone, got {len(configs)} "):
         train_ensemble(configs)
 
 
@@ -269,11 +269,11 @@ def test_the_seed_that_diverges_is_named(monkeypatch, step, looked):
     """Together with the step at which it was noticed."""
 
     def poisoned(config, epoch):
-        x1, x2 = (x.clone() for x in mixture_epoch(config, epoch))
+        x1, x2 = (x.clone() for x in epoch_pairs(config, epoch))
         if config.seed in (5, 9):
             x1[step] = math.nan
         return x1, x2
 
-    monkeypatch.setattr(together, "mixture_epoch", poisoned)
+    monkeypatch.setattr(together, "epoch_pairs", poisoned)
     with pytest.raises(NonFiniteLossError, match=f"at or before step {looked} of seed 5:"):
         train_ensemble(short(4, 5, 6, 9, data=Mixture(steps_per_epoch=45)))
