@@ -284,9 +284,15 @@ def empirical_masses(
     counts, rows = torch.zeros(len(anchors), n_cells, dtype=torch.float64), torch.arange(len(anchors))
     for _ in range(draws):
         views = augment(anchors)
+        if not isinstance(views, Tensor):
+            raise TypeError(f"augment must give a tensor, one view a row, got {type(views).__name__}")
         if views.shape != anchors.shape:
             raise ValueError(f"augment must keep the shape {tuple(anchors.shape)}, one view a row, got {tuple(views.shape)}")
         cell = cells(views)
+        if not isinstance(cell, Tensor) or cell.is_floating_point():
+            raise TypeError(
+                f"cells must give a tensor of whole numbers, got {cell.dtype if isinstance(cell, Tensor) else type(cell).__name__}"
+            )
         if cell.shape != rows.shape or not bool(((cell >= 0) & (cell < n_cells)).all()):
             raise ValueError(
                 f"cells must give a number in 0..{n_cells - 1} (n_cells - 1) for each of {len(rows)} views, got shape {tuple(cell.shape)}, "
@@ -333,7 +339,7 @@ def spectrum(A: Any, k: int) -> tuple[Float[Tensor, " k"], Float[Tensor, "m k"]]
     _, values, vectors = svds(A * scale / A.shape[0] ** 0.5, k=k, v0=np.random.default_rng(0).standard_normal(min(A.shape)))
     order = np.argsort(-values)
     signs = np.sign(vectors.sum(1) + 1e-300)  # of no meaning, but the same every time
-    return torch.from_numpy(values[order] ** 2), torch.from_numpy((signs[:, None] * vectors)[order].T.copy())
+    return torch.from_numpy(values[order] ** 2), torch.from_numpy((signs[:, None] * vectors * (mass > 0))[order].T.copy())
 
 
 def _normalized(log_p: Float[Tensor, "n n"], normalization: str) -> Float[Tensor, "n n"]:

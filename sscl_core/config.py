@@ -119,11 +119,13 @@ class Table(Frozen):
 
 
 class Points(Frozen):
-    """Labelled vectors; each view of a point goes through the steps of `augmentation`, one after the other."""
+    """Labelled vectors; each view of a point goes through the steps of `augmentation`, one after the other. A batch is drawn from the
+    points without repetition, all of them if there are fewer than `batch_size`."""
 
     name: Literal["points"] = "points"
     points: Annotated[Cloud | Table, Field(discriminator="name")]
     augmentation: Annotated[tuple[Agnostic, ...], Field(min_length=1)]
+    steps_per_epoch: PositiveInt = 50
 
 
 class ImageAugmentation(Frozen):

@@ -16,6 +16,7 @@ from torch.func import jvp
 from torch.nn import functional as F
 
 from .losses import squared_distances
+from .theory import component_means
 
 Metric = Literal["cosine", "euclidean"]
 
@@ -212,7 +213,7 @@ def class_similarity(features: Float[Tensor, "n d"], labels: Int64[Tensor, " n"]
     if not (counts > 0).all():
         raise ValueError(f"labels must cover 0..{len(counts) - 1}, got none of class {int(counts.argmin())}")
     u = F.normalize(features.double() - features.double().mean(0), dim=1)
-    means = torch.zeros(len(counts), u.shape[1], dtype=u.dtype, device=u.device).index_add_(0, labels.to(u.device), u) / counts[:, None]
+    means = component_means(u, labels.to(u.device), len(counts))
     return means @ means.T
 
 

@@ -20,7 +20,7 @@ from . import store
 from .config import Images, InfoNCE, Mixture, TrainConfig, ensembles
 from .data import ImageData, load_images
 from .ensemble import Ensemble, train_ensemble
-from .evaluate import accuracy, alignment, backbone_scores, class_similarity, embed, feature_scores, knn, linear_probe, uniformity
+from .evaluate import Metric, accuracy, alignment, backbone_scores, class_similarity, embed, feature_scores, knn, linear_probe, uniformity
 from .models import Encoder
 from .store import Record
 from .theory import component_means, uniform_arrangement
@@ -151,18 +151,19 @@ def measure_images(trained: TrainResult, data_dir: str | Path | None = None) -> 
 
 @torch.no_grad()
 def measure_points(trained: TrainResult) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """10-NN on z (Euclidean) and on the backbone's h (cosine), on the validation part, by which settings are chosen, and on the test part;
-    there also the linear probe on h. For d_z = 2 the map of the training part."""
+    """10-NN on the backbone's h, and on z by the metric of the loss's own similarity, on the validation part, by which settings are chosen,
+    and on the test part; there also the linear probe on h. For d_z = 2 the map of the training part."""
     points = point_set(trained.config)
     device = next(trained.model.parameters()).device
     features = {name: trained.model(getattr(points, name).x.to(device)) for name in ("train", "validation", "test")}
-    (h, z), labels = features["train"], points.train.labels.to(device)
+    (h, z), labels, k = features["train"], points.train.labels.to(device), min(10, len(points.train))
+    own: Metric = "cosine" if isinstance(trained.config.loss, InfoNCE) else "euclidean"
     scores = {}
     for name in ("validation", "test"):
         truth = getattr(points, name).labels.to(device)
         h_other, z_other = features[name]
-        scores[f"knn_h_{name}"] = accuracy(knn(h, labels, h_other, k=min(10, len(h))), truth)
-        scores[f"knn_z_{name}"] = accuracy(knn(z, labels, z_other, k=min(10, len(h)), metric="euclidean"), truth)
+        scores[f"knn_h_{name}"] = accuracy(knn(h, labels, h_other, k=k), truth)
+        scores[f"knn_z_{name}"] = accuracy(knn(z, labels, z_other, k=k, metric=own), truth)
     scores["probe_h_test"] = accuracy(linear_probe(h, labels, h_other), truth)
     return scores, {"z": z.numpy(force=True)} if z.shape[1] == 2 else {}
 

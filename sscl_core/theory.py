@@ -75,7 +75,7 @@ def fitted_polygon(z: Float[Tensor, "m 2"]) -> Float[Tensor, "m 2"]:
 
 def component_means(u: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], m: int) -> Float[Tensor, "m d"]:
     """The mean feature of each of m components; every one must occur in `labels`."""
-    sums = torch.zeros(m, u.shape[1], dtype=u.dtype).index_add(0, labels, u)
+    sums = torch.zeros(m, u.shape[1], dtype=u.dtype, device=u.device).index_add(0, labels, u)
     return sums / labels.bincount(minlength=m)[:, None]
 
 

@@ -216,15 +216,15 @@ def _vector_source(config: TrainConfig, device: torch.device) -> Source:
 
 def epoch_shape(config: TrainConfig) -> tuple[int, int, int]:
     """Of an epoch on vectors: their dimension, the number of steps, the pairs of one."""
+    assert not isinstance(config.data, Images)
     if isinstance(config.data, Mixture):
         return mixture(config.data).dim, config.data.steps_per_epoch, config.batch_size
-    train = point_set(config).train
-    batch = min(config.batch_size, len(train))
-    return train.x.shape[1], len(train) // batch, batch
+    x = point_set(config).train.x
+    return x.shape[1], config.data.steps_per_epoch, min(config.batch_size, len(x))
 
 
 def epoch_pairs(config: TrainConfig, epoch: int) -> tuple[Float[Tensor, "steps n d"], Float[Tensor, "steps n d"]]:
-    """The pairs of every step of an epoch: draws from the mixture, or views of points in random order, a last part of a batch left out."""
+    """The pairs of every step of an epoch: draws from the mixture, or two views of points."""
     _, steps, batch = epoch_shape(config)
     with stream(config.seed, SAMPLE, epoch) as generator:
         if isinstance(config.data, Mixture):
@@ -232,7 +232,7 @@ def epoch_pairs(config: TrainConfig, epoch: int) -> tuple[Float[Tensor, "steps n
         else:
             assert isinstance(config.data, Points)
             pool = point_set(config).train.x
-            x = pool[torch.randperm(len(pool))[: steps * batch]]
+            x = pool[torch.cat([torch.randperm(len(pool))[:batch] for _ in range(steps)])]
             x1, x2 = agnostic_views(x.repeat(2, 1), config.data.augmentation, pool).chunk(2)
     return x1.unflatten(0, (steps, -1)), x2.unflatten(0, (steps, -1))
 
