@@ -1,8 +1,9 @@
 """What notebooks do with runs and their data, beside showing them. Nothing here enters a stored number."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .config import Images, Mixture, TrainConfig
-from .evaluate import cyclic_order, group_contrast, placement_rank, preserves_order, regroupings
+from .evaluate import accuracy, cyclic_order, group_contrast, knn, linear_probe, placement_rank, preserves_order, regroupings
 from .models import Encoder
 from .store import Record
 from .theory import circle_gaps
-from .train import INIT, initial_network, mixture, source, stream, train, train_and_test_images
+from .train import INIT, initial_network, mixture, point_set, source, stream, train, train_and_test_images
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -25,6 +26,33 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
         {"loss": r.config.loss.name, "d_z": r.config.projector.dim, "epochs": r.config.epochs, "seed": r.config.seed, **r.metrics}
         for r in records
     )
+
+
+def frame_by(records: Mapping[tuple[Any, ...], Sequence[Record]], names: Sequence[str]) -> pd.DataFrame:
+    """A row a record: the parts of the key it is listed under, called `names`, its seed, then every metric."""
+    rows = [(key, record) for key, group in records.items() for record in group]
+    return pd.DataFrame({**dict(zip(names, key, strict=True)), "seed": r.config.seed, **r.metrics} for key, r in rows)
+
+
+def chosen(table: pd.DataFrame, by: Sequence[str], setting: str, score: str) -> pd.DataFrame:
+    """The rows of the `setting` that has, within each group, the best mean `score` over seeds; of equal ones the first."""
+    means = table.groupby([*by, setting], sort=False)[score].mean().reset_index()
+    best = means.loc[means.groupby(list(by), sort=False)[score].idxmax(), [*by, setting]]
+    return table.merge(best, on=[*by, setting])
+
+
+def raw_scores(config: TrainConfig, dim: int) -> list[dict[str, Any]]:
+    """What features are held against on the points of a run, by the same 10-NN (cosine) and linear probe: the data as they are, and their
+    `dim` principal components."""
+    data = point_set(config)
+    mean = data.train.x.mean(0)
+    axes = torch.linalg.svd(data.train.x - mean, full_matrices=False).Vh[:dim].T
+    rows = []
+    for name, project in (("raw", lambda x: x), ("PCA", lambda x: (x - mean) @ axes)):
+        x, x_test, labels = project(data.train.x), project(data.test.x), data.train.labels
+        scores = {"knn_h_test": knn(x, labels, x_test), "probe_h_test": linear_probe(x, labels, x_test)}
+        rows.append({"method": name, "seed": config.seed} | {key: accuracy(value, data.test.labels) for key, value in scores.items()})
+    return rows
 
 
 def first_batch(config: TrainConfig, n: int, *, data_dir: str | Path | None = None) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:

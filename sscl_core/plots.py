@@ -25,6 +25,13 @@ COLORS = {
     "raw pixels": "#000000",
     "attraction": "#009E73",
     "repulsion": "#D55E00",
+    "noise": "#0072B2",
+    "mixup": "#D55E00",
+    "masking": "#009E73",
+    "corruption": "#CC79A7",
+    "raw": "#000000",
+    "SNE": "#009E73",
+    "spectral": "#009E73",
 }
 GROUP_COLORS = ("#D55E00", "#0072B2")
 CLASS_COLORS = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
@@ -141,6 +148,18 @@ def rates(axis: Axes, rows: Mapping[str, tuple[float, float, float]], *, chance:
         axis.plot(chance, y, "|", ms=9, mew=2, color="0.5", label="chance")
     axis.set_yticks(y, list(rows))
     axis.set(xlim=(-0.03, 1.03), ylim=(y[-1] - 0.7, 0.7))
+    axis.grid(axis="x", color="0.9", lw=0.8)
+
+
+def dots(axis: Axes, rows: Sequence[str], series: Mapping[str, Sequence[tuple[float, float, float]]], *, xlabel: str) -> None:
+    """A quantity a row, from top to bottom, for each series with its interval; nan where a series lacks a row."""
+    for i, (name, points) in enumerate(series.items()):
+        y = -np.arange(len(rows)) - 0.5 * ((i + 0.5) / len(series) - 0.5)
+        mean, low, high = np.array(points, dtype=float).T
+        error = np.stack([mean - low, high - mean])
+        axis.errorbar(mean, y, xerr=error, fmt="o", ms=4.5, capsize=2, lw=1.2, color=COLORS.get(name, f"C{i}"), label=name)
+    axis.set_yticks(-np.arange(len(rows)), list(rows))
+    axis.set(ylim=(-len(rows) + 0.3, 0.7), xlabel=xlabel)
     axis.grid(axis="x", color="0.9", lw=0.8)
 
 

@@ -25,7 +25,19 @@ from .claims import CLAIMS
 from .config import TrainConfig, ensembles
 
 # What only runs notebooks and collects their results does not enter the numbers in them.
-NOTEBOOK_CODE = (*store.RUN_CODE, "affinities", "analysis", "claims", "family", "notebook", "paths", "plots", "store", "studies")
+NOTEBOOK_CODE = (
+    *store.RUN_CODE,
+    "affinities",
+    "agreement",
+    "analysis",
+    "claims",
+    "family",
+    "notebook",
+    "paths",
+    "plots",
+    "store",
+    "studies",
+)
 README_FIGURES = {"03_implicit_bias-film.gif": "order.gif", "05_t_simclr-maps.png": "maps.png"}
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {desc}"
 

@@ -145,6 +145,7 @@ class DomainAgnostic(Parameters):
             ("input dimension", "10"): runs(dim=10),
             ("kind of noise", "uniform"): runs(Noise(scale=0.4, kind="uniform")),
             ("control", "mixup"): runs(Mixup(strength=1.0)),
+            ("control", "untrained"): [run.model_copy(update={"epochs": 0}) for run in runs()],
         }
 
     def map_runs(self) -> dict[tuple[str, str, float], list[TrainConfig]]:

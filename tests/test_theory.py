@@ -1,8 +1,7 @@
-"""P of a batch, and the closed forms, each against a loop or a definition written out."""
+"""The closed forms, each against a loop or a definition written out."""
 
 import itertools
 import math
-from inspect import unwrap
 
 import pytest
 import torch
@@ -15,23 +14,6 @@ from sscl_core.losses import info_nce, log_q_cosine, log_q_student, sne_objectiv
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.mark.parametrize("n", [1, 2, 5])
-@pytest.mark.parametrize(("form", "entry", "total"), [("conditional", 1.0, None), ("joint", None, 1.0)])
-def test_positive_pairs(n, form, entry, total):
-    P = positive_pairs(n, normalization=form)
-    value = entry or 1 / (2 * n)
-    for i in range(2 * n):
-        for j in range(2 * n):
-            assert P[i, j] == (value if abs(i - j) == n else 0)
-    assert P.sum() == pytest.approx(total or 2 * n)
-
-
-@pytest.mark.parametrize(("n", "form"), [(0, "joint"), (3, "rows")])
-def test_positive_pairs_rejects(n, form):
-    with pytest.raises(ValueError, match=r"n must be|normalization must be"):
-        unwrap(positive_pairs)(n, normalization=form)
 
 
 def random_points(n=7, d=3):

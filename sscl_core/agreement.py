@@ -1,0 +1,188 @@
+"""P without a network: what an augmentation does to points before training, the map that SNE makes of its P, the eigenvectors of its graph;
+and how far features agree with these."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.spatial import procrustes
+from scipy.stats import rankdata
+from sklearn.manifold import trustworthiness
+from torch import Tensor
+from torch.nn import functional as F
+
+from .affinities import empirical_masses, log_noise, mixup_masses, nearest_cells, spectrum, two_views
+from .augmentations import agnostic_views
+from .config import MLP, Mixup, Noise, Points, TrainConfig
+from .ensemble import train_ensemble
+from .losses import log_q_gaussian, sne_objective
+from .points import PointSet
+from .store import Record
+from .theory import minimise_free
+from .train import SPLIT, point_set, stream
+
+# Agreement of two maps
+
+
+def rank_correlation(a: Float[Tensor, "n d"], b: Float[Tensor, "n e"]) -> float:
+    """Whether each point has the others at the same ranks of distance in both maps: Spearman's correlation, averaged over points."""
+    off = ~np.eye(len(a), dtype=bool)
+    ranks = [rankdata(torch.cdist(z.double(), z.double()).numpy()[off].reshape(len(z), -1), axis=1) for z in (a, b)]
+    ra, rb = (r - r.mean(1, keepdims=True) for r in ranks)
+    return float(np.mean((ra * rb).sum(1) / np.sqrt((ra**2).sum(1) * (rb**2).sum(1))))
+
+
+def agreement(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> dict[str, float]:
+    """Of two maps of the same points: `rank_correlation`; the trustworthiness of a for the neighbors in b (10 of them; Venna & Kaski 2001);
+    what is left of b's variance after a is moved, turned and scaled onto it (Procrustes)."""
+    return {
+        "rank correlation": rank_correlation(a, b),
+        "trustworthiness": trustworthiness(b.numpy(), a.numpy(), n_neighbors=min(10, len(a) // 2 - 1)),
+        "Procrustes": procrustes(b.numpy(), a.numpy())[2],
+    }
+
+
+def turned_onto(z: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """z moved, turned or mirrored, and scaled as a whole so that it lies nearest to the target: for the eye."""
+    z, target = z - z.mean(0), target - target.mean(0)
+    U, S, Vh = torch.linalg.svd(z.T @ target)
+    return S.sum() / z.square().sum() * z @ U @ Vh
+
+
+def sne(P: Float[Tensor, "n n"], *, dim: int = 2, seed: int = 0) -> Float[Tensor, "n dim"]:
+    """Points, no network, that minimise KL(P ‖ Q), P joint, Q ∝ exp(-‖z_i - z_j‖²) over all pairs, from a random start (L-BFGS)."""
+
+    def objective(z: Tensor) -> Tensor:
+        return sne_objective(P, log_q_gaussian(z, normalization="joint"))
+
+    return minimise_free(objective, (len(P), dim), starts=1, generator=torch.Generator().manual_seed(seed))[1]
+
+
+def noise_P(points: Points, seed: int) -> Float[Tensor, "n n"]:
+    """The analytic P, both views augmented, that the noise of a run gives its training points."""
+    (step,) = points.augmentation
+    assert isinstance(step, Noise)
+    x = _train_points(points, seed)
+    return two_views(log_noise(x, x, scale=step.scale, kind=step.kind))
+
+
+@lru_cache(maxsize=256)
+def sne_maps(points: Points, seed: int) -> tuple[Tensor, Tensor]:
+    """Two maps by SNE from different random starts, so that it is seen how far SNE agrees with itself."""
+    P = noise_P(points, seed)
+    return sne(P, seed=2 * seed), sne(P, seed=2 * seed + 1)
+
+
+def sne_agreement(record: Record, points: Points | None = None) -> dict[str, float]:
+    """How far the map z of a run agrees with SNE on the analytic P of `points` (by default its own); SNE with itself, and the input with
+    SNE; and the share of two views' P in which they fall on one and the same point, which a P off the diagonal leaves out."""
+    assert isinstance(record.config.data, Points)
+    points, seed = points or record.config.data, record.config.seed
+    first, second = sne_maps(points, seed)
+    (step,), x = points.augmentation, _train_points(points, seed)
+    assert isinstance(step, Noise)
+    K = log_noise(x, x, scale=step.scale, kind=step.kind).exp()
+    own = (K * K).sum() / (K.sum(0) ** 2).sum()
+    ours = agreement(torch.from_numpy(record.arrays["z"]).double(), first)
+    others = {f"{name}, SNE": value for name, value in agreement(second, first).items()}
+    return ours | others | {"rank correlation, input": rank_correlation(x, first), "same point": own.item()}
+
+
+# What an augmentation does to a cloud, before any training
+
+
+def perturbation(config: TrainConfig, *, n: int = 100) -> dict[str, float]:
+    """Of the views that a run on a cloud would train on: the share of the energy ‖x' - x‖² in the span of the means, and the share of views
+    that are nearest to the mean of their own component; the mass that `graph_P` of the first n points has within components."""
+    assert isinstance(config.data, Points)
+    data = point_set(config)
+    x, labels = data.train.x, data.train.labels
+    with stream(config.seed, SPLIT, 1):
+        views = agnostic_views(x.repeat(10, 1), config.data.augmentation, x)
+    means, span = _means_and_span(data)
+    views, delta = views.double(), (views - x.repeat(10, 1)).double()
+    inside = (delta @ span).square().sum() / delta.square().sum()
+    own = (torch.cdist(views, means).argmin(1) == labels.repeat(10)).double().mean()
+    same = labels[:n, None] == labels[:n]
+    within = (graph_P(config)[:n, :n] * same).sum()
+    return {"energy in span": inside.item(), "views at own mean": own.item(), "P within": within.item()}
+
+
+def graph_P(config: TrainConfig, *, n: int = 100) -> Float[Tensor, "n n"]:
+    """P of two views over the first n training points: of noise by its density, of mixup by the cells that the points are nearest to."""
+    assert isinstance(config.data, Points)
+    (step,), x = config.data.augmentation, point_set(config).train.x[:n].double()
+    if isinstance(step, Noise):
+        return two_views(log_noise(x, x, scale=step.scale, kind=step.kind))
+    assert isinstance(step, Mixup)
+    return two_views(mixup_masses(x, x, strength=step.strength).log())
+
+
+def nuisance_ratio(config: TrainConfig) -> float:
+    """The largest variance of the data in a direction outside the span of the means, over the mean variance in a direction inside."""
+    data = point_set(config)
+    x, span = data.train.x.double(), _means_and_span(data)[1]
+    x = x - x.mean(0)
+    inside = (x @ span).square().sum(1).mean() / span.shape[1]
+    outside = torch.linalg.svdvals(x - x @ span @ span.T)[0] ** 2 / len(x)
+    return (outside / inside).item()
+
+
+def _means_and_span(data: PointSet) -> tuple[Float[Tensor, "m d"], Float[Tensor, "d r"]]:
+    """The components' means, and an orthonormal basis of their differences."""
+    assert data.means is not None
+    means = data.means.double()
+    return means, torch.linalg.svd(means - means.mean(0), full_matrices=False).Vh[: len(means) - 1].T
+
+
+# The augmentation graph
+
+
+def feature_history(configs: Sequence[TrainConfig], x: Float[Tensor, "s n d"]) -> Float[Tensor, "t s n d_z"]:
+    """The features z of x_i by the network of run i, before training and after each epoch; trains the runs."""
+    history: list[Tensor] = []
+    train_ensemble(configs, device="cpu", on_epoch=lambda _, ensemble: history.append(ensemble(x).detach()))
+    return torch.stack(history)
+
+
+def captured(z: Float[Tensor, "n d"], vectors: Float[Tensor, "n k"], mass: Float[Tensor, " n"]) -> Float[Tensor, " k"]:
+    """cos² of the angle between each eigenvector of the graph and the span of the features and a constant, weighted by the nodes' mass:
+    1 where the eigenvector is a linear function of the features."""
+    design = F.pad(z.double(), (1, 0), value=1.0) * mass.sqrt()[:, None]
+    return (torch.linalg.qr(design).Q.T @ vectors).square().sum(0)
+
+
+def principal_cosines(z: Float[Tensor, "n d"], vectors: Float[Tensor, "n k"], mass: Float[Tensor, " n"]) -> Float[Tensor, " r"]:
+    """Cosines of the principal angles between that span and the one of the eigenvectors, largest first."""
+    design = F.pad(z.double(), (1, 0), value=1.0) * mass.sqrt()[:, None]
+    return torch.linalg.svdvals(torch.linalg.qr(design).Q.T @ vectors)
+
+
+def noise_graph(config: TrainConfig, k: int, *, views: int = 5) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Nodes: `views` draws of views of each training point x̄. Edges from the density: A_kj ∝ a(x_j | x̄_k) / Σ_l a(x_j | x̄_l), rows
+    scaled to sum 1; divided by the density that nodes were drawn from, sums over nodes are integrals. Returns nodes, their mass, the top k
+    eigenvalues and eigenvectors."""
+    assert isinstance(config.data, Points)
+    (step,), x = config.data.augmentation, point_set(config).train.x
+    assert isinstance(step, Noise)
+    with stream(config.seed, SPLIT, 2):
+        nodes = agnostic_views(x.repeat(views, 1), (step,), x)
+    log_a = log_noise(x, nodes, scale=step.scale, kind=step.kind)
+    A = (log_a - log_a.logsumexp(0)).softmax(1)
+    return nodes, A.mean(0), *spectrum(A, k)
+
+
+def cell_graph(config: TrainConfig, k: int, *, draws: int = 100) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Nodes: the training points, each with the views that are nearest to it. Edges by Monte Carlo, `draws` views of each point, sparse.
+    Returns as `noise_graph`."""
+    assert isinstance(config.data, Points)
+    steps, x = config.data.augmentation, point_set(config).train.x
+    with stream(config.seed, SPLIT, 2):
+        A, _ = empirical_masses(lambda rows: agnostic_views(rows, steps, x), x, nearest_cells(x), len(x), draws=draws)
+    return x, A.mean(0), *spectrum(A, k)
+
+
+def _train_points(points: Points, seed: int) -> Float[Tensor, "n d"]:
+    return point_set(TrainConfig(data=points, backbone=MLP(), seed=seed)).train.x.double()
