@@ -209,9 +209,9 @@ def two_views(log_a: Float[Tensor, "n m"], *, normalization: Normalization = "jo
         log_w[i, j] = log_w[j, i] = (log_a[:, i] + log_a[:, j]).logsumexp(0)
     if normalization == "conditional":
         return _normalized(log_w, normalization)
-    off = ~torch.eye(len(log_w), dtype=torch.bool)
-    _require_neighbors((log_w > -math.inf) & off)
-    return (log_w - log_w[off].logsumexp(0)).exp() * off
+    log_w.fill_diagonal_(-math.inf)
+    _require_neighbors(log_w > -math.inf)
+    return log_w.flatten().softmax(0).view_as(log_w)
 
 
 def noise_masses(

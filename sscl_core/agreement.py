@@ -95,7 +95,9 @@ def sne_agreement(record: Record, points: Points | None = None) -> dict[str, flo
 
 def perturbation(config: TrainConfig, *, n: int = 100) -> dict[str, float]:
     """Of the views that a run on a cloud would train on: the share of the energy ‖x' - x‖² in the span of the means, and the share of views
-    that are nearest to the mean of their own component; the mass that `graph_P` of the first n points has within components."""
+    that are nearest to the mean of their own component; the mass that `graph_P` of the first n points has within components; and the
+    `selectivity`: the perturbation's variance over the data's, in the widest direction outside the span, over the same inside. At any
+    strength mixup blurs all directions alike (1), noise the narrow ones most."""
     assert isinstance(config.data, Points)
     data = point_set(config)
     x, labels = data.train.x, data.train.labels
@@ -107,7 +109,10 @@ def perturbation(config: TrainConfig, *, n: int = 100) -> dict[str, float]:
     own = (torch.cdist(views, means).argmin(1) == labels.repeat(10)).double().mean()
     same = labels[:n, None] == labels[:n]
     within = (graph_P(config)[:n, :n] * same).sum()
-    return {"energy in span": inside.item(), "views at own mean": own.item(), "P within": within.item()}
+    outside, centred = _widest_outside(x.double(), span), (x - x.mean(0)).double()
+    blur = [((delta @ v).square().mean() / (centred @ v).square().mean()).item() for v in (outside, span)]
+    scores = {"energy in span": inside.item(), "views at own mean": own.item(), "P within": within.item()}
+    return scores | {"selectivity": blur[0] / blur[1]}
 
 
 def graph_P(config: TrainConfig, *, n: int = 100) -> Float[Tensor, "n n"]:
@@ -120,14 +125,10 @@ def graph_P(config: TrainConfig, *, n: int = 100) -> Float[Tensor, "n n"]:
     return two_views(mixup_masses(x, x, strength=step.strength).log())
 
 
-def nuisance_ratio(config: TrainConfig) -> float:
-    """The largest variance of the data in a direction outside the span of the means, over the mean variance in a direction inside."""
-    data = point_set(config)
-    x, span = data.train.x.double(), _means_and_span(data)[1]
+def _widest_outside(x: Float[Tensor, "n d"], span: Float[Tensor, "d r"]) -> Float[Tensor, " d"]:
+    """The direction of largest variance among those orthogonal to the span."""
     x = x - x.mean(0)
-    inside = (x @ span).square().sum(1).mean() / span.shape[1]
-    outside = torch.linalg.svdvals(x - x @ span @ span.T)[0] ** 2 / len(x)
-    return (outside / inside).item()
+    return torch.linalg.svd(x - x @ span @ span.T, full_matrices=False).Vh[0]
 
 
 def _means_and_span(data: PointSet) -> tuple[Float[Tensor, "m d"], Float[Tensor, "d r"]]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -53,6 +54,13 @@ def raw_scores(config: TrainConfig, dim: int) -> list[dict[str, Any]]:
         scores = {"knn_h_test": knn(x, labels, x_test), "probe_h_test": linear_probe(x, labels, x_test)}
         rows.append({"method": name, "seed": config.seed} | {key: accuracy(value, data.test.labels) for key, value in scores.items()})
     return rows
+
+
+def leave_one_out(z: Float[np.ndarray, "n d"], labels: Int64[np.ndarray, " n"], k: int = 10) -> float:
+    """Accuracy of k-NN (Euclidean) when every point is classified by the others: for maps that cannot place new points."""
+    near = NearestNeighbors(n_neighbors=min(k, len(z) - 1)).fit(z).kneighbors(return_distance=False)
+    votes = np.stack([(labels[near] == label).sum(1) for label in range(labels.max() + 1)], 1)
+    return float((votes.argmax(1) == labels).mean())
 
 
 def first_batch(config: TrainConfig, n: int, *, data_dir: str | Path | None = None) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:

@@ -15,36 +15,32 @@ def agnostic_views(x: Float[Tensor, "n ..."], steps: Sequence[Agnostic], pool: S
     marginals are drawn from, as it is stored: bytes count as 0..1. Randomness is torch's global generator."""
     for step in steps:
         if isinstance(step, Mixup):
-            share = step.strength * torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device)
-            x = torch.lerp(x, _partners(x, pool), share)
+            share = step.strength * torch.rand(len(x), *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device)
+            partner = pool[torch.randint(len(pool), (len(x),), device=x.device)]
+            x = torch.lerp(x, _as_numbers(partner, x), share)
         elif isinstance(step, Masking):
             x = x.masked_fill(torch.rand_like(x) < step.rate, 0.0)
         elif isinstance(step, Corruption):
             replaced = torch.rand_like(x) < step.rate
             entry = torch.arange(x[0].numel(), device=x.device).expand(len(x), -1)
             drawn = pool.flatten(1)[torch.randint(len(pool), entry.shape, device=x.device), entry].view_as(x)
-            x = torch.where(replaced, _as_numbers(drawn), x)
+            x = torch.where(replaced, _as_numbers(drawn, x), x)
         else:
             x = x + step.scale * _standard_noise(x, step.kind)
     return x
 
 
-def _partners(x: Tensor, pool: Tensor) -> Tensor:
-    return _as_numbers(pool[torch.randint(len(pool), (len(x),), device=x.device)])
-
-
-def _as_numbers(x: Tensor) -> Tensor:
-    return x.float() / 255 if x.dtype == torch.uint8 else x
+def _as_numbers(stored: Tensor, like: Tensor) -> Tensor:
+    return stored.to(like.dtype) / 255 if stored.dtype == torch.uint8 else stored.to(like.dtype)
 
 
 def _standard_noise(x: Tensor, kind: str) -> Tensor:
     """Of variance 1."""
     if kind == "gaussian":
         return torch.randn_like(x)
-    uniform = 2 * torch.rand_like(x) - 1
     if kind == "uniform":
-        return 3**0.5 * uniform
-    return -uniform.sign() * (-uniform.abs()).log1p() / 2**0.5  # Laplace, by inversion
+        return 3**0.5 * (2 * torch.rand_like(x) - 1)
+    return (torch.empty_like(x).exponential_() - torch.empty_like(x).exponential_()) / 2**0.5  # Laplace
 
 
 class ImageViews(nn.Module):

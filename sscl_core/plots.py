@@ -136,6 +136,27 @@ def feature_map(axis: Axes, z: Float[Array, "n 2"], labels: Int64[Array, " n"], 
         axis.scatter([], [], color=CLASS_COLORS[label], s=20, label=name)
 
 
+def thumbnails(axis: Axes, z: Float[Array, "n 2"], images: Float[Array, "n h w"], labels: Int64[Array, " n"], *, cells: int = 36) -> None:
+    """A map drawn with its images, each in the colour of its class: the plane, cut at the 0.5th and 99.5th percentile, is divided into
+    cells × cells squares, and each shows the image whose place is nearest to its middle."""
+    z, images = np.asarray(z), np.asarray(images)
+    low, high = np.quantile(z, [0.005, 0.995], axis=0)
+    middle, half = (low + high) / 2, (high - low).max() / 2
+    place = (z - middle + half) / (2 * half) * cells
+    h, w = images.shape[1:]
+    canvas = np.ones((cells * h, cells * w, 3))
+    taken: dict[tuple[int, int], int] = {}
+    for i in np.argsort(np.abs(place % 1 - 0.5).max(1)):
+        column, row = np.floor(place[i]).astype(int)
+        if 0 <= row < cells and 0 <= column < cells and (row, column) not in taken:
+            taken[row, column] = i
+            ink = images[i][..., None]
+            canvas[row * h : (row + 1) * h, column * w : (column + 1) * w] = 1 - ink * (1 - 0.9 * np.array(CLASS_COLORS[int(labels[i])]))
+    axis.imshow(canvas, origin="upper", interpolation="antialiased")
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+
+
 def rates(axis: Axes, rows: Mapping[str, tuple[float, float, float]], *, chance: Sequence[float] = (), **marks: Sequence[float]) -> None:
     """A rate a row, from top to bottom, with its interval; grey ticks for chance, and `marks`, other rates of the same rows, by name."""
     y = -np.arange(len(rows))

@@ -944,3 +944,15 @@ def test_a_point_out_of_reach(function):
     x = torch.tensor([[0.0], [0.5], [9.0], [0.2], [-9.0]])
     with pytest.raises(ValueError, match=r"point 2 \(of 2 such\) has no neighbor at all: use a wider augmentation"):
         function(log_noise(x, x, scale=0.5, kind="uniform"))
+
+
+def test_two_views_where_the_diagonal_overflows():
+    """Narrow noise in many dimensions: the density of a point at itself is beyond the largest float, that of the others is not."""
+    x = torch.randn(5, 300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    log_a = log_noise(x, x, scale=1e-3)
+    assert 2 * log_a.max() > 710
+    P = two_views(log_a)
+    assert P.isfinite().all()
+    assert P.sum() == pytest.approx(1)
+    nearest = torch.cdist(x, x).fill_diagonal_(math.inf).argmin()
+    assert P.argmax() in (nearest, nearest % 5 * 5 + nearest // 5)

@@ -1,5 +1,6 @@
 """A configuration means what it says: nothing unknown, nothing converted, nothing changed later, the same after a trip through JSON."""
 
+import functools
 import itertools
 import json
 import math
@@ -11,14 +12,22 @@ from pydantic import ValidationError
 
 from sscl_core.config import (
     MLP,
+    Cloud,
     ConvNet,
+    Corruption,
     ImageAugmentation,
     Images,
     InfoNCE,
+    Masking,
     Mixture,
+    Mixup,
+    Noise,
     Optimizer,
+    Points,
     Projector,
     ResNet,
+    SpectralContrastive,
+    Table,
     TrainConfig,
     TSimCLR,
     ensembles,
@@ -33,7 +42,7 @@ CONFIGS = {
             name="cifar10",
             n_train=100,
             holdout=0.2,
-            augmentation=ImageAugmentation(crop_scale=(0.08, 0.9), jitter=0.5),
+            augmentation=ImageAugmentation(crop_scale=(0.08, 0.9), jitter=0.5, then=(Masking(rate=0.1), Noise(scale=0.2))),
             transfer="cifar100",
         ),
         backbone=ResNet(depth=50),
@@ -52,6 +61,16 @@ CONFIGS = {
         batch_size=2,
         start_order=(2, 0, 1),
     ),
+    "cloud": TrainConfig(
+        data=Points(
+            points=Cloud(dim=9, components=3, std=0.5, structure="complement", rank=2, n_train=20),
+            augmentation=(Noise(scale=0.1, kind="laplace"), Mixup(strength=1.0), Masking(rate=0.1), Corruption(rate=0.9)),
+            steps_per_epoch=3,
+        ),
+        backbone=MLP(),
+        loss=SpectralContrastive(),
+    ),
+    "table": TrainConfig(data=Points(points=Table(table="digits"), augmentation=(Noise(scale=1.0),)), backbone=MLP(depth=0)),
 }
 LEVELS = ["", "data", "data.augmentation", "backbone", "projector", "loss", "optimizer"]
 all_configs = pytest.mark.parametrize("name", CONFIGS)
@@ -75,8 +94,8 @@ def changed(config: TrainConfig, path: str, value: object) -> dict:
 @pytest.mark.parametrize("level", LEVELS)
 @all_configs
 def test_unknown_keys_are_rejected_at_every_level(name, level, read):
-    if name == "mixture" and level == "data.augmentation":
-        level = "data"
+    if level == "data.augmentation":
+        level = {"mixture": "data", "cloud": "data.points", "table": "data.points"}.get(name, level)
     assert read(changed(CONFIGS[name], "epochs", 3)).epochs == 3  # without the typo it is fine
     with pytest.raises(ValidationError, match="Extra inputs are not permitted") as caught:
         read(changed(CONFIGS[name], f"{level}.lerning_rate".lstrip("."), 1))
@@ -107,7 +126,19 @@ ON_THE_MIXTURE = [
     ("data.means", ((True, False), (False, True))), ("backbone.depth", -1), ("backbone.width", 0), ("backbone.activation", "sine"),
     ("backbone.init_scale", 0.0), ("backbone.init_scale", "2"), ("start_order", "201"), ("start_order", (2.0, 0.0, 1.0)),
 ]  # fmt: skip
-CASES = [("images", *case) for case in CONVERSIONS + OUT_OF_RANGE] + [("mixture", *case) for case in ON_THE_MIXTURE]
+ON_A_CLOUD = [
+    ("data.points.dim", 0), ("data.points.dim", 3), ("data.points.dim", 9.0), ("data.points.dim", "9"), ("data.points.components", 1),
+    ("data.points.std", 0.0), ("data.points.std", math.nan), ("data.points.structure", "ball"), ("data.points.rank", -1),
+    ("data.points.rank", 8), ("data.points.rank", True), ("data.points.n_train", 9), ("data.points.name", "table"),
+    ("data.steps_per_epoch", 0), ("data.augmentation", ()), ("data.augmentation", ({"name": "noise"},)),
+    ("data.augmentation", ({"name": "crop"},)), ("data.augmentation", {"name": "mixup", "strength": 0.5}), ("loss.temperature", 0.5),
+]  # fmt: skip
+CASES = [
+    *(("images", *case) for case in CONVERSIONS + OUT_OF_RANGE),
+    *(("mixture", *case) for case in ON_THE_MIXTURE),
+    *(("cloud", *case) for case in ON_A_CLOUD),
+    *(("table", "data.points.table", name) for name in ("boston", "Digits", 3, None)),
+]
 
 
 @both_readers
@@ -161,11 +192,78 @@ def test_crop_scale_is_smallest_then_largest():
     assert ImageAugmentation(crop_scale=(0.5, 0.5)).crop_scale == (0.5, 0.5)
 
 
+@pytest.mark.parametrize("data", [Mixture(), CONFIGS["cloud"].data, CONFIGS["table"].data], ids=["mixture", "cloud", "table"])
 @pytest.mark.parametrize("backbone", [ConvNet(), ResNet()], ids=lambda b: b.name)
-def test_the_mixture_needs_an_mlp(backbone):
-    with pytest.raises(ValidationError, match=f"'mlp' for the mixture, .* got '{backbone.name}'"):
-        TrainConfig(data=Mixture(), backbone=backbone)
-    assert TrainConfig(data=Mixture(), backbone=MLP()).backbone.name == TrainConfig(backbone=MLP()).backbone.name == "mlp"
+def test_vectors_need_an_mlp(backbone, data):
+    with pytest.raises(ValidationError, match=f"backbone must be 'mlp' for {data.name}, .* got '{backbone.name}'"):
+        TrainConfig(data=data, backbone=backbone)
+    assert TrainConfig(data=data, backbone=MLP()).backbone.name == TrainConfig(backbone=MLP()).backbone.name == "mlp"
+
+
+# --- vectors and their views ---------------------------------------------------------------------
+
+STEPS = {"noise": (Noise, "scale"), "mixup": (Mixup, "strength"), "masking": (Masking, "rate"), "corruption": (Corruption, "rate")}
+BAD_STRENGTHS = [(name, value) for name in STEPS for value in (0, 0.0, -0.1, math.nan, math.inf, "0.5", True, None)]
+
+
+@pytest.mark.parametrize(("name", "value"), [*BAD_STRENGTHS, ("mixup", 1.01), ("masking", 1.0), ("corruption", 1.0), ("masking", 1.5)])
+def test_strengths_out_of_range_name_their_field(name, value):
+    step, field = STEPS[name]
+    with pytest.raises(ValidationError) as caught:
+        step(**{field: value})
+    assert [error["loc"] for error in caught.value.errors()] == [(field,)]
+    with pytest.raises(ValidationError) as caught:
+        TrainConfig.model_validate(changed(CONFIGS["cloud"], "data.augmentation", ({"name": name, field: value},)))
+    assert caught.value.errors()[0]["loc"][-3:] == (0, name, field)
+
+
+def test_the_ends_of_the_ranges():
+    assert (Noise(scale=1e-9).scale, Noise(scale=100).scale) == (1e-9, 100)
+    assert (Mixup(strength=1).strength, Mixup(strength=1e-9).strength) == (1, 1e-9)
+    assert [step(rate=rate).rate for step in (Masking, Corruption) for rate in (1e-9, 0.999)] == [1e-9, 0.999] * 2
+    assert (Cloud(dim=1, components=2).dim, Cloud(dim=4, n_train=10).n_train) == (1, 10)
+    assert (Cloud(dim=5, structure="complement").dim, Cloud(dim=7, structure="complement", rank=3).dim) == (5, 7)
+    assert Cloud(dim=4, structure="manifold").dim == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dim": 3}, "dim must be at least 4"),
+        ({"dim": 1, "components": 3}, "dim must be at least 2"),
+        ({"dim": 3, "structure": "manifold"}, "dim must be at least 4"),
+        ({"dim": 4, "structure": "complement"}, "dim must be at least 5"),
+        ({"dim": 6, "structure": "complement", "rank": 3}, "dim must be at least 7"),
+        ({"dim": 64, "rank": 1}, "rank 0 unless for complement, got 64 and 1"),
+        ({"dim": 64, "rank": 1, "structure": "manifold"}, "rank 0 unless for complement, got 64 and 1"),
+    ],
+    ids=str,
+)
+def test_a_cloud_needs_room_for_its_means_and_its_spread(settings, words):
+    with pytest.raises(ValidationError, match=words):
+        Cloud(**settings)
+
+
+def test_unknown_kinds_are_named_with_the_known_ones():
+    for make, field, words in (
+        (lambda: Table(table="boston"), "table", "'iris', 'wine', 'breast_cancer' or 'digits'"),
+        (lambda: Noise(scale=1.0, kind="cauchy"), "kind", "'gaussian', 'laplace' or 'uniform'"),
+        (lambda: Cloud(dim=9, structure="ball"), "structure", "'isotropic', 'complement' or 'manifold'"),
+    ):
+        with pytest.raises(ValidationError, match=words) as caught:
+            make()
+        assert [error["loc"] for error in caught.value.errors()] == [(field,)]
+
+
+@pytest.mark.parametrize("first", ["cloud", "table"])
+def test_a_step_means_its_place_and_its_kind(first):
+    """The order of the steps, the kind of noise and the strength tell runs apart; the settings of a view of images do too."""
+    points = CONFIGS[first].data
+    a, b = Noise(scale=0.1), Masking(rate=0.1)
+    chains = [(a,), (b,), (a, b), (b, a), (a, a), (Corruption(rate=0.1),), (Noise(scale=0.2),), (Noise(scale=0.1, kind="uniform"),)]
+    texts = {points.model_copy(update={"augmentation": chain}).model_dump_json() for chain in chains}
+    assert len(texts) == len(chains)
+    assert len({ImageAugmentation(then=chain).model_dump_json() for chain in ((), *chains)}) == len(chains) + 1
 
 
 # --- the mixture ---------------------------------------------------------------------------------
@@ -263,8 +361,13 @@ def images(seed: int = 0) -> TrainConfig:
     return TrainConfig(seed=seed)
 
 
-def test_a_family_is_all_seeds_on_a_mixture_and_one_run_on_images():
-    assert family(toy(3)) == family(toy(5)) == toy()
+def points(seed: int = 0, points: Cloud | Table = Cloud(dim=4), **changes) -> TrainConfig:  # noqa: B008
+    return toy(seed, **{"data": Points(points=points, augmentation=(Noise(scale=0.1),)), **changes})
+
+
+@pytest.mark.parametrize("make", [toy, points, lambda seed=0: points(seed, Table(table="wine"))], ids=["mixture", "cloud", "table"])
+def test_a_family_is_all_seeds_on_vectors_and_one_run_on_images(make):
+    assert family(make(3)) == family(make(5)) == make()
     assert family(images(3)) == images(3) != family(images(5))
 
 
@@ -274,6 +377,26 @@ def test_a_family_is_all_seeds_on_a_mixture_and_one_run_on_images():
 def test_runs_that_differ_in_more_than_the_seed_are_of_two_families(change):
     assert family(toy(1, **change)) == family(toy(2, **change)) != family(toy(1))
     assert ensembles([toy(1), toy(1, **change), toy(2)]) == [[toy(1), toy(2)], [toy(1, **change)]]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        functools.partial(points, points=Cloud(dim=5)),
+        functools.partial(points, points=Cloud(dim=4, structure="manifold")),
+        functools.partial(points, points=Table(table="iris")),
+        functools.partial(points, data=Points(points=Cloud(dim=4), augmentation=(Noise(scale=0.2),))),
+        functools.partial(points, data=Points(points=Cloud(dim=4), augmentation=(Noise(scale=0.1), Mixup(strength=0.1)))),
+        functools.partial(points, loss=SpectralContrastive()),
+        functools.partial(points, epochs=1),
+        toy,
+        images,
+    ],
+    ids=["dim", "structure", "table", "strength", "steps", "loss", "epochs", "mixture", "images"],
+)
+def test_points_are_trained_together_by_all_but_the_seed(other):
+    assert family(points(1)) == family(points(2)) == points() != family(other(1))
+    assert ensembles([points(2), other(0), points(0), points(2)]) == [[points(2), points(0)], [other(0)]]
 
 
 def test_ensembles_keep_the_order_and_drop_what_is_repeated():

@@ -11,11 +11,29 @@ from torch.nn import functional as F
 
 import sscl_core.ensemble as together
 import sscl_core.train as alone
-from sscl_core.config import MLP, ConvNet, Images, Mixture, Optimizer, Projector, TrainConfig, TSimCLR, scattered
+from sscl_core.config import (
+    MLP,
+    Cloud,
+    ConvNet,
+    Corruption,
+    Images,
+    Masking,
+    Mixture,
+    Mixup,
+    Noise,
+    Optimizer,
+    Points,
+    Projector,
+    SpectralContrastive,
+    Table,
+    TrainConfig,
+    TSimCLR,
+    scattered,
+)
 from sscl_core.ensemble import Ensemble, train_ensemble
 from sscl_core.experiments import evaluation_points
 from sscl_core.studies import FACTORS, order_run
-from sscl_core.train import INIT, SAMPLE, NonFiniteLossError, TrainResult, epoch_pairs, optimizer_of, stream, train
+from sscl_core.train import INIT, SAMPLE, NonFiniteLossError, TrainResult, epoch_pairs, optimizer_of, point_set, stream, train
 
 SEEDS = (3, 0, 11, 5)
 SETTINGS = {
@@ -33,6 +51,17 @@ SETTINGS = {
 # Products of stacked matrices may round otherwise than those of single ones. Where 200 steps make more than 1e-5 of an ulp, both sides
 # compute in float64: entries of exactly zero gradient, as biases before BatchNorm have, move by what AdamW makes of rounding alone.
 SENSITIVE = {"adamw", "sgd", "joint", "conditional", "batchnorm"}
+STEPS = (Noise(scale=0.2), Mixup(strength=0.5), Masking(rate=0.1), Corruption(rate=0.1))
+ON_POINTS = {
+    "InfoNCE": {"data": Points(points=Cloud(dim=6), augmentation=STEPS, steps_per_epoch=20)},
+    "t-SimCLR with BatchNorm": {
+        "data": Points(points=Cloud(dim=6, structure="manifold"), augmentation=STEPS[:1], steps_per_epoch=20),
+        "loss": TSimCLR(),
+        "projector": Projector(hidden=0, dim=3, batchnorm=True),
+    },
+    "spectral": {"data": Points(points=Table(table="iris"), augmentation=STEPS[1:], steps_per_epoch=20), "loss": SpectralContrastive()},
+    "all points a batch": {"data": Points(points=Cloud(dim=6, n_train=12), augmentation=STEPS, steps_per_epoch=20)},
+}
 every_setting = pytest.mark.parametrize("setting", SETTINGS)
 
 
@@ -64,7 +93,9 @@ def moved(config: TrainConfig, result: TrainResult) -> bool:
 
 def assert_same(found: TrainResult, expected: TrainResult) -> None:
     """Weights, running statistics, losses and features."""
-    x = evaluation_points(expected.config)[0].to(next(expected.model.parameters()).dtype)
+    config = expected.config
+    x = point_set(config).test.x if isinstance(config.data, Points) else evaluation_points(config)[0]
+    x = x.to(next(expected.model.parameters()).dtype)
     assert found.config == expected.config
     assert (found.model.training, len(found.losses)) == (False, len(expected.losses))
     for of in (lambda r: dict(r.model.state_dict()), lambda r: torch.tensor(r.losses, dtype=torch.float64), lambda r: r.model(x)):
@@ -81,6 +112,23 @@ def test_a_seed_in_an_ensemble_is_the_seed_alone(setting, monkeypatch):
         assert moved(config, expected)
         assert_same(found, expected)
         assert found.images_per_second > 0
+
+
+@pytest.mark.parametrize("setting", ON_POINTS)
+def test_a_seed_on_points_is_the_seed_alone(setting, monkeypatch):
+    """Each with points of its own. BatchNorm leaves the bias before it without a gradient, of which AdamW makes steps out of rounding."""
+    in_double(monkeypatch)
+    configs = runs(*SEEDS, **{"epochs": 3, **ON_POINTS[setting]})
+    results = train_ensemble(configs, device="cpu")
+    for config, found in zip(configs, results, strict=True):
+        expected = train(config, device="cpu")
+        assert len(expected.losses) == 60
+        assert moved(config, expected)
+        assert_same(found, expected)
+    assert len({loss for result in results for loss in result.losses}) == 60 * len(SEEDS)
+    swapped = train_ensemble(configs[2:] + configs[:1], device="cpu")
+    for result, again in zip(results[2:] + results[:1], swapped, strict=True):
+        assert_same(again, result)
 
 
 @pytest.mark.parametrize("changes", [{}, FACTORS["optimiser"]["SGD, lr 0.01"], FACTORS["components"]["8"], FACTORS["depth"]["4"]])
@@ -234,8 +282,10 @@ def test_no_epochs_are_the_initial_networks():
         short(0) + short(1, optimizer=Optimizer(lr=2e-3)),
         short(0) + short(1, epochs=3),
         short(0) + short(1, data=Mixture(steps_per_epoch=3, std=0.2)),
+        short(0) + short(1, **ON_POINTS["InfoNCE"]),
+        short(0, **ON_POINTS["InfoNCE"]) + short(1, **ON_POINTS["all points a batch"]),
     ],
-    ids=["none", "images", "optimizer", "epochs", "data"],
+    ids=["none", "images", "optimizer", "epochs", "data", "mixture and points", "points"],
 )
 def test_runs_that_are_not_alike_are_refused(configs):
     with pytest.raises(ValueError, match=f"configs must be one or more runs on vectors .* in their seed alone, got {len(configs)} "):

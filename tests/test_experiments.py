@@ -19,13 +19,29 @@ import sscl_core.ensemble
 import sscl_core.train as loop
 from sscl_core import experiments, store
 from sscl_core.analysis import first_batch, frame, images_as_rows
-from sscl_core.config import MLP, ConvNet, Images, InfoNCE, Mixture, Projector, TrainConfig, TSimCLR, scattered
+from sscl_core.config import (
+    MLP,
+    Cloud,
+    ConvNet,
+    Images,
+    InfoNCE,
+    Mixture,
+    Noise,
+    Points,
+    Projector,
+    SpectralContrastive,
+    Table,
+    TrainConfig,
+    TSimCLR,
+    scattered,
+)
 from sscl_core.data import load_images
 from sscl_core.ensemble import train_ensemble
-from sscl_core.experiments import evaluation_points, measure_images, measure_mixture, results, run
+from sscl_core.experiments import evaluation_points, measure_images, measure_mixture, measure_points, results, run
 from sscl_core.losses import t_simclr
+from sscl_core.points import Part, PointSet
 from sscl_core.theory import circle_gaps, uniform_arrangement
-from sscl_core.train import mixture, source, train, train_and_test_images
+from sscl_core.train import TrainResult, initial_network, mixture, point_set, source, train, train_and_test_images
 
 read_once = functools.cache(load_images)
 
@@ -39,6 +55,10 @@ def _read_once(monkeypatch):
 def toy(m: int = 3, d: int = 2, **changes) -> TrainConfig:
     small = {"backbone": MLP(width=8), "projector": Projector(hidden=0, dim=d), "epochs": 2, "batch_size": 8}
     return TrainConfig(**{"data": Mixture(means=scattered(m), steps_per_epoch=2), **small, **changes})
+
+
+def points(d: int = 2, of: Cloud | Table = Cloud(dim=4, n_train=40), **changes) -> TrainConfig:  # noqa: B008
+    return toy(d=d, **{"data": Points(points=of, augmentation=(Noise(scale=0.1),), steps_per_epoch=2), **changes})
 
 
 def images(**changes) -> TrainConfig:
@@ -183,6 +203,98 @@ def test_such_runs_have_records_too(config, tmp_path):
     assert store.load(tmp_path / "runs", config).metrics == record.metrics
 
 
+# --- what is measured on points ------------------------------------------------------------------
+
+
+def naive_knn_accuracy(train: np.ndarray, labels: list[int], test: np.ndarray, truth: list[int], k: int, metric: str) -> float:
+    """By sorting the distances to each point; of equal votes the smaller label."""
+
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
+        return math.dist(a, b) if metric == "euclidean" else 1 - sum(a * b) / math.hypot(*a) / math.hypot(*b)
+
+    hits = 0
+    for x, label in zip(test, truth, strict=True):
+        nearest = sorted(range(len(train)), key=lambda i, x=x: distance(train[i], x))[:k]
+        votes = [labels[i] for i in nearest]
+        hits += max(sorted(set(votes)), key=votes.count) == label
+    return hits / len(truth)
+
+
+def by_hand(n: int, loss: InfoNCE | TSimCLR | SpectralContrastive, d: int, monkeypatch) -> tuple[TrainResult, PointSet]:
+    """Points off the origin of three classes that half of the labels know, on which h is x and z is a linear map of it."""
+    generator = torch.Generator().manual_seed(0)
+
+    def part(n: int) -> Part:
+        x, noise = torch.randn(n, 5, generator=generator), torch.randn(n, generator=generator)
+        return Part(x + 0.7, torch.bucketize(x[:, 0] + noise, torch.tensor([-0.6, 0.6])))
+
+    found = PointSet(part(n), part(150), part(170))
+    monkeypatch.setattr(experiments, "point_set", lambda config: found)
+    config = points(d, backbone=MLP(depth=0), loss=loss)
+    return TrainResult(config, initial_network(config, torch.Size([5])).eval()), found
+
+
+LOSSES = {"info_nce": (InfoNCE(), "cosine"), "t_simclr": (TSimCLR(), "euclidean"), "spectral": (SpectralContrastive(), "euclidean")}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(("n", "d"), [(200, 2), (200, 4), (11, 3), (10, 3), (6, 2), (1, 3)])
+def test_measures_of_points_are_those_of_a_naive_search(name, n, d, monkeypatch):
+    """With ten neighbors, or as many as there are."""
+    loss, own = LOSSES[name]
+    trained, data = by_hand(n, loss, d, monkeypatch)
+    if n < 10:  # a probe needs two classes
+        data.train.labels[: n // 2], data.train.labels[n // 2 :] = 0, 2
+        monkeypatch.setattr(experiments, "linear_probe", lambda h, labels, test: torch.full((len(test),), 2))
+    metrics, arrays = measure_points(trained)
+    with torch.no_grad():
+        z = {part: trained.model(getattr(data, part).x)[1].numpy() for part in ("train", "validation", "test")}
+    labels, k = data.train.labels.tolist(), min(10, n)
+    other = {"cosine": "euclidean", "euclidean": "cosine"}
+    found, swapped = {}, {}
+    for part in ("validation", "test"):
+        truth = getattr(data, part).labels.tolist()
+        for metrics_of, h_metric, z_metric in ((found, "cosine", own), (swapped, "euclidean", other[own])):
+            h_train, h = data.train.x.numpy(), getattr(data, part).x.numpy()
+            metrics_of[f"knn_h_{part}"] = naive_knn_accuracy(h_train, labels, h, truth, k, h_metric)
+            metrics_of[f"knn_z_{part}"] = naive_knn_accuracy(z["train"], labels, z[part], truth, k, z_metric)
+    assert {key: value for key, value in metrics.items() if key != "probe_h_test"} == pytest.approx(found)
+    if n == 200:
+        for features in "hz":
+            assert any(found[key] != swapped[key] for key in found if f"_{features}_" in key), "the metric matters here"
+        assert found["knn_h_test"] != found["knn_z_test"] != found["knn_z_validation"] != found["knn_h_validation"]
+    assert arrays.keys() == ({"z"} if d == 2 else set())
+    if d == 2:
+        assert np.array_equal(arrays["z"], z["train"])
+
+
+def test_the_probe_is_of_h_on_the_test_part(monkeypatch):
+    trained, data = by_hand(200, InfoNCE(), 2, monkeypatch)
+    for part in (data.train, data.test):
+        part.labels[:] = (part.x[:, 0] > part.x[:, 1]).long()
+    assert measure_points(trained)[0]["probe_h_test"] > 0.95
+    data.test.labels[:] = 1 - data.test.labels
+    assert measure_points(trained)[0]["probe_h_test"] < 0.05
+
+
+@pytest.mark.parametrize("of", [Cloud(dim=4, n_train=40), Table(table="iris")], ids=["cloud", "table"])
+@pytest.mark.parametrize("d", [2, 3])
+def test_records_of_points(d, of, tmp_path):
+    record = run(points(d, of), runs=tmp_path / "runs")
+    scores = {"knn_h_validation", "knn_h_test", "knn_z_validation", "knn_z_test", "probe_h_test"}
+    assert record.metrics.keys() == scores | {"images_per_second"}
+    assert all(0 <= record.metrics[name] <= 1 for name in scores)
+    assert record.arrays.keys() == ({"loss", "z"} if d == 2 else {"loss"})
+    assert record.arrays["loss"].shape == (4,)
+    if d == 2:
+        assert record.arrays["z"].shape == (len(point_set(points(d, of)).train), 2)
+        expected = train(points(d, of)).model(point_set(points(d, of)).train.x)[1]
+        assert record.arrays["z"] == pytest.approx(expected.detach().numpy(), abs=1e-4)
+    assert record.provenance.keys() == {"seconds", "date", "device", "threads", "versions"}
+    stored = store.load(tmp_path / "runs", points(d, of))
+    assert (stored.config, stored.metrics, stored.provenance) == (record.config, record.metrics, record.provenance)
+
+
 # --- what is measured on images ------------------------------------------------------------------
 
 
@@ -277,7 +389,8 @@ def test_what_is_missing_is_trained_once_and_never_again(trainings, tmp_path):
     assert results([], runs=tmp_path / "runs") == []
 
 
-def test_seeds_on_a_mixture_are_trained_together_and_images_one_by_one(trainings, tmp_path):
+@pytest.mark.parametrize("toy", [toy, points])
+def test_seeds_on_vectors_are_trained_together_and_images_one_by_one(toy, trainings, tmp_path):
     seeds, others, pictures = [toy(seed=s) for s in (3, 1, 2)], [toy(seed=s, epochs=1) for s in (1, 2)], [images(seed=s) for s in (0, 1)]
     configs = [seeds[0], pictures[0], others[0], *seeds[1:], others[1], pictures[1]]
     records = results(configs, runs=tmp_path / "runs", progress=False)
@@ -287,9 +400,10 @@ def test_seeds_on_a_mixture_are_trained_together_and_images_one_by_one(trainings
     assert trainings[4:] == [[toy(seed=4), toy(seed=5)]], "of an ensemble only the seeds that are missing"
 
 
-@pytest.mark.parametrize("loss", [InfoNCE(), TSimCLR()], ids=lambda loss: loss.name)
-def test_a_record_does_not_tell_which_seeds_were_trained_beside_it(loss, tmp_path):
-    configs = [toy(seed=seed, loss=loss) for seed in range(3)]
+@pytest.mark.parametrize("loss", [InfoNCE(), TSimCLR(), SpectralContrastive()], ids=lambda loss: loss.name)
+@pytest.mark.parametrize("make", [toy, points])
+def test_a_record_does_not_tell_which_seeds_were_trained_beside_it(make, loss, tmp_path):
+    configs = [make(seed=seed, loss=loss) for seed in range(3)]
     for record in results(configs, runs=tmp_path / "together" / "runs", progress=False):
         alone = run(record.config, runs=tmp_path / "alone" / "runs")
         assert record.metrics.keys() == alone.metrics.keys()
@@ -298,7 +412,7 @@ def test_a_record_does_not_tell_which_seeds_were_trained_beside_it(loss, tmp_pat
         assert all(value == pytest.approx(alone.arrays[name], rel=1e-4, abs=1e-5) for name, value in record.arrays.items())
 
 
-@pytest.mark.parametrize("make", [toy, images])
+@pytest.mark.parametrize("make", [toy, points, images])
 def test_a_failed_run_leaves_no_record_and_is_tried_again(make, trainings, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         for module in (loop, sscl_core.ensemble):

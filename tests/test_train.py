@@ -15,28 +15,41 @@ import torch
 import sscl_core.train as loop
 from sscl_core.config import (
     MLP,
+    Cloud,
     ConvNet,
+    Corruption,
     ImageAugmentation,
     Images,
     InfoNCE,
+    Masking,
     Mixture,
+    Mixup,
+    Noise,
     Optimizer,
+    Points,
     Projector,
+    SpectralContrastive,
+    Table,
     TrainConfig,
     TSimCLR,
     scattered,
 )
 from sscl_core.data import ImageData, load_images
 from sscl_core.evaluate import cyclic_order
-from sscl_core.losses import info_nce, t_simclr
+from sscl_core.losses import info_nce, spectral_contrastive, t_simclr
+from sscl_core.points import cloud, table
 from sscl_core.train import (
     INIT,
     SAMPLE,
+    SPLIT,
     NonFiniteLossError,
     TrainResult,
+    epoch_pairs,
+    epoch_shape,
     initial_network,
     mixture,
     optimizer_of,
+    point_set,
     source,
     stream,
     train,
@@ -68,8 +81,15 @@ def toy(**changes) -> TrainConfig:
     return TrainConfig(**{"data": Mixture(steps_per_epoch=3), **small, **changes})
 
 
-BOTH = {"images": images, "mixture": toy}
-both_kinds = pytest.mark.parametrize("make", BOTH.values(), ids=BOTH)
+CLOUD = Cloud(dim=6, n_train=40)
+
+
+def points(*steps, of: Cloud | Table = CLOUD, steps_per_epoch: int = 3, **changes) -> TrainConfig:
+    return toy(data=Points(points=of, augmentation=steps or (Noise(scale=0.1),), steps_per_epoch=steps_per_epoch), **changes)
+
+
+KINDS = {"images": images, "mixture": toy, "points": points}
+every_kind = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 
 
 def same(a: TrainResult, b: TrainResult) -> bool:
@@ -103,7 +123,7 @@ def interrupt_at(step: int) -> Callable:
 # --- reproducibility -----------------------------------------------------------------------------
 
 
-@both_kinds
+@every_kind
 def test_a_seed_is_a_network(make):
     first, again, other = train(make()), train(make()), train(make(seed=1))
     assert len(first.losses) == 9
@@ -115,7 +135,7 @@ def test_a_seed_is_a_network(make):
     assert first.images_per_second > 0
 
 
-@both_kinds
+@every_kind
 def test_the_seed_seeds_the_views(make, monkeypatch):
     """The same seed gives the same pairs, another epoch, step or seed others: of 48 times one image, so that the order does not matter."""
     picture = read_once("fashion_mnist_subset", "train").select(torch.zeros(48, dtype=torch.int64))
@@ -130,7 +150,7 @@ def test_the_seed_seeds_the_views(make, monkeypatch):
     assert len({view.numpy().tobytes() for view in distinct}) == len(distinct) == 18
 
 
-@both_kinds
+@every_kind
 def test_global_random_states_neither_matter_nor_change(make):
     def states() -> tuple[bytes, bytes]:  # not Python's `random`: beartype itself draws from it
         return torch.get_rng_state().numpy().tobytes(), np.random.get_state()[1].tobytes()  # noqa: NPY002
@@ -164,7 +184,7 @@ def test_no_epochs_give_the_untrained_network():
     assert not same(result, TrainResult(images(), train(images(epochs=1)).model)), "and training changes it"
 
 
-@both_kinds
+@every_kind
 def test_on_epoch_sees_every_epoch_and_does_not_change_training(make):
     calls = []
     watched = train(make(), on_epoch=lambda epoch, model: calls.append((epoch, model.training)))
@@ -176,7 +196,7 @@ def test_on_epoch_sees_every_epoch_and_does_not_change_training(make):
 
 
 @all_optimizers
-@both_kinds
+@every_kind
 @pytest.mark.parametrize("step", [4, 8], ids="step {}".format)
 def test_interrupted_and_resumed_is_uninterrupted(make, optimizer, step, monkeypatch, tmp_path):
     config, checkpoint = make(optimizer=optimizer), tmp_path / "deep" / "run.pt"
@@ -268,7 +288,7 @@ def test_a_last_step_that_breaks_the_weights_is_such_an_error_too(step, monkeypa
     assert not checkpoint.exists() or all(tensor.isfinite().all() for tensor in torch.load(checkpoint)["model"].values())
 
 
-@both_kinds
+@every_kind
 def test_a_learning_rate_that_diverges_is_such_an_error(make, tmp_path):
     config = make(optimizer=Optimizer(name="sgd", lr=1e30))
     with pytest.raises(NonFiniteLossError, match=r"lr \(1e\+30\), raise the temperature of the loss \(.*0.5\), or use precision '32-true'"):
@@ -367,12 +387,17 @@ def test_bf16_mixed_computes_the_network_in_bf16_and_the_loss_in_float32(monkeyp
     assert mixed.losses == pytest.approx(full.losses, rel=0.05)
 
 
-@pytest.mark.parametrize("loss", [InfoNCE(temperature=0.2), TSimCLR(df=1.0), TSimCLR(df=math.inf, normalization="conditional")], ids=str)
-def test_the_loss_is_the_one_described(loss, monkeypatch):
-    config = images(loss=loss, epochs=1)
+@pytest.mark.parametrize(
+    "loss",
+    [InfoNCE(temperature=0.2), TSimCLR(df=1.0), TSimCLR(df=math.inf, normalization="conditional"), SpectralContrastive()],
+    ids=str,
+)
+@pytest.mark.parametrize("make", [images, points])
+def test_the_loss_is_the_one_described(make, loss, monkeypatch):
+    config = make(loss=loss, epochs=1)
     steps = spy(monkeypatch)
     result = train(config)
-    function = info_nce if loss.name == "info_nce" else t_simclr
+    function = {"info_nce": info_nce, "t_simclr": t_simclr, "spectral_contrastive": spectral_contrastive}[loss.name]
     expected = [function(z1, z2, **loss.model_dump(exclude={"name"})).item() for z1, z2, _ in steps]
     assert result.losses == pytest.approx(expected, rel=1e-6)
     assert result.losses != pytest.approx([info_nce(z1, z2, temperature=0.5).item() for z1, z2, _ in steps], rel=1e-6)
@@ -486,10 +511,103 @@ def test_anonymous_samples_are_trained_on_as_one_free_vector_each():
     assert torch.pdist(centers.mean(1)).min() > 1.5, "and the components are a triangle"
 
 
+# --- vectors -------------------------------------------------------------------------------------
+
+
+def numbers_of(config: TrainConfig, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which point each view of an epoch is of, (steps, n): the nearest, where views are almost the points."""
+    x = point_set(config).train.x
+    first, second = (torch.cdist(view, x).min(2) for view in epoch_pairs(config, epoch))
+    assert 0 < max(first.values.max(), second.values.max()) < 0.01 < torch.pdist(x).min()
+    return first.indices, second.indices
+
+
+TINY = Noise(scale=1e-4)
+
+
+@pytest.mark.parametrize(("batch_size", "n"), [(16, 16), (39, 39), (40, 40), (41, 40), (1000, 40)])
+def test_a_batch_is_points_without_repetition_or_all_of_them(batch_size, n):
+    config = points(TINY, batch_size=batch_size, steps_per_epoch=5)
+    assert epoch_shape(config) == (6, 5, n)
+    assert [x.shape for x in epoch_pairs(config, 0)] == [(5, n, 6)] * 2
+    assert (found := source(config, None, CPU)).images_per_epoch == 5 * n
+    assert (found.sample_shape, found.steps_per_epoch) == ((6,), 5)
+    first, second = numbers_of(config, 0)
+    assert torch.equal(first, second), "both views are of one point"
+    assert all(len(batch.unique()) == n for batch in first)
+    assert len({tuple(batch.tolist()) for batch in first}) == 5, "every step draws anew"
+    assert len(torch.cat([numbers_of(config, epoch)[0] for epoch in range(5)]).unique()) == 40, "and none is forgotten"
+
+
+@pytest.mark.parametrize("of", [CLOUD, Table(table="iris")], ids=["cloud", "table"])
+def test_epochs_and_seeds_have_views_of_their_own(of):
+    """Of every point two, which differ; a table of another seed has other points."""
+    drawn = [torch.cat(epoch_pairs(points(of=of, seed=seed), epoch)) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    views = torch.cat(drawn).flatten(0, 1)
+    assert torch.pdist(views).min() > 0
+    assert torch.equal(torch.cat(epoch_pairs(points(of=of), 0)), drawn[0])
+    assert not torch.equal(*(torch.stack(numbers_of(points(TINY), epoch)) for epoch in (0, 1)))
+
+
+def test_views_go_through_the_steps_with_the_training_part_as_their_pool():
+    of = Cloud(dim=6, n_train=12, components=2)
+    x = point_set(points(of=of)).train.x
+    corrupted = torch.cat(epoch_pairs(points(Corruption(rate=0.9), of=of, steps_per_epoch=20), 0)).flatten(0, 1)
+    for a in range(6):
+        assert set(corrupted[:, a].tolist()) == set(x[:, a].tolist()), "every one of the twelve, and no other"
+    v1, v2 = epoch_pairs(points(Mixup(strength=1.0), of=of, batch_size=12), 0)
+    ends = torch.stack([torch.stack([a, b]) for a, b in itertools.product(x, x)])
+    for view in torch.cat([v1, v2]).flatten(0, 1)[::5]:
+        a, b = ends.unbind(1)
+        gap = (view - a).norm(dim=1) + (view - b).norm(dim=1) - (a - b).norm(dim=1)
+        assert gap.min() < 1e-5, "between two points"
+    masked = torch.cat(epoch_pairs(points(Noise(scale=1.0), Masking(rate=0.5), steps_per_epoch=50), 0)) == 0
+    assert masked.float().mean() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_points_of_a_run_are_those_of_its_seed(seed):
+    """They depend on nothing else of the run, and are the same for its training and its evaluation."""
+    with stream(seed, SPLIT) as generator:
+        expected = cloud(CLOUD, generator)
+    before = torch.get_rng_state()
+    for config in (points(seed=seed), points(Masking(rate=0.5), seed=seed, loss=TSimCLR(), batch_size=4, epochs=1)):
+        found = point_set(config)
+        assert torch.equal(found.means, expected.means)
+        for part in ("train", "validation", "test"):
+            assert torch.equal(getattr(found, part).x, getattr(expected, part).x)
+            assert torch.equal(getattr(found, part).labels, getattr(expected, part).labels)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(point_set(points(seed=seed + 1)).train.x, expected.train.x)
+    wine = Table(table="wine")
+    assert torch.equal(point_set(points(of=wine, seed=seed)).test.x, table(wine, seed).test.x)
+
+
+def test_training_leaves_the_points_as_they_are():
+    config = points(*(Noise(scale=0.1), Mixup(strength=0.5), Masking(rate=0.2), Corruption(rate=0.2)))
+    before = point_set(config).train.x.clone()
+    train(config)
+    assert torch.equal(point_set(config).train.x, before)
+
+
+def test_the_loss_goes_down_on_a_cloud():
+    """Views of a point come closer, against the distance between points."""
+    config = points(Noise(scale=0.15), of=Cloud(dim=20, std=0.05), steps_per_epoch=50, batch_size=64, optimizer=Optimizer(lr=0.01))
+
+    def nearness(model: torch.nn.Module) -> float:
+        with torch.no_grad():
+            z1, z2 = (torch.nn.functional.normalize(model(x[-1])[1], dim=1) for x in epoch_pairs(config, 3))
+        return ((z1 - z2).norm(dim=1).mean() / torch.cdist(z1, z2).mean()).item()
+
+    result = train(config)
+    assert np.mean(result.losses[-10:]) < np.mean(result.losses[:3]) - 0.3
+    assert nearness(result.model) < 0.5 * nearness(initial_network(config, torch.Size([20])))
+
+
 # --- the network before training -----------------------------------------------------------------
 
 
-@both_kinds
+@every_kind
 def test_the_initial_network_is_that_of_the_seed(make):
     config, shape = make(seed=4), torch.Size((1, 28, 28)) if make is images else torch.Size((2,))
     with stream(4, INIT):
