@@ -2,9 +2,11 @@
 and how far features agree with these."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from scipy.spatial import procrustes
@@ -13,7 +15,7 @@ from sklearn.manifold import trustworthiness
 from torch import Tensor
 from torch.nn import functional as F
 
-from .affinities import empirical_masses, log_noise, mixup_masses, nearest_cells, spectrum, two_views
+from .affinities import box_cells, empirical_masses, log_noise, mixup_masses, nearest_cells, noise_masses, spectrum, two_views
 from .augmentations import agnostic_views
 from .config import MLP, Mixup, Noise, Points, TrainConfig
 from .ensemble import train_ensemble
@@ -42,6 +44,19 @@ def agreement(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> dict[str, flo
         "trustworthiness": trustworthiness(b.numpy(), a.numpy(), n_neighbors=min(10, len(a) // 2 - 1)),
         "Procrustes": procrustes(b.numpy(), a.numpy())[2],
     }
+
+
+def counted_noise(steps: Sequence[Noise], anchor: float, edges: Sequence[float], *, draws: int, seed: int) -> pd.DataFrame:
+    """Views of a point on a line, drawn as training draws them and counted in the cells between `edges`, beside their exact masses."""
+    x, rows = torch.tensor([[anchor]], dtype=torch.float64), []
+    for step in steps:
+        exact = noise_masses(x, [edges], scale=step.scale, kind=step.kind)[0]
+        with stream(seed, SPLIT, 3):
+            augment = partial(agnostic_views, steps=(step,), pool=x)
+            shares = empirical_masses(augment, x, box_cells([edges]), len(exact), draws=draws)[0][0]
+        error = (exact * (1 - exact) / draws).sqrt()
+        rows.append(pd.DataFrame({"noise": step.kind, "cell": range(len(exact)), "exact": exact, "counted": shares, "s.e.": error}))
+    return pd.concat(rows)
 
 
 def turned_onto(z: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
@@ -161,28 +176,35 @@ def principal_cosines(z: Float[Tensor, "n d"], vectors: Float[Tensor, "n k"], ma
     return torch.linalg.svdvals(torch.linalg.qr(design).Q.T @ vectors)
 
 
-def noise_graph(config: TrainConfig, k: int, *, views: int = 5) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+class Graph(NamedTuple):
+    """Nodes of an augmentation graph, the share of views that each stands for, and the top eigenvalues and eigenvectors."""
+
+    nodes: Float[Tensor, "m d"]
+    mass: Float[Tensor, " m"]
+    values: Float[Tensor, " k"]
+    vectors: Float[Tensor, "m k"]
+
+
+@lru_cache(maxsize=64)
+def noise_graph(points: Points, seed: int, k: int, *, views: int = 5) -> Graph:
     """Nodes: `views` draws of views of each training point x̄. Edges from the density: A_kj ∝ a(x_j | x̄_k) / Σ_l a(x_j | x̄_l), rows
-    scaled to sum 1; divided by the density that nodes were drawn from, sums over nodes are integrals. Returns nodes, their mass, the top k
-    eigenvalues and eigenvectors."""
-    assert isinstance(config.data, Points)
-    (step,), x = config.data.augmentation, point_set(config).train.x
+    scaled to sum 1; divided by the density that nodes were drawn from, sums over nodes are integrals."""
+    (step,), x = points.augmentation, _train_points(points, seed)
     assert isinstance(step, Noise)
-    with stream(config.seed, SPLIT, 2):
+    with stream(seed, SPLIT, 2):
         nodes = agnostic_views(x.repeat(views, 1), (step,), x)
     log_a = log_noise(x, nodes, scale=step.scale, kind=step.kind)
     A = (log_a - log_a.logsumexp(0)).softmax(1)
-    return nodes, A.mean(0), *spectrum(A, k)
+    return Graph(nodes.float(), A.mean(0), *spectrum(A, k))
 
 
-def cell_graph(config: TrainConfig, k: int, *, draws: int = 100) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Nodes: the training points, each with the views that are nearest to it. Edges by Monte Carlo, `draws` views of each point, sparse.
-    Returns as `noise_graph`."""
-    assert isinstance(config.data, Points)
-    steps, x = config.data.augmentation, point_set(config).train.x
-    with stream(config.seed, SPLIT, 2):
-        A, _ = empirical_masses(lambda rows: agnostic_views(rows, steps, x), x, nearest_cells(x), len(x), draws=draws)
-    return x, A.mean(0), *spectrum(A, k)
+@lru_cache(maxsize=64)
+def cell_graph(points: Points, seed: int, k: int, *, draws: int = 50) -> Graph:
+    """Nodes: the training points, each with the views that are nearest to it. Edges by Monte Carlo, `draws` views of each point."""
+    x = _train_points(points, seed)
+    with stream(seed, SPLIT, 2):
+        A, _ = empirical_masses(partial(agnostic_views, steps=points.augmentation, pool=x), x, nearest_cells(x), len(x), draws=draws)
+    return Graph(x.float(), A.mean(0), *spectrum(A, k))
 
 
 def _train_points(points: Points, seed: int) -> Float[Tensor, "n d"]:

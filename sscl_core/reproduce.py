@@ -38,7 +38,7 @@ NOTEBOOK_CODE = (
     "store",
     "studies",
 )
-README_FIGURES = {"03_implicit_bias-film.gif": "order.gif", "05_t_simclr-maps.png": "maps.png"}
+README_FIGURES = {"03_implicit_bias-film.gif": "order.gif", "05_t_simclr-maps.png": "maps.png", "07_augmentation_graph-map.png": "map.png"}
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {desc}"
 
 
