@@ -89,7 +89,7 @@ class Cloud(Frozen):
     """A labelled sample of a mixture of `components`, drawn anew for every seed: means at distance 1 from each other, spread `std`.
 
     isotropic: x ~ N(μ_c, std² I_d).  complement: spread only outside the span of the means, in `rank` directions (0: all).
-    manifold: an isotropic mixture in components - 1 dimensions, laid into d by a smooth map that keeps short distances.
+    manifold: an isotropic mixture in components - 1 dimensions, laid into d by a smooth map that keeps short distances (means: 0.89 apart).
     `n_train` points to train on, half as many for validation (at least 100), 500 for the test.
     """
 

@@ -473,14 +473,15 @@ STARTS: dict[str, dict[str, Any]] = {
 def vector_run(
     points: Points, setting: Setting, dim: int, steps: int, seed: int, *, backbone: MLP = _NETWORK, batch: int = 32
 ) -> TrainConfig:
-    """`steps` steps, in epochs of 50."""
+    """`steps` steps, in epochs of 50 or the largest number below that divides them."""
+    per_epoch = max(k for k in range(1, 51) if steps % k == 0)
     return TrainConfig(
-        data=points.model_copy(update={"steps_per_epoch": min(steps, 50)}),
+        data=points.model_copy(update={"steps_per_epoch": per_epoch}),
         backbone=backbone,
         projector=Projector(hidden=0, dim=dim, batchnorm=setting.batchnorm),
         loss=setting.loss,
         optimizer=Optimizer(lr=3e-3),
-        epochs=max(1, steps // 50),
+        epochs=steps // per_epoch,
         batch_size=batch,
         seed=seed,
     )

@@ -188,18 +188,11 @@ def test_noise_is_of_its_kind_and_its_standard_deviation_is_the_scale(kind, scal
     assert abs(torch.stack([delta.flatten(), x.flatten().double()]).corrcoef()[0, 1]) < 5 / n**0.5, "and do not know x"
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "gaussian",
-        "uniform",
-        pytest.param("laplace", marks=pytest.mark.xfail(strict=True, reason="log1p(-1) where torch.rand gives 0, once in 2^24 draws")),
-    ],
-)
-def test_noise_is_finite_at_the_ends_of_the_unit_interval(kind, monkeypatch):
-    for end in (0.0, 1 - 2**-24):
-        monkeypatch.setattr(torch, "rand_like", lambda x, end=end: torch.full_like(x, end))
-        assert agnostic(torch.zeros(4, 3), Noise(scale=0.1, kind=kind)).isfinite().all()
+def test_laplace_noise_is_finite():
+    """Inversion of a uniform number is not where that is 0, as it is once in 2^24 draws of float32: here, with this seed."""
+    delta = agnostic(torch.zeros(1, 2**25), Noise(scale=1.0, kind="laplace"), seed=1)
+    assert delta.isfinite().all()
+    assert delta.abs().max() > 10
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
@@ -300,18 +293,18 @@ def test_views_are_the_seeds_and_every_row_has_its_own(shape, step):
     assert (first.shape, first.dtype) == (x.shape, x.dtype)
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        STEPS["noise"],
-        STEPS["masking"],
-        STEPS["corruption"],
-        pytest.param(STEPS["mixup"], marks=pytest.mark.xfail(strict=True, reason="the share is float32, and lerp takes one dtype")),
-    ],
-    ids=lambda step: step.name,
-)
-def test_views_of_float64_are_float64(step):
-    assert agnostic(images(20, (4,)).double(), step).dtype == torch.float64
+@every_step
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("stored", [torch.float32, torch.uint8, None], ids=str)
+def test_views_are_of_the_precision_of_the_points(stored, dtype, step):
+    x = images(200, (4,)).to(dtype)
+    pool = x if stored is None else (255 * images(30, (4,), seed=1)).byte() if stored == torch.uint8 else images(30, (4,), seed=1)
+    view = agnostic(x, step, pool=pool)
+    assert view.dtype == dtype
+    assert (view != x).float().mean() > 0.2
+    if not isinstance(step, Noise):
+        assert view.min() >= 0
+        assert view.max() <= 1
 
 
 @every_step

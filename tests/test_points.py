@@ -240,18 +240,7 @@ def test_an_outlier_that_is_held_out_does_not_reach_the_training_part(name, part
         assert torch.equal(getattr(after, other).x[kept], getattr(before, other).x[kept])
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        0.0,
-        1.0,
-        -3.0,
-        *(
-            pytest.param(v, marks=pytest.mark.xfail(strict=True, reason="the float32 mean of n equal numbers is off by up to 1e-5"))
-            for v in (0.1, -7.7)
-        ),
-    ],
-)
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 0.1, -7.7, 1e6 + 0.1])
 @pytest.mark.parametrize("name", ["breast_cancer", "digits"])
 def test_constant_columns_become_0(name, value, monkeypatch):
     x, y = content(name)

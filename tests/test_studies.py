@@ -16,9 +16,11 @@ def test_every_scale_is_complete(scale, name):
     parameters = resolve(name, {"scale": scale})
     runs = parameters.runs()
     assert len(runs) == len(set(runs)) > 0
-    seeds = max(value for field, value in parameters.model_dump().items() if field == "seeds" or field.endswith("_seeds"))
-    assert {run.seed for run in runs} == set(range(seeds)), "every part begins at the same seed"
-    assert scale == "smoke" or seeds >= 5, "a verdict needs 5 seeds"
+    seeds = [value for field, value in parameters.model_dump().items() if field == "seeds" or field.endswith("_seeds")]
+    found = {run.seed for run in runs}
+    assert found == set(range(len(found))), "every part begins at the same seed"
+    assert len(found) in seeds
+    assert scale == "smoke" or max(seeds) >= 5, "a verdict needs 5 seeds"
 
 
 def test_given_values_win_and_none_means_the_scales_own():
@@ -281,10 +283,7 @@ def test_networks_on_vectors_are_trained_for_as_many_steps_as_asked(scale):
             assert {run.epochs * run.data.steps_per_epoch for run in runs} == {steps}, name
 
 
-@pytest.mark.parametrize(
-    "steps",
-    [1, 49, 50, 500, *(pytest.param(n, marks=pytest.mark.xfail(strict=True, reason="cut to whole epochs of 50")) for n in (51, 75, 120))],
-)
+@pytest.mark.parametrize("steps", [1, 49, 50, 51, 53, 75, 120, 500])
 def test_a_network_on_vectors_takes_the_steps_asked_for(steps):
     run = vector_run(Points(points=CELLS["isotropic, d=8"], augmentation=(Noise(scale=0.1),)), METHODS["SimCLR"], 8, steps, 3)
     assert run.epochs * run.data.steps_per_epoch == steps

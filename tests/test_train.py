@@ -555,6 +555,8 @@ def test_views_go_through_the_steps_with_the_training_part_as_their_pool():
     corrupted = torch.cat(epoch_pairs(points(Corruption(rate=0.9), of=of, steps_per_epoch=20), 0)).flatten(0, 1)
     for a in range(6):
         assert set(corrupted[:, a].tolist()) == set(x[:, a].tolist()), "every one of the twelve, and no other"
+    few = torch.cat(epoch_pairs(points(Corruption(rate=0.9), of=of, steps_per_epoch=1, batch_size=2), 0)).flatten(0, 1)
+    assert max(len(column.unique()) for column in few.T) > 2, "the pool is not the batch"
     v1, v2 = epoch_pairs(points(Mixup(strength=1.0), of=of, batch_size=12), 0)
     ends = torch.stack([torch.stack([a, b]) for a, b in itertools.product(x, x)])
     for view in torch.cat([v1, v2]).flatten(0, 1)[::5]:
