@@ -151,8 +151,8 @@ def measure_images(trained: TrainResult, data_dir: str | Path | None = None) -> 
 
 @torch.no_grad()
 def measure_points(trained: TrainResult) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """10-NN (cosine) on the backbone's h, and on z (cosine for InfoNCE, else Euclidean), on the validation part, by which settings are chosen,
-    and on the test part; there also the linear probe on h. For d_z = 2 the map of the training part."""
+    """10-NN on the backbone's h (cosine) and on z (cosine for InfoNCE, else Euclidean), on the validation part, by which settings are
+    chosen, and on the test part; there also the linear probe on h. For d_z = 2 the map of the training part."""
     points = point_set(trained.config)
     device = next(trained.model.parameters()).device
     features = {name: trained.model(getattr(points, name).x.to(device)) for name in ("train", "validation", "test")}

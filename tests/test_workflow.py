@@ -352,7 +352,7 @@ def finish(plan):
     """What a finished plan leaves, all of it empty."""
     for job in plan.jobs:
         for path in plan._leaves(job):
-            path.mkdir(parents=True) if path.parent.name == "runs" else store.write_text(path, "")
+            path.mkdir(parents=True, exist_ok=True) if path.parent.name == "runs" else store.write_text(path, "")
 
 
 def test_reproduce_in_process_with_nothing_to_do(tmp_path, capsys, monkeypatch):
