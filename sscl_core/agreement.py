@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from scipy.optimize import minimize_scalar
 from scipy.spatial import procrustes
 from scipy.stats import rankdata
 from sklearn.manifold import trustworthiness
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from .affinities import box_cells, empirical_masses, log_noise, mixup_masses, nearest_cells, noise_masses, spectrum, two_views
 from .augmentations import agnostic_views
-from .config import MLP, Mixup, Noise, Points, TrainConfig
+from .config import MLP, Noise, Points, TrainConfig
 from .ensemble import train_ensemble
 from .losses import log_q_gaussian, sne_objective
 from .points import PointSet
@@ -75,6 +76,15 @@ def sne(P: Float[Tensor, "n n"], *, dim: int = 2, seed: int = 0) -> Float[Tensor
     return minimise_free(objective, (len(P), dim), starts=1, generator=torch.Generator().manual_seed(seed))[1]
 
 
+def scaled_kl(P: Float[Tensor, "n n"], z: Float[Tensor, "n d"]) -> float:
+    """KL(P ‖ Q) of a map at the best of all its scalings: how well its shape solves SNE's problem."""
+    z = z.double() / z.double().std()
+    found = minimize_scalar(
+        lambda s: sne_objective(P, log_q_gaussian(np.exp(s) * z, normalization="joint")).item(), bounds=(-5, 7), method="bounded"
+    )
+    return float(found.fun)
+
+
 def noise_P(points: Points, seed: int) -> Float[Tensor, "n n"]:
     """The analytic P, both views augmented, that the noise of a run gives its training points."""
     (step,) = points.augmentation
@@ -102,42 +112,49 @@ def sne_agreement(record: Record, points: Points | None = None) -> dict[str, flo
     own = (K * K).sum() / (K.sum(0) ** 2).sum()
     ours = agreement(torch.from_numpy(record.arrays["z"]).double(), first)
     others = {f"{name}, SNE": value for name, value in agreement(second, first).items()}
-    return ours | others | {"rank correlation, input": rank_correlation(x, first), "same point": own.item()}
+    P, z = noise_P(points, seed), torch.from_numpy(record.arrays["z"])
+    inputs = {"rank correlation, input": rank_correlation(x, first)}
+    kl = {"KL": scaled_kl(P, z), "KL, SNE": scaled_kl(P, first), "KL, input": scaled_kl(P, x)}
+    return ours | others | inputs | kl | {"same point": own.item()}
 
 
 # What an augmentation does to a cloud, before any training
 
 
 def perturbation(config: TrainConfig, *, n: int = 100) -> dict[str, float]:
-    """Of the views that a run on a cloud would train on: the share of the energy ‖x' - x‖² in the span of the means, and the share of views
-    that are nearest to the mean of their own component; the mass that `graph_P` of the first n points has within components; and the
-    `selectivity`: the perturbation's variance over the data's, in the widest direction outside the span, over the same inside. At any
-    strength mixup blurs all directions alike (1), noise the narrow ones most."""
+    """What the augmentation of a run on a cloud does, looked at on the test part (a direction that is wide in one sample by chance is not
+    wide in another): the share of the energy ‖x' - x‖² in the span of the means; the share of views nearest to the mean of their own
+    component; the probability that two views of one of the first n points fall into cells of points of one component; and the
+    `selectivity`. Blur of a direction is the perturbation's variance there over the data's; selectivity is the blur of the widest direction
+    outside the span of the means over the blur inside. For mixup it is 1 but for sampling; of noise the strength cancels."""
     assert isinstance(config.data, Points)
     data = point_set(config)
-    x, labels = data.train.x, data.train.labels
+    x, labels = data.test.x, data.test.labels
     with stream(config.seed, SPLIT, 1):
-        views = agnostic_views(x.repeat(10, 1), config.data.augmentation, x)
+        augment = partial(agnostic_views, steps=config.data.augmentation, pool=x)
+        views = augment(x.repeat(10, 1))
+        A, _ = empirical_masses(augment, x[:n], nearest_cells(x[:n]), len(x[:n]), draws=50)
     means, span = _means_and_span(data)
     views, delta = views.double(), (views - x.repeat(10, 1)).double()
     inside = (delta @ span).square().sum() / delta.square().sum()
     own = (torch.cdist(views, means).argmin(1) == labels.repeat(10)).double().mean()
-    same = labels[:n, None] == labels[:n]
-    within = (graph_P(config)[:n, :n] * same).sum()
-    outside, centred = _widest_outside(x.double(), span), (x - x.mean(0)).double()
+    within = (A.T @ A / len(A) * (labels[:n, None] == labels[:n])).sum()
+    outside, centred = _widest_outside(data.train.x.double(), span), (x - x.mean(0)).double()
     blur = [((delta @ v).square().mean() / (centred @ v).square().mean()).item() for v in (outside, span)]
     scores = {"energy in span": inside.item(), "views at own mean": own.item(), "P within": within.item()}
     return scores | {"selectivity": blur[0] / blur[1]}
 
 
-def graph_P(config: TrainConfig, *, n: int = 100) -> Float[Tensor, "n n"]:
-    """P of two views over the first n training points: of noise by its density, of mixup by the cells that the points are nearest to."""
-    assert isinstance(config.data, Points)
-    (step,), x = config.data.augmentation, point_set(config).train.x[:n].double()
-    if isinstance(step, Noise):
-        return two_views(log_noise(x, x, scale=step.scale, kind=step.kind))
-    assert isinstance(step, Mixup)
-    return two_views(mixup_masses(x, x, strength=step.strength).log())
+def counted_mixup(x: Float[Tensor, "n d"], *, draws: int, seed: int) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n n"]]:
+    """Masses of mixup's views of each point over the cells of the points: exact, and counted, partners drawn among the others."""
+    exact, others = mixup_masses(x, x, strength=1.0), torch.arange(1, len(x))
+
+    def augment(rows: Tensor) -> Tensor:
+        partner = rows[(torch.arange(len(rows)) + others[torch.randint(len(others), (len(rows),))]) % len(rows)]
+        return torch.lerp(rows, partner, torch.rand(len(rows), 1, dtype=rows.dtype))
+
+    with stream(seed, SPLIT, 5):
+        return exact, empirical_masses(augment, x, nearest_cells(x), len(x), draws=draws)[0]
 
 
 def _widest_outside(x: Float[Tensor, "n d"], span: Float[Tensor, "d r"]) -> Float[Tensor, " d"]:

@@ -80,8 +80,8 @@ CLAIMS = {
         Claim(
             id="C4",
             notebook="02_domain_agnostic_augmentations",
-            sentence="On m < d separated components mixup, which follows their span, beats noise, which spends itself on all d dimensions.",
-            source="reading note, section 3",
+            sentence="Mixup follows the span of the means, noise spends itself on all d dimensions (so mixup should give better features).",
+            source="reading note, section 3, on the density; its reading as accuracy is ours",
             estimand="10-NN accuracy on h, mixup minus noise, each at the strength best in validation; mean over the isotropic clouds",
             direction="at least",
             threshold=0.0,

@@ -160,6 +160,11 @@ class DomainAgnostic(Parameters):
             for strength, step in CLOUD_STEPS
         }
 
+    def untrained_runs(self) -> dict[str, list[TrainConfig]]:
+        """The networks of the map before training, by cell."""
+        trained = {cell: runs for (cell, _, _), runs in self.map_runs().items()}
+        return {cell: [run.model_copy(update={"epochs": 0}) for run in runs] for cell, runs in trained.items()}
+
     def table_runs(self) -> dict[tuple[str, str, str, float], list[TrainConfig]]:
         """(table, method, augmentation, strength) and its runs; strength 0 is the untrained network."""
         seeds = range(self.seed, self.seed + self.table_seeds)
@@ -184,7 +189,13 @@ class DomainAgnostic(Parameters):
         return {name: runs(views, self.image_epochs) for name, views in IMAGE_VIEWS.items()} | {"untrained": runs(AUGMENTATION, 0)}
 
     def runs(self) -> list[TrainConfig]:
-        groups = [*self.view_runs().values(), *self.noise_runs().values(), *self.map_runs().values(), *self.table_runs().values()]
+        groups = [
+            *self.view_runs().values(),
+            *self.noise_runs().values(),
+            *self.map_runs().values(),
+            *self.untrained_runs().values(),
+            *self.table_runs().values(),
+        ]
         return [run for runs in groups for run in runs]
 
 
@@ -256,7 +267,7 @@ class AugmentationGraph(Parameters):
     def spectral_runs(self) -> dict[tuple[str, str], list[TrainConfig]]:
         """(data, loss) and its runs: noise on the cloud in the plane, corruption of the table's columns."""
         cloud = Points(points=Cloud(dim=2, components=3, std=0.2, n_train=self.points), augmentation=(Noise(scale=0.3),))
-        table = Points(points=Table(table=self.table), augmentation=(Corruption(rate=0.3),))
+        table = Points(points=Table(table=self.table), augmentation=(Corruption(rate=0.6),))
         return {
             (name, loss): [vector_run(data, setting, dim, self.steps, seed, batch=64) for seed in self.seed_range]
             for name, data, dim in (("cloud, noise", cloud, 6), (f"{self.table}, corruption", table, 10))
@@ -328,10 +339,10 @@ CELLS: dict[str, Cloud] = {
     **{f"{k} nuisances, σ=1": Cloud(dim=64, std=1.0, structure="complement", rank=k) for k in (1, 20)},
     **{f"manifold, d={d}": Cloud(dim=d, std=0.3, structure="manifold") for d in (64, 512)},
 }
-# Four strengths an augmentation, of which one is chosen for each cloud on its validation part; three for each table.
+# Five strengths an augmentation, of which one is chosen for each cloud on its validation part; three for each table.
 CLOUD_STEPS: list[tuple[float, Agnostic]] = [
-    *((scale, Noise(scale=scale)) for scale in (0.03, 0.1, 0.3, 1.0)),
-    *((strength, Mixup(strength=strength)) for strength in (0.1, 0.3, 0.6, 1.0)),
+    *((scale, Noise(scale=scale)) for scale in (0.01, 0.03, 0.1, 0.3, 1.0)),
+    *((strength, Mixup(strength=strength)) for strength in (0.05, 0.1, 0.3, 0.6, 1.0)),
 ]
 TABLE_STEPS: list[tuple[float, Agnostic]] = [
     *((scale, Noise(scale=scale)) for scale in (0.1, 0.3, 1.0)),
