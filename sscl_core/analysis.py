@@ -42,12 +42,12 @@ def chosen(table: pd.DataFrame, by: Sequence[str], setting: str, score: str) -> 
     return table.merge(best, on=[*by, setting])
 
 
-def raw_scores(config: TrainConfig, dim: int) -> list[dict[str, Any]]:
+def raw_scores(config: TrainConfig, dim: int | None = None) -> list[dict[str, Any]]:
     """What features are held against on the points of a run, by the same 10-NN (cosine) and linear probe: the data as they are, and their
-    `dim` principal components."""
+    `dim` principal components, by default half as many as there are columns, at most 16."""
     data = point_set(config)
     mean = data.train.x.mean(0)
-    axes = torch.linalg.svd(data.train.x - mean, full_matrices=False).Vh[:dim].T
+    axes = torch.linalg.svd(data.train.x - mean, full_matrices=False).Vh[: dim or min(16, len(mean) // 2)].T
     rows = []
     for name, project in (("raw", lambda x: x), ("PCA", lambda x: (x - mean) @ axes)):
         x, x_test, labels = project(data.train.x), project(data.test.x), data.train.labels
