@@ -154,7 +154,9 @@ def agnostic(**given):
 
 
 def every_group(p) -> list[list]:
-    return [runs for groups in (p.view_runs(), p.noise_runs(), p.map_runs(), p.table_runs()) for runs in groups.values()]
+    return [
+        runs for groups in (p.view_runs(), p.noise_runs(), p.map_runs(), p.untrained_runs(), p.table_runs()) for runs in groups.values()
+    ]
 
 
 @SCALES
@@ -163,7 +165,7 @@ def test_the_runs_are_those_of_the_groups_and_each_is_made_once(scale):
     grouped = [run for runs in every_group(p) for run in runs]
     assert len(set(p.runs())) == len(p.runs()) == len(grouped)
     assert set(p.runs()) == set(grouped)
-    sizes = {"view": p.image_seeds, "noise": p.seeds, "map": p.seeds, "table": p.table_seeds}
+    sizes = {"view": p.image_seeds, "noise": p.seeds, "map": p.seeds, "untrained": p.seeds, "table": p.table_seeds}
     for group, n in sizes.items():
         for name, runs in getattr(p, f"{group}_runs")().items():
             assert [run.seed for run in runs] == list(range(n)), (group, name)
@@ -180,7 +182,7 @@ def test_what_is_asked_for_twice_is_made_once():
 def test_runs_on_vectors_are_ensembles_of_their_seeds():
     p = agnostic(scale="smoke")
     together = ensembles(run for run in p.runs() if isinstance(run.data, Points))
-    vectors = [runs for groups in (p.noise_runs(), p.map_runs(), p.table_runs()) for runs in groups.values()]
+    vectors = [runs for groups in (p.noise_runs(), p.map_runs(), p.untrained_runs(), p.table_runs()) for runs in groups.values()]
     assert sorted(map(str, together)) == sorted(map(str, vectors))
 
 
@@ -207,7 +209,7 @@ def test_wrong_parameters_of_the_domain_agnostic_study(given, words):
 
 
 @pytest.mark.parametrize(
-    ("steps", "kinds", "number"), [(CLOUD_STEPS, (Noise, Mixup), 4), (TABLE_STEPS, (Noise, Mixup, Masking, Corruption), 3)]
+    ("steps", "kinds", "number"), [(CLOUD_STEPS, (Noise, Mixup), 5), (TABLE_STEPS, (Noise, Mixup, Masking, Corruption), 3)]
 )
 def test_every_augmentation_has_as_many_strengths(steps, kinds, number):
     """An equal budget for the choice among them."""
