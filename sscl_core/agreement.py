@@ -183,14 +183,18 @@ def feature_history(configs: Sequence[TrainConfig], x: Float[Tensor, "s n d"]) -
 def captured(z: Float[Tensor, "n d"], vectors: Float[Tensor, "n k"], mass: Float[Tensor, " n"]) -> Float[Tensor, " k"]:
     """cos² of the angle between each eigenvector of the graph and the span of the features and a constant, weighted by the nodes' mass:
     1 where the eigenvector is a linear function of the features."""
-    design = F.pad(z.double(), (1, 0), value=1.0) * mass.sqrt()[:, None]
-    return (torch.linalg.qr(design).Q.T @ vectors).square().sum(0)
+    return (_span(z, mass).T @ vectors).square().sum(0)
 
 
 def principal_cosines(z: Float[Tensor, "n d"], vectors: Float[Tensor, "n k"], mass: Float[Tensor, " n"]) -> Float[Tensor, " r"]:
     """Cosines of the principal angles between that span and the one of the eigenvectors, largest first."""
-    design = F.pad(z.double(), (1, 0), value=1.0) * mass.sqrt()[:, None]
-    return torch.linalg.svdvals(torch.linalg.qr(design).Q.T @ vectors)
+    return torch.linalg.svdvals(_span(z, mass).T @ vectors)
+
+
+def _span(z: Float[Tensor, "n d"], mass: Float[Tensor, " n"]) -> Float[Tensor, "n r"]:
+    """An orthonormal basis of the features and a constant, in the weights of the graph; features that depend on others add nothing."""
+    U, S, _ = torch.linalg.svd(F.pad(z.double(), (1, 0), value=1.0) * mass.sqrt()[:, None], full_matrices=False)
+    return U[:, 1e-6 * S[0] < S]
 
 
 class Graph(NamedTuple):

@@ -47,7 +47,7 @@ def raw_scores(config: TrainConfig, dim: int | None = None) -> list[dict[str, An
     `dim` principal components, by default half as many as there are columns, at most 16."""
     data = point_set(config)
     mean = data.train.x.mean(0)
-    axes = torch.linalg.svd(data.train.x - mean, full_matrices=False).Vh[: dim or min(16, len(mean) // 2)].T
+    axes = torch.linalg.svd(data.train.x - mean, full_matrices=False).Vh[: dim or min(16, max(1, len(mean) // 2))].T
     rows = []
     for name, project in (("raw", lambda x: x), ("PCA", lambda x: (x - mean) @ axes)):
         x, x_test, labels = project(data.train.x), project(data.test.x), data.train.labels

@@ -150,7 +150,7 @@ def thumbnails(axis: Axes, z: Float[Array, "n 2"], images: Float[Array, "n h w"]
         column, row = np.floor(place[i]).astype(int)
         if 0 <= row < cells and 0 <= column < cells and (row, column) not in taken:
             taken[row, column] = i
-            ink = images[i][..., None]
+            row, ink = cells - 1 - row, images[i][..., None]  # the first row of an image is the top one
             canvas[row * h : (row + 1) * h, column * w : (column + 1) * w] = 1 - ink * (1 - 0.9 * np.array(CLASS_COLORS[int(labels[i])]))
     axis.imshow(canvas, origin="upper", interpolation="antialiased")
     axis.set(xticks=[], yticks=[])

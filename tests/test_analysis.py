@@ -4,15 +4,32 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
 
-from sscl_core import studies
-from sscl_core.analysis import class_groups, evenly, film, grouping_test, in_order, leaving, orders, placement_ranks
-from sscl_core.evaluate import placement_rank
+from sscl_core import analysis, plots, studies
+from sscl_core.analysis import (
+    chosen,
+    class_groups,
+    evenly,
+    film,
+    frame_by,
+    grouping_test,
+    in_order,
+    leave_one_out,
+    leaving,
+    orders,
+    placement_ranks,
+    raw_scores,
+)
+from sscl_core.config import MLP, Cloud, Noise, Points, Table, TrainConfig
+from sscl_core.evaluate import accuracy, knn, linear_probe, placement_rank
 from sscl_core.store import Record
 from sscl_core.studies import line, order_run
-from sscl_core.train import train
+from sscl_core.train import point_set, train
 
 
 def record(*angles, means=None):
@@ -123,3 +140,198 @@ def test_the_base_setting_is_the_paper_s_four_components():
 def test_a_rank_is_not_computed_over_too_many_assignments():
     with pytest.raises(ValueError, match="at most 9 points, got 10"):
         placement_rank(torch.rand(10, 1), torch.rand(10, 2))
+
+
+# --- tables of runs ------------------------------------------------------------------------------
+
+
+def scored(seed, **metrics):
+    return Record(order_run({}, steps=50).model_copy(update={"seed": seed}), metrics)
+
+
+def test_frame_by_has_a_row_a_record_and_the_parts_of_its_key():
+    records = {("a", 0.5): [scored(0, loss=1.0), scored(7, loss=2.0)], ("b", 0.1): [scored(3, loss=3.0, gap=4.0)], ("c", 0.2): []}
+    table = frame_by(records, ["name", "scale"])
+    assert list(table.columns) == ["name", "scale", "seed", "loss", "gap"]
+    assert table[["name", "scale", "seed", "loss"]].to_numpy().tolist() == [["a", 0.5, 0, 1.0], ["a", 0.5, 7, 2.0], ["b", 0.1, 3, 3.0]]
+    assert table.gap.isna().tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("names", [["name"], ["name", "scale", "more"]])
+def test_frame_by_asks_for_a_name_for_each_part_of_a_key(names):
+    with pytest.raises(ValueError, match="zip"):
+        frame_by({("a", 0.5): [scored(0)]}, names)
+
+
+def test_the_setting_chosen_has_the_best_mean_over_seeds_within_its_group():
+    """Of group "u" the second setting has the best seed, but the first the best mean; of "t" all are equal."""
+    scores = {
+        ("u", 9): (0.6, 0.8),
+        ("u", 1): (0.1, 1.0),
+        ("u", 5): (0.5, 0.5),
+        ("t", 5): (0.3, 0.3),
+        ("t", 9): (0.3, 0.3),
+        ("t", 1): (0.3, 0.3),
+    }
+    rows = [(g, s, seed, score) for (g, s), values in scores.items() for seed, score in enumerate(values)]
+    table = pd.DataFrame(rows, columns=["group", "setting", "seed", "score"]).assign(other=range(12))
+    best = chosen(table, ["group"], "setting", "score")
+    assert list(best.columns) == list(table.columns)
+    assert best.to_numpy().tolist() == [["u", 9, 0, 0.6, 0], ["u", 9, 1, 0.8, 1], ["t", 5, 0, 0.3, 6], ["t", 5, 1, 0.3, 7]]
+
+
+def test_settings_are_chosen_within_every_combination_of_groups():
+    rng = np.random.default_rng(0)
+    keys = list(itertools.product("xy", (1, 2), ("weak", "strong", "none"), range(4)))
+    table = pd.DataFrame(keys, columns=["a", "b", "setting", "seed"]).assign(score=rng.random(len(keys)))
+    best = chosen(table, ["a", "b"], "setting", "score")
+    picked = set()
+    for a, b in itertools.product("xy", (1, 2)):
+        means = {
+            s: np.mean([r.score for r in table.itertuples() if (r.a, r.b, r.setting) == (a, b, s)]) for s in ("weak", "strong", "none")
+        }
+        picked |= {(a, b, max(means, key=means.get), seed) for seed in range(4)}
+    assert set(best[["a", "b", "setting", "seed"]].itertuples(index=False, name=None)) == picked
+    assert len(best) == 16
+    assert len({setting for _, _, setting, _ in picked}) > 1
+
+
+# --- baselines -----------------------------------------------------------------------------------
+
+
+def on(points, seed=0):
+    return TrainConfig(data=Points(points=points, augmentation=(Noise(scale=0.1),)), backbone=MLP(), seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("points", "dim", "expected"),
+    [
+        (Table(table="iris"), None, 2),
+        (Table(table="wine"), None, 6),
+        (Table(table="digits"), None, 16),
+        (Table(table="wine"), 3, 3),
+        (Cloud(dim=40, n_train=60), None, 16),
+        (Cloud(dim=40, n_train=60), 20, 20),
+    ],
+)
+def test_raw_scores_are_of_the_data_and_of_the_principal_components_that_scikit_learn_finds(points, dim, expected, monkeypatch):
+    seen = []
+
+    def note(x, labels, test):
+        seen.append((x, labels, test))
+        return torch.zeros(len(test), dtype=torch.int64)
+
+    monkeypatch.setattr(analysis, "knn", note)
+    monkeypatch.setattr(analysis, "linear_probe", note)
+    config = on(points, seed=2)
+    raw_scores(config, dim)
+    data = point_set(config)
+    assert len(seen) == 4
+    assert all(labels is data.train.labels for _, labels, _ in seen)
+    for x, _, test in seen[:2]:
+        assert torch.equal(x, data.train.x)
+        assert torch.equal(test, data.test.x)
+    pca = PCA(expected, svd_solver="full").fit(data.train.x.double().numpy())
+    for ours in seen[2:]:
+        for z, part in zip(ours[::2], (data.train, data.test), strict=True):
+            theirs = torch.from_numpy(pca.transform(part.x.double().numpy()))
+            assert z.shape == theirs.shape
+            signs = (z.double() * theirs).sum(0).sign()
+            torch.testing.assert_close(z.double(), signs * theirs, atol=1e-3, rtol=0)
+
+
+def test_raw_scores_are_accuracies_on_the_test_part():
+    config = on(Cloud(dim=6, std=0.5, components=3, n_train=80), seed=5)
+    raw, pca = raw_scores(config)
+    assert [(row["method"], row["seed"]) for row in (raw, pca)] == [("raw", 5), ("PCA", 5)]
+    data = point_set(config)
+    train, labels, test = data.train.x, data.train.labels, data.test.x
+    assert raw["knn_h_test"] == accuracy(knn(train, labels, test, k=10), data.test.labels)
+    assert raw["probe_h_test"] == accuracy(linear_probe(train, labels, test), data.test.labels)
+    components = PCA(3, svd_solver="full").fit(train.numpy())
+    z, z_test = (torch.from_numpy(components.transform(x.numpy())) for x in (train, test))
+    assert pca["knn_h_test"] == pytest.approx(accuracy(knn(z, labels, z_test, k=10), data.test.labels), abs=0.003)
+    assert pca["probe_h_test"] == pytest.approx(accuracy(linear_probe(z, labels, z_test), data.test.labels), abs=0.003)
+    assert 0.5 < raw["knn_h_test"] != pca["knn_h_test"]
+
+
+@pytest.mark.parametrize(("n", "k"), [(40, 10), (40, 1), (30, 3), (8, 10)])
+def test_leave_one_out_point_by_point(n, k):
+    rng = np.random.default_rng(n * k)
+    labels = rng.choice(3, n, p=[0.6, 0.2, 0.2])
+    z = rng.standard_normal((n, 2)) + labels[:, None]
+    right = 0
+    for i in range(n):
+        others = sorted((j for j in range(n) if j != i), key=lambda j: math.dist(z[i], z[j]))[:k]
+        votes = [sum(labels[j] == c for j in others) for c in range(3)]
+        right += votes.index(max(votes)) == labels[i]
+    assert leave_one_out(z, labels, k) == pytest.approx(right / n)
+    assert 0 < right < n
+
+
+def test_no_point_votes_for_itself():
+    assert leave_one_out(np.array([[0.0], [1], [10], [11]]), np.array([0, 1, 0, 1]), 1) == 0
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def test_thumbnails_stand_where_their_points_are_in_the_colour_of_their_class():
+    """Eight points on the middles of 3 × 3 squares; a ninth, farther from its middle, loses its square."""
+    places = [(1.3, 1.2), *((x, y) for x in range(3) for y in range(3) if (x, y) != (1, 2))]
+    ends = 2 * [(-0.5, -0.5), (2.5, 2.5)]  # twice, so that what is cut off begins there
+    z = 10.0 * np.array([*places, *ends])
+    images = np.full((len(z), 2, 4), 0.5)
+    images[:, 0, 0] = 1.0  # the upper left pixel
+    images[0] = 0.25
+    images[-4:] = 0
+    labels = np.arange(len(z)) % 10
+    axis = Figure().subplots()
+    plots.thumbnails(axis, z, images, labels, cells=3)
+    (canvas,) = [image.get_array() for image in axis.get_images()]
+    assert canvas.shape == (3 * 2, 3 * 4, 3)
+    for i, (x, y) in list(enumerate(places))[1:]:
+        top = 2 * (2 - y)  # y grows upwards
+        square = canvas[top : top + 2, 4 * x : 4 * x + 4]
+        expected = 1 - images[i][..., None] * (1 - 0.9 * np.array(plots.CLASS_COLORS[labels[i]]))
+        np.testing.assert_allclose(square, expected, err_msg="upright, in the colour of its class")
+    assert (canvas[0:2, 4:8] == 1).all(), "where there is no point there is no image"
+
+
+def test_the_few_points_far_from_all_others_are_cut_off_a_map_of_thumbnails():
+    rng = np.random.default_rng(0)
+    z = np.concatenate([rng.uniform(0, 1, (999, 2)), [[1000.0, 0]]])
+    axis = Figure().subplots()
+    plots.thumbnails(axis, z, np.ones((1000, 1, 1)), np.zeros(1000, dtype=np.int64), cells=5)
+    (canvas,) = [image.get_array() for image in axis.get_images()]
+    assert (canvas < 1).any(2).all(), "every square holds an image"
+
+
+def test_dots_has_a_row_a_name_and_an_interval_about_every_mean():
+    axis = Figure().subplots()
+    series = {
+        "mixup": [(0.5, 0.4, 0.7), (math.nan, math.nan, math.nan), (0.1, 0.0, 0.3)],
+        "mine": [(0.2, 0.1, 0.25), (0.6, 0.6, 0.9), (0.3, 0.2, 0.4)],
+    }
+    plots.dots(axis, ["a", "b", "c"], series, xlabel="share")
+    assert axis.get_xlabel() == "share"
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
+    assert axis.get_yticks().tolist() == [0, -1, -2]
+    low, high = axis.get_ylim()
+    assert low < -2.2
+    assert high > 0.2
+    handles, labels = axis.get_legend_handles_labels()
+    assert labels == ["mixup", "mine"]
+    heights = []
+    for container, points in zip(handles, series.values(), strict=True):
+        line, _, (bars,) = container
+        np.testing.assert_allclose(line.get_xdata(), [mean for mean, *_ in points])
+        heights.append(line.get_ydata())
+        drawn = {round(y0): (x0, x1) for (x0, y0), (x1, _) in (s for s in bars.get_segments() if len(s))}
+        for i, (_, *interval) in enumerate(points):
+            if not math.isnan(interval[0]):
+                assert drawn[-i] == pytest.approx(tuple(interval))
+    assert (heights[0] > heights[1]).all(), "side by side, the first above"
+    assert np.abs(heights - np.array([0, -1, -2])).max() < 0.5
+    assert handles[0].lines[0].get_color() == plots.COLORS["mixup"]
+    axis.figure.draw_without_rendering()
