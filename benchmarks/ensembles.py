@@ -12,7 +12,7 @@ import torch
 
 from sscl_core.config import MLP, Mixture, Optimizer, Projector, TrainConfig
 from sscl_core.ensemble import train_ensemble
-from sscl_core.train import contrastive_loss, epoch_pairs, initial_network, optimizer_of, train
+from sscl_core.train import contrastive_loss, epoch_pairs, initial_network, optimizer_of, parameter_groups, train
 
 
 def config(pairs: int, width: int, steps: int, seed: int) -> TrainConfig:
@@ -30,7 +30,7 @@ def config(pairs: int, width: int, steps: int, seed: int) -> TrainConfig:
 def bare(c: TrainConfig) -> None:
     x1, x2 = epoch_pairs(c, 0)
     network = initial_network(c, x1.shape[2:])
-    optimizer = optimizer_of(c, network.parameters())
+    optimizer = optimizer_of(c, parameter_groups(network))
     for a, b in zip(x1, x2, strict=True):
         loss = contrastive_loss(c, *network(torch.cat([a, b]))[1].chunk(2))
         optimizer.zero_grad()

@@ -9,12 +9,25 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64
+from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .config import Images, Mixture, TrainConfig
-from .evaluate import accuracy, cyclic_order, group_contrast, knn, linear_probe, placement_rank, preserves_order, regroupings
+from .claims import interval
+from .config import Images, InfoNCE, Mixture, TrainConfig
+from .evaluate import (
+    accuracy,
+    backbone_scores,
+    cyclic_order,
+    feature_scores,
+    group_contrast,
+    knn,
+    linear_probe,
+    placement_rank,
+    preserves_order,
+    regroupings,
+)
 from .models import Encoder
 from .store import Record
 from .theory import circle_gaps
@@ -68,9 +81,70 @@ def first_batch(config: TrainConfig, n: int, *, data_dir: str | Path | None = No
     config = config.model_copy(update={"batch_size": n})
     data = source(config, data_dir, torch.device("cpu"))
     network = initial_network(config, data.sample_shape).double()
-    x1, x2 = next(data.batches(0))
+    x1, x2, _ = next(data.batches(0))
     z1, z2 = network(torch.cat([x1, x2]).double())[1].detach().chunk(2)
     return z1, z2
+
+
+def accuracies(records: Mapping[tuple[Any, ...], Sequence[Record]], names: Sequence[str]) -> pd.DataFrame:
+    """`frame_by` of runs on images, and as knn1_z, knn_z (10) and knn15_z the k-NN accuracy on z in the metric of the loss: cosine for
+    InfoNCE, else Euclidean."""
+    table = frame_by(records, names)
+    own = ["cosine" if isinstance(r.config.loss, InfoNCE) else "euclidean" for group in records.values() for r in group]
+    for votes in ("knn1", "knn", "knn15"):
+        table[f"{votes}_z"] = [row[f"{votes}_{metric}_z"] for metric, (_, row) in zip(own, table.iterrows(), strict=True)]
+    return table
+
+
+def pixel_scores(pixels: tuple[Tensor, Tensor, Tensor, Tensor], dims: Sequence[int]) -> pd.DataFrame:
+    """What features are held against: the pixels as they are, and their principal components. Columns as in `accuracies`; on z the better
+    of the two metrics for pixels, the Euclidean for components."""
+    x, y, x_test, y_test = pixels
+    scores = feature_scores(*pixels)
+    raw = {f"{knn}_z": max(scores[f"{knn}_{metric}"] for metric in ("cosine", "euclidean")) for knn in ("knn1", "knn", "knn15")}
+    rows = [{"method": "raw pixels", **raw, **{f"{name}_h": value for name, value in backbone_scores(*pixels).items()}}]
+    components = PCA(max(dims), random_state=0).fit(x.numpy())
+    z, z_test = (torch.tensor(components.transform(part.numpy()), dtype=torch.float32) for part in (x, x_test))
+    for dim in dims:
+        scores = feature_scores(z[:, :dim], y, z_test[:, :dim], y_test)
+        rows.append({"method": "PCA", "d_z": dim} | {f"{knn}_z": scores[f"{knn}_euclidean"] for knn in ("knn1", "knn", "knn15")})
+    return pd.DataFrame(rows)
+
+
+def summary(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """A row a group: n, and for each metric "mean [low, high]", the 95 % interval over seeds."""
+    rows = []
+    for key, group in table.groupby(list(by), sort=False, dropna=False):
+        row = dict(zip(by, key, strict=True)) | {"n": len(group)}
+        for metric in metrics:
+            mean, low, high = interval(group[metric].tolist())
+            row[metric] = f"{mean:.3f}" if len(group) == 1 else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def paired(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str], *, column: str, minus: str, plus: str) -> pd.DataFrame:
+    """A row a metric and group of `by`: the difference between the rows where `column` is `plus` and `minus`, paired by seed, with its 95 %
+    interval over seeds."""
+    rows = []
+    for metric in metrics:
+        wide = table.pivot_table(index=[*by, "seed"], columns=column, values=metric).dropna(subset=[plus, minus])
+        for key, values in (wide[plus] - wide[minus]).groupby(level=list(range(len(by))), sort=False):
+            mean, low, high = interval(values.tolist())
+            group = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
+            rows.append({"metric": metric, **group, f"{plus} − {minus}": mean, "95 % low": low, "95 % high": high, "n": len(values)})
+    return pd.DataFrame(rows)
+
+
+def smallest_dims(
+    dims: Sequence[int], simclr: Float[np.ndarray, "dims seeds"], other: Float[np.ndarray, "dims seeds"], margin: float = 0.0
+) -> tuple[Float[np.ndarray, " seeds"], Float[np.ndarray, " seeds"]]:
+    """For each seed the smallest of `dims`, ascending, at which SimCLR, and the other method, comes within `margin` of SimCLR's accuracy at
+    the dimension where its mean over seeds is best; twice the largest where none does."""
+    level = simclr[simclr.mean(1).argmax()] - margin
+    grid = np.array([*dims, 2 * dims[-1]], dtype=float)
+    first, second = (np.vstack([accuracy >= level, np.ones_like(level, dtype=bool)]).argmax(0) for accuracy in (simclr, other))
+    return grid[first], grid[second]
 
 
 def images_as_rows(config: TrainConfig, data_dir: str | Path | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

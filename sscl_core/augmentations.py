@@ -66,6 +66,17 @@ class ImageViews(nn.Module):
         return views, torch.cat([corners[:, 0], corners[:, 2] + 1], 1)
 
 
+def crop_overlap(first: Float[Tensor, "n 4"], second: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
+    """Intersection over union of two crops of one image, from their boxes (x0, y0, x1, y1), right and bottom excluded.
+
+    Boxes are in the image's own coordinates, where a flip, which comes after the crop, moves nothing: the overlap of what the views show.
+    """
+    size = (torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])).clamp_min(0)
+    shared = size.prod(1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (first, second)]
+    return shared / (areas[0] + areas[1] - shared)
+
+
 def _colour(config: ImageAugmentation, channels: int) -> list[nn.Module]:
     """Hue and saturation are a colour image's; one channel keeps brightness and contrast. (`ColorJiggle` would add brightness.)"""
     s, colour = config.jitter, channels == 3

@@ -62,9 +62,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     command.add_argument("--show", action="store_true", help="print the configuration and stop")
 
-    command = add("tune", _tune, "search the settings of SimCLR and t-SimCLR on held-out training labels", where)
-    command.add_argument("--seeds", type=_positive, default=2)
+    command = add("tune", _tune, "search the settings of notebook 5 on held-out training labels", where)
+    command.add_argument("--image-set", choices=["fashion_mnist_subset", "cifar10"], default="fashion_mnist_subset")
     command.add_argument("--out", type=Path, metavar="FILE", help="write the table as CSV")
+
+    command = add("paper", _paper, "list the runs of scale paper (one GPU, hours), or make one and its record", where)
+    command.add_argument("name", nargs="?")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    command.add_argument("--no-compile", action="store_true", help="without torch.compile, which needs a C++ compiler")
+    command.add_argument("--rehearse", action="store_true", help="2 epochs of 64 images; the record goes to results/rehearsal")
 
     command = add("data", _data, "list the data sets, or load one, downloading it where needed")
     command.add_argument("name", nargs="?")
@@ -155,10 +162,23 @@ def read_config(content: dict[str, Any]) -> TrainConfig:
 def _tune(a: argparse.Namespace) -> int:
     from .tuning import tune
 
-    table = tune(range(a.seeds), runs=paths.results_dir(a.results_dir) / "runs", data_dir=a.data_dir)
+    table = tune(a.image_set, runs=paths.results_dir(a.results_dir) / "runs", data_dir=a.data_dir)
     print(table.to_string(index=False, float_format=lambda x: f"{x:.4f}"))
     if a.out:
         reproduce.store.write_text(a.out, table.to_csv(index=False, float_format="%.4f"))
+    return 0
+
+
+def _paper(a: argparse.Namespace) -> int:
+    from . import paper
+
+    if a.name is None:
+        for name in paper.RUNS:
+            seeds = sorted(path.stem.removeprefix(f"{name}-seed") for path in paper.FOLDER.glob(f"{name}-seed*.json"))
+            print(f"{name:32} {'seeds ' + ', '.join(seeds) if seeds else 'no record yet'}")
+        return 0
+    where = {"results": paths.results_dir(a.results_dir), "data_dir": a.data_dir}
+    print(paper.make(a.name, a.seed, **where, device=a.device, compiled=not a.no_compile, rehearse=a.rehearse))
     return 0
 
 

@@ -3,9 +3,9 @@ where the run computes and where it finds its data are arguments of `train`, not
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Point = Annotated[tuple[float, ...], Field(min_length=1)]
@@ -16,6 +16,11 @@ class Frozen(BaseModel):
     """Rejects unknown keys and silent conversions ("3" for 3); cannot be changed once made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, ser_json_inf_nan="strings")
+
+
+def as_number(value: Any) -> Any:
+    """JSON has no infinity: it is written, and so read, as a string."""
+    return float(value) if value in ("Infinity", "inf", "-Infinity", "-inf") else value
 
 
 # Scattered, at least 0.9 apart, and in no prefix of three or more close to a regular polygon up to scale: that is what features become.
@@ -157,17 +162,44 @@ class Images(Frozen):
     transfer: ImageSetName | None = None  # another set, of as many channels, whose test images are looked at after training too
 
 
+class PairWeights(Frozen):
+    """Weights of the positive pairs of a batch, w ∝ exp(score / temperature) with mean 1: a negative temperature favours low scores, an
+    infinite one weighs all pairs alike.
+
+    iou: intersection over union of the two crops, in [0, 1].  input: minus the root mean squared difference of the views' pixels.
+    features: cos(z1, z2) at that step, through which no gradient flows: hard pairs count less.
+    """
+
+    score: Literal["iou", "input", "features"] = "iou"
+    temperature: Annotated[float, Field(allow_inf_nan=True), BeforeValidator(as_number)]
+
+    @field_validator("temperature")
+    @classmethod
+    def _divides(cls, value: float) -> float:
+        if value == 0 or math.isnan(value):
+            raise ValueError(f"temperature must be a number other than 0, or infinite, got {value}")
+        return value
+
+
 class InfoNCE(Frozen):
     name: Literal["info_nce"] = "info_nce"
     temperature: PositiveFloat = 0.5
 
 
 class TSimCLR(Frozen):
+    """`learn_df`: log df is a parameter of the network, with ten times its learning rate, and `df` only where it starts."""
+
     name: Literal["t_simclr"] = "t_simclr"
     temperature: PositiveFloat = 1.0
-    # JSON has no infinity: it is written, and so read, as a string.
-    df: Annotated[float, Field(gt=0, allow_inf_nan=True), BeforeValidator(lambda v: math.inf if v in ("Infinity", "inf") else v)] = 5.0
+    df: Annotated[float, Field(gt=0, allow_inf_nan=True), BeforeValidator(as_number)] = 5.0
     normalization: Literal["joint", "conditional"] = "joint"
+    learn_df: bool = False
+
+    @model_validator(mode="after")
+    def _starts(self) -> "TSimCLR":
+        if self.learn_df and self.df == math.inf:
+            raise ValueError("df must be finite where it is learned: no step leads away from infinity")
+        return self
 
 
 class SpectralContrastive(Frozen):
@@ -241,6 +273,7 @@ class TrainConfig(Frozen):
     optimizer: Optimizer = Optimizer()
     epochs: Annotated[int, Field(ge=0)] = 6
     batch_size: Annotated[int, Field(ge=2)] = 256
+    weights: PairWeights | None = None
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     start_order: tuple[int, ...] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
@@ -249,6 +282,10 @@ class TrainConfig(Frozen):
     def _fits(self) -> "TrainConfig":
         if not isinstance(self.data, Images) and not isinstance(self.backbone, MLP):
             raise ValueError(f"backbone must be 'mlp' for {self.data.name}, which are no images, got {self.backbone.name!r}")
+        if not isinstance(self.data, Images) and (self.weights or (self.loss.name == "t_simclr" and self.loss.learn_df)):
+            raise ValueError(f"weights and learn_df are for images, got them for {self.data.name}")
+        if self.weights and self.loss.name == "spectral_contrastive":
+            raise ValueError("weights must be left out for spectral_contrastive, which has none")
         if self.start_order is not None:
             m = len(self.data.means) if isinstance(self.data, Mixture) else 0
             if sorted(self.start_order) != list(range(m)) or self.projector.dim != 2 or self.projector.batchnorm:

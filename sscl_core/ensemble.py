@@ -76,7 +76,7 @@ def train_ensemble(
         {name: value.detach().to(fabric.device) for name, value in state.items()} for state in stack_module_state(networks)
     )
     ensemble = Ensemble(copy.deepcopy(networks[0]).to(fabric.device), parameters, buffers)
-    optimizer = optimizer_of(config, [p.requires_grad_() for p in parameters.values()])
+    optimizer = optimizer_of(config, [{"params": [p.requires_grad_() for p in parameters.values()]}])
     losses: list[Tensor] = []
     if on_epoch:
         _frozen(ensemble, on_epoch, 0)

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from . import store
+from .augmentations import ImageViews
 from .config import Images, InfoNCE, Mixture, TrainConfig, ensembles
 from .data import ImageData, load_images
 from .ensemble import Ensemble, train_ensemble
@@ -24,10 +25,11 @@ from .evaluate import Metric, accuracy, alignment, backbone_scores, class_simila
 from .models import Encoder
 from .store import Record
 from .theory import component_means, uniform_arrangement
-from .train import SAMPLE, TrainResult, contrastive_loss, mixture, point_set, stream, train, train_and_test_images
+from .train import SAMPLE, VIEWS, TrainResult, contrastive_loss, mixture, point_set, stream, train, train_and_test_images
 
 EVALUATION = 2**31  # an epoch no training reaches: evaluation pairs are never training pairs
 PER_COMPONENT = 25  # evaluation pairs
+VIEWED = 256  # test images of which pairs of views are kept
 
 
 def results(
@@ -63,13 +65,18 @@ def results(
 
 
 def _train_and_save(
-    configs: Sequence[TrainConfig], runs: Path, device: str, data_dir: str | Path | None, progress: bool = False
+    configs: Sequence[TrainConfig],
+    runs: Path,
+    device: str,
+    data_dir: str | Path | None,
+    compiled: bool = False,
+    progress: bool = False,
 ) -> Iterator[Record]:
     """Runs that are trained together: one on images, or an ensemble."""
     if not configs:
         return
     if isinstance(configs[0].data, Images):
-        records = [_image_record(configs[0], runs, device, data_dir, progress)]
+        records = [_image_record(configs[0], runs, device, data_dir, compiled, progress)]
     else:
         together = _mixture_records if isinstance(configs[0].data, Mixture) else _points_records
         records = together(configs, device, progress)
@@ -79,11 +86,20 @@ def _train_and_save(
     checkpoint_of(configs[0], runs).unlink(missing_ok=True)
 
 
-def run(config: TrainConfig, *, runs: Path, device: str = "auto", data_dir: str | Path | None = None, progress: bool = False) -> Record:
-    """Trains, measures and stores one run, unless it is there; an interrupted one on images resumes from its checkpoint."""
+def run(
+    config: TrainConfig,
+    *,
+    runs: Path,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    compiled: bool = False,
+    progress: bool = False,
+) -> Record:
+    """Trains, measures and stores one run, unless it is there; an interrupted one on images resumes from its checkpoint. `compiled` is for
+    images: see `train`."""
     with store.lock(runs, config, wait=True):
         if (record := store.load(runs, config)) is None:
-            (record,) = _train_and_save([config], runs, device, data_dir, progress)
+            (record,) = _train_and_save([config], runs, device, data_dir, compiled, progress)
     return record
 
 
@@ -91,10 +107,11 @@ def checkpoint_of(config: TrainConfig, runs: Path) -> Path:
     return runs.parent / "checkpoints" / f"{store.run_key(config)}.pt"
 
 
-def _image_record(config: TrainConfig, runs: Path, device: str, data_dir: str | Path | None, progress: bool) -> Record:
+def _image_record(config: TrainConfig, runs: Path, device: str, data_dir: str | Path | None, compiled: bool, progress: bool) -> Record:
     began = time.monotonic()
     transfer_images(config, data_dir)  # what evaluation needs and lacks is found out before training
-    trained = train(config, device=device, data_dir=data_dir, checkpoint=checkpoint_of(config, runs), progress=progress)
+    checkpoint = checkpoint_of(config, runs)
+    trained = train(config, device=device, data_dir=data_dir, checkpoint=checkpoint, compiled=compiled, progress=progress)
     metrics, arrays = measure_images(trained, data_dir)
     return _record(trained, metrics, arrays, time.monotonic() - began)
 
@@ -130,8 +147,9 @@ def _record(trained: TrainResult, metrics: dict[str, float], arrays: dict[str, n
 
 
 def measure_images(trained: TrainResult, data_dir: str | Path | None = None) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """k-NN on the projected features z and the backbone's h, the linear probe on h, the norm of z; the classes' similarities on h and z,
-    and, with `transfer`, on h those of that set's classes; for d_z = 2 the map itself."""
+    """k-NN on the projected features z and the backbone's h, the linear probe on h, the norm of z, df where it was learned; the classes'
+    similarities on h and z; for d_z = 2 the map itself, up to 32 the features of pairs of views. With `transfer`, h on that set: k-NN and
+    probe from its training to its test images, and its classes' similarities."""
     assert isinstance(trained.config.data, Images)
     train_set, test_set = train_and_test_images(trained.config, data_dir)
     h, z = embed(trained.model, train_set.images)
@@ -141,12 +159,28 @@ def measure_images(trained: TrainResult, data_dir: str | Path | None = None) -> 
     scores |= {f"{name}_h": value for name, value in backbone_scores(h, labels, h_test, test_labels).items()}
     scores["norm_z"] = z_test.norm(dim=1).mean().item()
     arrays = {f"classes_{name}": class_similarity(f, test_labels) for name, f in (("h", h_test), ("z", z_test))}
+    if trained.model.log_df is not None:
+        scores["df"] = trained.model.log_df.exp().item()
     other = transfer_images(trained.config, data_dir)
     if other is not None:
-        arrays["classes_transfer"] = class_similarity(embed(trained.model, other.images)[0], other.labels)
+        (near, own), (far, truth) = ((embed(trained.model, part.images)[0], part.labels.to(h.device)) for part in other)
+        scores |= {f"{name}_transfer": value for name, value in backbone_scores(near, own, far, truth).items()}
+        arrays["classes_transfer"] = class_similarity(far, truth)
     if z.shape[1] == 2:
         arrays |= {"z_test": z_test, "labels_test": test_labels}
+    if z.shape[1] <= 32:
+        arrays["z_views"] = _view_features(trained, test_set.images[:VIEWED])
     return scores, {name: value.numpy(force=True) for name, value in arrays.items()}
+
+
+@torch.no_grad()
+def _view_features(trained: TrainResult, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "two_n d_z"]:
+    """z of two views of each image, [z1; z2]: pairs as training sees them, of images that it does not."""
+    assert isinstance(trained.config.data, Images)
+    images = images.to(next(trained.model.parameters()).device)
+    views = ImageViews(trained.config.data.augmentation, images.shape[1:])
+    with stream(trained.config.seed, VIEWS, EVALUATION):
+        return trained.model(views(images.repeat(2, 1, 1, 1).float() / 255, images)[0])[1]
 
 
 @torch.no_grad()
@@ -168,17 +202,18 @@ def measure_points(trained: TrainResult) -> tuple[dict[str, float], dict[str, np
     return scores, {"z": z.numpy(force=True)} if z.shape[1] == 2 else {}
 
 
-def transfer_images(config: TrainConfig, data_dir: str | Path | None = None) -> ImageData | None:
-    """The test images of `transfer`, if it is set. `ValueError`: they have another number of channels than the images trained on."""
+def transfer_images(config: TrainConfig, data_dir: str | Path | None = None) -> tuple[ImageData, ImageData] | None:
+    """Both parts of `transfer`, if it is set. `ValueError`: they have another number of channels than the images trained on."""
     assert isinstance(config.data, Images)
     if config.data.transfer is None:
         return None
-    other, own = (load_images(name, "test", data_dir=data_dir) for name in (config.data.transfer, config.data.name))
-    if other.images.shape[1] != own.images.shape[1]:
+    train, test = (load_images(config.data.transfer, split, data_dir=data_dir) for split in ("train", "test"))
+    own = load_images(config.data.name, "test", data_dir=data_dir)
+    if test.images.shape[1] != own.images.shape[1]:
         raise ValueError(
             f"transfer must be a set of {own.images.shape[1]}-channel images, as {config.data.name}, got {config.data.transfer}"
         )
-    return other
+    return train, test
 
 
 def measure_mixture(config: TrainConfig, history: Float[Tensor, "t n d"]) -> tuple[dict[str, float], dict[str, np.ndarray]]:

@@ -1,5 +1,6 @@
 """Backbones and the projector on top of them."""
 
+import math
 from typing import Any
 
 import torch
@@ -7,15 +8,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import MLP, ConvNet, Projector, TrainConfig
+from .config import MLP, ConvNet, Projector, TrainConfig, TSimCLR
 
 
 class Encoder(nn.Module):
     """x -> (h, z): the backbone's features h, which are used afterwards, and their projection z, which training compares."""
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, learned_df: float | None = None) -> None:
         super().__init__()
         self.backbone, self.projector = backbone, projector
+        # The one parameter that a loss may have: Student's degrees of freedom, by their logarithm, from `learned_df` on.
+        self.log_df = None if learned_df is None else nn.Parameter(torch.tensor(math.log(learned_df)))
 
     def forward(self, x: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n d_h"], Float[Tensor, "n d_z"]]:
         h = self.backbone(x)
@@ -29,13 +32,15 @@ def build(config: TrainConfig, sample_shape: tuple[int, ...]) -> Encoder:
         dim = int(torch.Size(sample_shape).numel())
         backbone, width = mlp(dim, spec.width, spec.depth, spec.activation), spec.width if spec.depth else dim
     elif isinstance(spec, ConvNet):
-        backbone, width = convnet(sample_shape[0], spec.width), 64 * spec.width
+        backbone, width = convnet(sample_shape, spec.width), 64 * spec.width
     else:
         backbone, width = resnet(spec.depth, sample_shape[0])
-    network = Encoder(backbone, projector(width, config.projector))
+    learned_df = config.loss.df if isinstance(config.loss, TSimCLR) and config.loss.learn_df else None
+    network = Encoder(backbone, projector(width, config.projector), learned_df=learned_df)
     if isinstance(spec, MLP) and spec.init_scale != 1:
-        for parameter in network.parameters():
-            parameter.data.mul_(spec.init_scale)
+        for part in (network.backbone, network.projector):
+            for parameter in part.parameters():
+                parameter.data.mul_(spec.init_scale)
     return network
 
 
@@ -69,13 +74,15 @@ def fit(network: Encoder, x: Float[Tensor, "n ..."], target: Float[Tensor, "n d_
     optimizer.zero_grad()
 
 
-def convnet(channels: int, width: int) -> nn.Sequential:
+def convnet(sample_shape: tuple[int, ...], width: int) -> nn.Sequential:
     """Four convolutions, widths w, 2w, 4w, 4w, strides 2, 2, 1, 2, on a 4×4 grid in the end: 64w features.
 
-    Positions are kept: where a sleeve is tells garments apart."""
+    Positions are kept: where a sleeve is tells garments apart. Images of other sizes than 25 to 32 are pooled to that grid."""
+    channels, *size = sample_shape
     widths, strides = (channels, width, 2 * width, 4 * width, 4 * width), (2, 2, 1, 2)
     blocks = [_conv_bn(a, b, 3, stride) for a, b, stride in zip(widths, widths[1:], strides, strict=False)]
-    return nn.Sequential(*(layer for block in blocks for layer in (block, nn.ReLU())), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    pool = [] if all(math.ceil(side / 8) == 4 for side in size) else [nn.AdaptiveAvgPool2d(4)]
+    return nn.Sequential(*(layer for block in blocks for layer in (block, nn.ReLU())), *pool, nn.Flatten())
 
 
 def resnet(depth: int, channels: int) -> tuple[nn.Sequential, int]:

@@ -5,14 +5,19 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int64
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
+
+from .claims import interval
 
 Array = Tensor | np.ndarray
 
@@ -32,6 +37,12 @@ COLORS = {
     "raw": "#000000",
     "SNE": "#009E73",
     "spectral": "#009E73",
+    "t joint": "#E69F00",
+    "t joint, BatchNorm": "#D55E00",
+    "t conditional": "#CC79A7",
+    "t conditional, BatchNorm": "#882255",
+    "Euclidean SNE": "#56B4E9",
+    "Euclidean SNE, BatchNorm": "#009E73",
 }
 GROUP_COLORS = ("#D55E00", "#0072B2")
 CLASS_COLORS = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
@@ -103,18 +114,6 @@ def band(axis: Axes, x: Sequence[float] | np.ndarray, values: Float[Array, "seed
     values = np.asarray(values)
     axis.plot(x, values.mean(0), color=color, label=label)
     axis.fill_between(x, values.min(0), values.max(0), color=color, alpha=0.2, lw=0)
-
-
-def by_dimension(axis: Axes, dims: Sequence[int], curves: Mapping[str, Sequence[tuple[float, float, float]]]) -> None:
-    """Accuracy over feature dimension, each point a (mean, low, high)."""
-    for i, (name, points) in enumerate(curves.items()):
-        mean, low, high = np.array(points).T
-        x = np.array(dims) * 1.04 ** (i - (len(curves) - 1) / 2)  # side by side, so that intervals do not cover each other
-        error = np.stack([mean - low, high - mean])
-        axis.errorbar(x, mean, error, marker="o", ms=5, capsize=3, color=COLORS[name], label=name)
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(list(dims), [str(d) for d in dims])
-    axis.set(xlabel="feature dimension d_z", ylabel="test accuracy")
 
 
 def ring(z: Float[Array, "n 2"], *, seed: int) -> Float[np.ndarray, "n 2"]:
@@ -227,3 +226,144 @@ def similarities(axes: Sequence[Axes], panels: Mapping[str, Float[Array, "k k"]]
             for tick in ticks:
                 tick.set_color(GROUP_COLORS[int(groups[i])] if groups[i] >= 0 else "0.35")
     axes[0].figure.colorbar(image, ax=list(axes), shrink=0.75, label="mean cosine of centred features")
+
+
+def heatmap(axis: Axes, table: pd.DataFrame, *, low: float, high: float, title: str, best: bool = True) -> AxesImage:
+    """Accuracies over rows and columns with the numbers in their cells; the best is framed."""
+    values = table.to_numpy(dtype=float)
+    image = axis.imshow(values, vmin=low, vmax=high, aspect="auto")
+    for i, j in np.ndindex(values.shape):
+        dark = values[i, j] > (low + high) / 2
+        axis.text(j, i, f"{100 * values[i, j]:.0f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    if best:
+        i, j = np.unravel_index(np.nanargmax(values), values.shape)
+        axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="#D55E00", lw=2))
+    axis.set_xticks(range(len(table.columns)), [f"{value:g}" for value in table.columns])
+    axis.set_yticks(range(len(table)), ["∞" if value == np.inf else f"{value:g}" for value in table.index])
+    axis.set_title(title)
+    return image
+
+
+def crops(
+    figure: Figure, image: Float[Array, "h w"], first: Float[Array, "k 4"], second: Float[Array, "k 4"], titles: Sequence[str]
+) -> None:
+    """An image once for each pair of crops, which are drawn as boxes (x0, y0, x1, y1)."""
+    axes = figure.subplots(1, len(titles), squeeze=False)[0]
+    for axis, one, two, title in zip(axes, np.asarray(first), np.asarray(second), titles, strict=True):
+        axis.imshow(np.asarray(image), cmap="gray_r", extent=(0, image.shape[1], image.shape[0], 0))
+        for (x0, y0, x1, y1), color in ((one, COLORS["SimCLR"]), (two, COLORS["t-SimCLR"])):
+            axis.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=color, lw=2, clip_on=False))
+        axis.set(title=title, xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+
+
+def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
+    """A panel a measure: accuracy over d_z, means with 95 % intervals over seeds, a curve a method; raw pixels, PCA and the untrained
+    network beside them."""
+    figure, axes = plt.subplots(1, len(measures), figsize=(4.6 * len(measures), 4.4))
+    trained = scores[scores.method != "untrained"]
+    raw = baselines[baselines.method == "raw pixels"].iloc[0]
+    for axis, (metric, title) in zip(axes, measures.items(), strict=True):
+        for i, (method, part) in enumerate(trained.groupby("method", sort=False)):
+            points = part.groupby("d_z")[metric].apply(lambda values: interval(values.tolist()))
+            mean, low, high = np.array(points.tolist()).T
+            x = points.index.to_numpy() * 1.03**i  # side by side, so that intervals do not cover each other
+            bold = method in ("SimCLR", "t-SimCLR")
+            style = {"lw": 1.8 if bold else 0.9, "ls": "-" if bold else "--", "zorder": 3 if bold else 2}
+            axis.errorbar(x, mean, [mean - low, high - mean], marker="o", ms=4, capsize=2, color=COLORS[str(method)], label=method, **style)
+        axis.axhline(raw[metric], color=COLORS["raw pixels"], lw=1, ls=":", label="raw pixels")
+        untrained = scores[scores.method == "untrained"][metric].mean()
+        axis.axhline(untrained, color="0.6", lw=1, ls="-.", label="untrained network")
+        components = baselines[baselines.method == "PCA"]
+        if components[metric].notna().any():
+            axis.plot(components.d_z, components[metric], "s:", ms=3, lw=1, color="0.4", label="PCA to d_z")
+        axis.set_xscale("log", base=2)
+        dims = sorted(trained.d_z.unique())
+        axis.set_xticks(dims, [str(d) for d in dims])
+        axis.set(xlabel="feature dimension d_z", ylabel="test accuracy", title=title)
+    _legend_below(figure, axes[0])
+    return figure
+
+
+def larger_sets(scores: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
+    """A row a set of images, a panel a measure: the accuracies of every seed over d_z, and lines through their means."""
+    sets = list(scores.image_set.unique())
+    figure, axes = plt.subplots(len(sets), len(measures), figsize=(4.2 * len(measures), 3.4 * len(sets)), squeeze=False)
+    for row, name in zip(axes, sets, strict=True):
+        part = scores[scores.image_set == name]
+        dims = sorted(part[part.method != "untrained"].d_z.unique())
+        for axis, (metric, title) in zip(row, measures.items(), strict=True):
+            for method in ("SimCLR", "t-SimCLR"):
+                own = part[part.method == method]
+                axis.plot(own.d_z, own[metric], "o", ms=4, alpha=0.6, color=COLORS[method])
+                axis.plot(dims, own.groupby("d_z")[metric].mean(), color=COLORS[method], label=method)
+            axis.axhline(part[part.method == "untrained"][metric].mean(), color="0.6", lw=1, ls="-.", label="untrained network")
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(dims, [str(d) for d in dims])
+            axis.set(xlabel="feature dimension d_z", ylabel="test accuracy", title=f"{name}: {title}")
+    _legend_below(figure, axes[0][0])
+    return figure
+
+
+def tau_nu(cells: pd.DataFrame) -> Figure:
+    """Heatmaps of 15-NN on z over ν and τ: a column a dimension; above with BatchNorm, τ in units of d_z, below without."""
+    dims, rows = sorted(cells.d_z.unique()), [kind for kind in (True, False) if (cells.batchnorm.astype(bool) == kind).any()]
+    figure, axes = plt.subplots(len(rows), len(dims), figsize=(3.7 * len(dims), 3.4 * len(rows)), squeeze=False)
+    for column, dim in enumerate(dims):
+        own = cells[cells.d_z == dim]
+        low, high = own.knn15_z.min(), own.knn15_z.max()
+        for row, kind in enumerate(rows):
+            part = own[own.batchnorm.astype(bool) == kind].copy()
+            part["x"] = (part.tau / dim).round(6) if kind else part.tau
+            name = f"d_z = {dim}, {'BatchNorm' if kind else 'no BatchNorm'}"
+            heatmap(axes[row, column], part.pivot(index="nu", columns="x", values="knn15_z"), low=low, high=high, title=name)
+            axes[row, column].set(xlabel="τ / d_z" if kind else "τ", ylabel="ν")
+    return figure
+
+
+def distance_histograms(axis: Axes, pairs: Mapping[int, tuple[Float[Array, " n"], Float[Array, " m"]]]) -> None:
+    """For each d_z the distances of views of two images (filled) and of one (a line), in units of the median of the former."""
+    bins = np.linspace(0, 3, 61).tolist()
+    for color, (dim, (own, between)) in zip(("#D55E00", "#0072B2", "#009E73", "#CC79A7", "0.5"), sorted(pairs.items()), strict=False):
+        axis.hist(np.asarray(between), bins, density=True, alpha=0.25, color=color, label=f"d_z = {dim}")
+        axis.hist(np.asarray(own), bins, density=True, histtype="step", color=color)
+    axis.set(xlabel="distance / median distance of two images", ylabel="density", xlim=(0, 3), yscale="log", ylim=(1e-3, None))
+    axis.legend()
+
+
+def energies(side: Float[Array, " n"], values: Mapping[str, Float[Array, "n n"]]) -> Figure:
+    """The loss over the place of a third point, a panel a similarity; contours at equal steps of each."""
+    figure, axes = plt.subplots(1, len(values), figsize=(4.2 * len(values), 3.8), squeeze=False)
+    reach = (side[0] + 1, side[-1] + 1, side[0], side[-1])
+    for axis, (name, energy) in zip(axes[0], values.items(), strict=True):
+        image = axis.imshow(np.asarray(energy), origin="lower", extent=reach, cmap="viridis")
+        axis.contour(np.asarray(energy), levels=12, colors="white", linewidths=0.5, extent=reach)
+        axis.plot([1, 1], [-0.5, 0.5], "o", color="white", ms=5)
+        axis.plot(0, 0, "x", color="white")
+        axis.set(title=name, xlabel="c₁", ylabel="c₂")
+        figure.colorbar(image, ax=axis, shrink=0.8)
+    return figure
+
+
+def weight_effects(effects: pd.DataFrame) -> Figure:
+    """Differences of accuracy by the temperature of pair weights, a panel a measure, a curve a kind of weights, with 95 % intervals."""
+    metrics = {"knn15_cosine_h": "15-NN on h", "knn1_cosine_h": "1-NN on h", "linear_probe_h": "linear probe on h"}
+    labels = {key: f"{value:g}".replace("inf", "∞") for key, value in zip(effects["τ'"], effects["τ'"], strict=True)}
+    order = sorted(labels, key=lambda value: (value < 0, abs(value)))
+    figure, axes = plt.subplots(1, len(metrics), figsize=(4.4 * len(metrics), 3.8), sharey=True)
+    for axis, (metric, title) in zip(axes, metrics.items(), strict=True):
+        for i, ((crops_, score), part) in enumerate(effects[effects.metric == metric].groupby(["crops", "score"], sort=False)):
+            x = np.array([order.index(value) for value in part["τ'"]]) + 0.1 * i
+            error = [part.difference - part.low, part.high - part.difference]
+            axis.errorbar(x, part.difference, error, fmt="o", ms=4, capsize=3, color=CLASS_COLORS[i], label=f"{score}, crops {crops_}")
+        axis.axhline(0, color="0.6", lw=1)
+        axis.set_xticks(range(len(order)), [labels[value] for value in order])
+        axis.set(xlabel="τ' of the weights", title=title)
+    axes[0].set_ylabel("weighted − unweighted")
+    _legend_below(figure, axes[0])
+    return figure
+
+
+def _legend_below(figure: Figure, axis: Axes) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), fontsize=9)

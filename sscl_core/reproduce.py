@@ -31,10 +31,12 @@ NOTEBOOK_CODE = (
     "agreement",
     "analysis",
     "claims",
+    "crowding",
     "family",
     "notebook",
     "paths",
     "plots",
+    "settings",
     "store",
     "studies",
 )

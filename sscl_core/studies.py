@@ -9,13 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, model_validator
 
 from .config import (
     MLP,
     Agnostic,
     Cloud,
-    ConvNet,
     Corruption,
     Frozen,
     ImageAugmentation,
@@ -26,19 +25,41 @@ from .config import (
     Mixup,
     Noise,
     Optimizer,
+    PairWeights,
     Point,
     Points,
     Projector,
-    SpectralContrastive,
     Table,
     TrainConfig,
     TSimCLR,
+    as_number,
     scattered,
 )
 from .paths import SCALES, results_dir
+from .settings import (
+    AUGMENTATION,
+    CAUCHY,
+    DFS,
+    DIMS,
+    EUCLIDEAN_SNE,
+    FAMILIES,
+    FORMS,
+    IMAGE_SETS,
+    INITIAL_SCALES,
+    METHODS,
+    RULE,
+    SCALES_OF_D,
+    SEARCH_EPOCHS,
+    SEARCHED_IMAGES,
+    SPECTRAL,
+    SUBSET,
+    Setting,
+    image_run,
+    tuned,
+)
 
 _NETWORK = MLP(width=64)
-Dims = Annotated[tuple[Annotated[int, Field(ge=2, le=2048)], ...], Field(min_length=1)]
+Dims = Annotated[tuple[Annotated[int, Field(ge=1, le=128)], ...], Field(min_length=1)]
 
 
 class Parameters(Frozen):
@@ -83,28 +104,119 @@ class ContrastiveIsSNE(Parameters):
 
 
 class TSimCLRFeatures(Parameters):
-    """05: feature dimensions `dims`, ascending; `epochs` on `n_train` of the embedded images."""
+    """05: SimCLR, t-SimCLR and the further `forms` with features of `dims` dimensions, `epochs` on `n_train` of the embedded images;
+    SimCLR with positive pairs weighted by IoU at each temperature of `weights`, with `alternatives` in other ways too; maps over τ and ν at
+    `map_dims`, for images and digits; the two methods on larger `image_sets`."""
 
     dims: Dims
     epochs: PositiveInt
     n_train: Annotated[int, Field(ge=200, le=10_000)]
+    forms: tuple[str, ...]
+    weights: Annotated[tuple[Annotated[float, Field(allow_inf_nan=True), BeforeValidator(as_number)], ...], Field(min_length=1)]
+    alternatives: bool
+    map_dims: tuple[Annotated[int, Field(ge=1, le=784)], ...]
+    image_sets: tuple[Literal["fashion_mnist", "cifar10"], ...]
 
     @model_validator(mode="after")
-    def _dims_fit(self) -> "TSimCLRFeatures":
+    def _known(self) -> "TSimCLRFeatures":
         if max(self.dims) > min(self.n_train, 28 * 28):
             raise ValueError("dims must not exceed n_train or the 784 pixels: PCA to as many dimensions stands beside")
+        if unknown := set(self.dims) - set(DIMS):
+            raise ValueError(f"dims must be among {DIMS}, for which settings were searched, got {sorted(unknown)}")
+        if max(self.dims) == 1:
+            raise ValueError("dims must hold one above 1: cosines do not train in one dimension")
+        if unknown_forms := set(self.forms) - set(FORMS):
+            raise ValueError(f"forms must be among {list(FORMS)}, got {sorted(unknown_forms)}")
         return self
 
     def run(self, method: str, dim: int, seed: int) -> TrainConfig:
+        """With the setting that the search chose for this method, or form, and dimension."""
         images = Images(n_train=self.n_train, augmentation=AUGMENTATION)
-        return image_run(METHODS[method], images, dim=dim, epochs=self.epochs, seed=seed)
+        return image_run(tuned(method, dim), images, dim=dim, epochs=self.epochs, seed=seed)
+
+    def dimension_runs(self) -> dict[tuple[str, int], list[TrainConfig]]:
+        """(method or form, d_z) and its runs; "untrained" is SimCLR's network of the largest. Cosines do not train in one dimension."""
+        dims = sorted(set(self.dims))
+        runs = {
+            (method, dim): [self.run(method, dim, seed) for seed in self.seed_range]
+            for method in dict.fromkeys((*FAMILIES, *self.forms))
+            for dim in dims
+            if dim > 1 or not isinstance(tuned(method, 2).loss, InfoNCE)
+        }
+        untrained = [run.model_copy(update={"epochs": 0}) for run in runs["SimCLR", dims[-1]]]
+        return runs | {("untrained", dims[-1]): untrained}
+
+    def weight_runs(self) -> dict[tuple[str, str, float], list[TrainConfig]]:
+        """(crops, score, temperature) and its runs: SimCLR with weighted pairs; score "none" is unweighted."""
+        runs: dict[tuple[str, str, float], list[TrainConfig]] = {}
+        base = [self.run("SimCLR", WEIGHT_DIM, seed) for seed in self.seed_range]
+        for crops, scale in CROPS.items() if self.alternatives else [("70–100 %", AUGMENTATION.crop_scale)]:
+            images = Images(n_train=self.n_train, augmentation=AUGMENTATION.model_copy(update={"crop_scale": scale}))
+            plain = [run.model_copy(update={"data": images}) for run in base]
+            schemes = [PairWeights(temperature=t) for t in self.weights]
+            if self.alternatives and scale == AUGMENTATION.crop_scale:
+                schemes += WEIGHT_ALTERNATIVES
+            runs[crops, "none", math.inf] = plain
+            runs |= {
+                (crops, weights.score, weights.temperature): [run.model_copy(update={"weights": weights}) for run in plain]
+                for weights in schemes
+            }
+        return runs
+
+    def map_runs(self) -> dict[tuple[int, bool, float, float], list[TrainConfig]]:
+        """(d_z, BatchNorm, ν, τ) and its run, on the part of the training images held out: t-SimCLR, joint normalisation."""
+        cells = [(dim, True, df, scale * dim) for dim in self.map_dims for df in DFS for scale in SCALES_OF_D]
+        cells += [(dim, False, df, tau) for dim in self.map_dims for df in DFS for tau in INITIAL_SCALES]
+        return {cell: [self._map_run(*cell, self.seed)] for cell in cells}
+
+    def learned_runs(self) -> dict[tuple[int, float], list[TrainConfig]]:
+        """(d_z, ν at the start) and its runs: ν learned, BatchNorm, τ by the rule of thumb."""
+        return {
+            (dim, df): [self._map_run(dim, True, df, RULE.scale * dim, seed, learn=True) for seed in self.seed_range[:2]]
+            for dim in self.map_dims
+            for df in (0.5, 5.0, 50.0)
+        }
+
+    def _map_run(self, dim: int, batchnorm: bool, df: float, temperature: float, seed: int, learn: bool = False) -> TrainConfig:
+        loss = TSimCLR(temperature=temperature, df=df, normalization="joint", learn_df=learn)
+        return image_run(Setting(loss=loss, batchnorm=batchnorm), SEARCHED_IMAGES, dim=dim, epochs=SEARCH_EPOCHS, seed=seed)
+
+    def digits_runs(self) -> dict[tuple[int, float, float], list[TrainConfig]]:
+        """(d_z, ν, τ / d_z) and its runs on scikit-learn's digits, which the rule of thumb was not made from."""
+        points = Points(points=Table(table="digits"), augmentation=(Masking(rate=0.3),))
+        return {
+            (dim, df, scale): [
+                vector_run(points, Setting(loss=TSimCLR(temperature=scale * dim, df=df), batchnorm=True), dim, 400, seed)
+                for seed in self.seed_range
+            ]
+            for dim in self.map_dims
+            for df in DFS
+            for scale in SCALES_OF_D
+        }
+
+    def large_runs(self) -> dict[tuple[str, str, int], list[TrainConfig]]:
+        """(image set, method, d_z) and its runs; "untrained" too."""
+        runs: dict[tuple[str, str, int], list[TrainConfig]] = {}
+        for name in self.image_sets:
+            large = LARGE_SETS[name]
+            for method in FAMILIES:
+                for dim in large.dims:
+                    setting = tuned(method, dim, name if name == "cifar10" else SUBSET)
+                    run = image_run(setting, large.images, dim=dim, epochs=large.epochs, seed=0, width=large.width)
+                    runs[name, method, dim] = [run.model_copy(update={"seed": seed}) for seed in self.seed_range]
+            runs[name, "untrained", dim] = [run.model_copy(update={"epochs": 0}) for run in runs[name, "SimCLR", dim]]
+        return runs
 
     def runs(self) -> list[TrainConfig]:
-        trained = [self.run(method, dim, seed) for method in METHODS for dim in sorted(set(self.dims)) for seed in self.seed_range]
-        return trained + [self.untrained(seed) for seed in self.seed_range]
-
-    def untrained(self, seed: int) -> TrainConfig:
-        return self.run("SimCLR", max(self.dims), seed).model_copy(update={"epochs": 0})
+        groups: list[Mapping[Any, list[TrainConfig]]] = [
+            self.dimension_runs(),
+            self.weight_runs(),
+            self.map_runs(),
+            self.learned_runs(),
+            self.digits_runs(),
+            self.large_runs(),
+        ]
+        return list(dict.fromkeys(run for group in groups for runs in group.values() for run in runs))
 
 
 class DomainAgnostic(Parameters):
@@ -297,37 +409,6 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
 }
 
 
-class Setting(Frozen):
-    """A loss, and whether BatchNorm fixes the scale of the features that it compares."""
-
-    loss: Annotated[InfoNCE | TSimCLR | SpectralContrastive, Field(discriminator="name")]
-    batchnorm: bool
-
-
-# Common to all methods, settled on the held-out part with SimCLR alone. No flip: shoes all point left.
-AUGMENTATION = ImageAugmentation(crop_scale=(0.7, 1.0), flip=0.0, jitter=0.8)
-
-# Chosen by `sscl tune` on a held-out part of the training labels, ten settings a method; the table of that search is
-# data/records/tuning_05_t_simclr.csv.
-METHODS = {
-    "SimCLR": Setting(loss=InfoNCE(temperature=0.1), batchnorm=True),
-    "t-SimCLR": Setting(loss=TSimCLR(temperature=0.2, df=5.0, normalization="joint"), batchnorm=True),
-}
-
-
-# SNE's own similarity, exp(-‖·‖²), normalised over all pairs.
-EUCLIDEAN_SNE = Setting(loss=TSimCLR(temperature=0.5, df=math.inf), batchnorm=False)
-
-# t-SNE's similarity on the feature plane, as t-SimCNE has it (Böhm et al. 2023).
-CAUCHY = Setting(loss=TSimCLR(temperature=1.0, df=1.0, normalization="conditional"), batchnorm=False)
-
-# What features are compared with the eigenvectors of the augmentation graph. Not tuned.
-SPECTRAL = {
-    "spectral": Setting(loss=SpectralContrastive(), batchnorm=False),
-    "SimCLR": Setting(loss=InfoNCE(temperature=0.5), batchnorm=False),
-    "t-SimCLR": Setting(loss=TSimCLR(temperature=0.5), batchnorm=True),
-}
-
 # The clouds of the map in notebook 02: one thing changed at a time from five components with spread 0.2 in 64 dimensions, 500 points.
 CELLS: dict[str, Cloud] = {
     **{f"isotropic, d={d}": Cloud(dim=d) for d in (8, 64, 256, 512, 1000)},
@@ -369,31 +450,27 @@ def _image_views() -> dict[str, ImageAugmentation]:
 IMAGE_VIEWS = _image_views()
 
 
-class ImageSet(Frozen):
-    """How networks are trained on a set, and which of its classes are close in meaning: groups fixed before any run."""
+WEIGHT_DIM = 32
+CROPS = {"70–100 %": AUGMENTATION.crop_scale, "20–100 %": (0.2, 1.0)}
+# Beside the overlap of the crops: how alike the views' pixels are, and how alike the network already finds them.
+WEIGHT_ALTERNATIVES = [
+    *(PairWeights(score="input", temperature=t) for t in (0.03, 0.1)),
+    *(PairWeights(score="features", temperature=t) for t in (0.1, 0.3)),
+]
 
-    augmentation: ImageAugmentation
+
+class LargeSet(Frozen):
+    """A set too large for `quick`: the dimensions and sizes of the runs on it."""
+
+    images: Images
+    dims: tuple[int, ...]
+    epochs: PositiveInt
     width: PositiveInt
-    groups: dict[str, tuple[str, ...]]
-    transfer: Literal["cifar100"] | None = None
 
 
-IMAGE_SETS = {
-    "fashion_mnist_subset": ImageSet(
-        augmentation=AUGMENTATION,
-        width=16,
-        groups={"tops": ("T-shirt/top", "Pullover", "Coat", "Shirt"), "footwear": ("Sandal", "Sneaker", "Ankle boot")},
-    ),
-    # SimCLR's views of CIFAR-10, not tuned here.
-    "cifar10": ImageSet(
-        augmentation=ImageAugmentation(jitter=0.5, grayscale=0.2),
-        width=32,
-        groups={
-            "animals": ("bird", "cat", "deer", "dog", "frog", "horse"),
-            "objects": ("airplane", "automobile", "ship", "truck"),
-        },
-        transfer="cifar100",
-    ),
+LARGE_SETS = {
+    "fashion_mnist": LargeSet(images=Images(name="fashion_mnist", augmentation=AUGMENTATION), dims=(2, 8, 32, 128), epochs=2, width=16),
+    "cifar10": LargeSet(images=Images(name="cifar10", augmentation=IMAGE_SETS["cifar10"].augmentation), dims=(2, 64), epochs=4, width=32),
 }
 
 
@@ -494,20 +571,6 @@ def vector_run(
         optimizer=Optimizer(lr=3e-3),
         epochs=steps // per_epoch,
         batch_size=batch,
-        seed=seed,
-    )
-
-
-def image_run(setting: Setting, images: Images, *, dim: int, epochs: int, seed: int, width: int = 16) -> TrainConfig:
-    return TrainConfig(
-        data=images,
-        backbone=ConvNet(width=width),
-        projector=Projector(hidden=128, dim=dim, batchnorm=setting.batchnorm),
-        loss=setting.loss,
-        optimizer=Optimizer(lr=5e-3, warmup_epochs=0.5),
-        epochs=epochs,
-        batch_size=128,
-        precision="bf16-mixed",
         seed=seed,
     )
 

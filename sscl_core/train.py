@@ -4,7 +4,7 @@ run that was interrupted goes on exactly as if it had not been, and nothing that
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .augmentations import ImageViews, agnostic_views
-from .config import Cloud, Images, InfoNCE, Mixture, Points, SpectralContrastive, Table, TrainConfig
+from .augmentations import ImageViews, agnostic_views, crop_overlap
+from .config import Cloud, Images, InfoNCE, Mixture, PairWeights, Points, SpectralContrastive, Table, TrainConfig
 from .data import AnonymousSamples, Components, GaussianMixture, ImageData, holdout, load_images
 from .evaluate import cyclic_order
 from .losses import info_nce, spectral_contrastive, t_simclr
@@ -55,10 +55,13 @@ def train(
     data_dir: str | Path | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60,
+    compiled: bool = False,
     progress: bool = False,
     on_epoch: Callable[[int, Encoder], None] | None = None,
 ) -> TrainResult:
     """Trains the network that `config` describes.
+
+    `compiled`: by torch.compile, which takes a minute and pays on a GPU for a ResNet; equal up to rounding.
 
     `checkpoint`: a file written at most every `checkpoint_seconds`, at the end of an epoch, from which the same call resumes
     exactly; the caller deletes it. `on_epoch(epoch, model)` is called before the first epoch (0) and after each.
@@ -69,7 +72,9 @@ def train(
     network = initial_network(config, data.sample_shape)
     memory_format = torch.channels_last if len(data.sample_shape) == 3 else torch.contiguous_format
     network = network.to(fabric.device).to(memory_format=memory_format)  # type: ignore[call-overload]
-    model, optimizer = fabric.setup(network, optimizer_of(config, network.parameters()))
+    # Two shapes at most, a full batch and the last: a graph for each is faster than one for any.
+    callee: Any = torch.compile(network, dynamic=False) if compiled else network
+    model, optimizer = fabric.setup(callee, optimizer_of(config, parameter_groups(network)))
     result = TrainResult(config, network)
     start = _resume(checkpoint, result, optimizer, fabric.device)
     if on_epoch and start == 0:
@@ -96,32 +101,55 @@ def _epoch(
     """One pass over the data; the loss of every step."""
     losses: list[Tensor] = []
     began, steps = time.monotonic(), data.steps_per_epoch
-    for step, (x1, x2) in enumerate(data.batches(epoch), 1):
+    for step, (x1, x2, overlap) in enumerate(data.batches(epoch), 1):
         set_lr(optimizer, config, epoch * steps + step - 1, steps)
         z1, z2 = model(torch.cat([x1, x2]))[1].chunk(2)
-        loss = contrastive_loss(config, z1, z2)
+        weights = pair_weights(config.weights, x1, x2, z1, z2, overlap) if config.weights else None
+        loss = contrastive_loss(config, z1, z2, weights=weights, log_df=model.log_df)
         fabric.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.detach())
         if step % CHECK_EVERY == 0 or step == steps:
             # The last step's gradient shows in no loss of this epoch, only in the weights, which are saved or handed back.
-            weights = [p.detach().norm() for p in model.parameters()] if step == steps else []
-            _require_finite(losses + weights, config, epoch * steps + step)
+            norms = [p.detach().norm() for p in model.parameters()] if step == steps else []
+            _require_finite(losses + norms, config, epoch * steps + step)
             speed = step * config.batch_size / (time.monotonic() - began)
             bar.set_postfix(loss=f"{losses[-1].item():.4f}", images_s=f"{speed:.0f}", refresh=False)
         bar.update()
     return torch.stack(losses).tolist()
 
 
-def contrastive_loss(config: TrainConfig, z1: Tensor, z2: Tensor) -> Tensor:
+def contrastive_loss(config: TrainConfig, z1: Tensor, z2: Tensor, *, weights: Tensor | None = None, log_df: Tensor | None = None) -> Tensor:
     """The loss of a run; values are left unchecked because the loop looks at the loss itself."""
-    if isinstance(config.loss, InfoNCE):
-        return info_nce(z1, z2, temperature=config.loss.temperature, validate=False)
-    if isinstance(config.loss, SpectralContrastive):
+    loss = config.loss
+    if isinstance(loss, InfoNCE):
+        return info_nce(z1, z2, temperature=loss.temperature, weights=weights, validate=False)
+    if isinstance(loss, SpectralContrastive):
         return spectral_contrastive(z1, z2, validate=False)
-    settings = config.loss.model_dump(exclude={"name"})
-    return t_simclr(z1, z2, **settings, validate=False)
+    df = loss.df if log_df is None else log_df.exp()
+    return t_simclr(z1, z2, temperature=loss.temperature, df=df, normalization=loss.normalization, weights=weights, validate=False)
+
+
+@torch.no_grad()
+def pair_weights(
+    weights: PairWeights,
+    x1: Float[Tensor, "n c h w"],
+    x2: Float[Tensor, "n c h w"],
+    z1: Float[Tensor, "n d_z"],
+    z2: Float[Tensor, "n d_z"],
+    overlap: Float[Tensor, " n"] | None,
+) -> Float[Tensor, " n"]:
+    """exp(score / temperature) of each pair of views, over the largest of the batch; `overlap` is the IoU of their crops."""
+    if weights.score == "iou":
+        assert overlap is not None
+        score = overlap
+    elif weights.score == "input":
+        score = -(x1 - x2).square().mean((1, 2, 3)).sqrt()
+    else:
+        score = F.cosine_similarity(z1.float(), z2.float())
+    score = score.float() / weights.temperature
+    return (score - score.max()).exp()
 
 
 @contextmanager
@@ -190,12 +218,13 @@ def initial_network(config: TrainConfig, sample_shape: torch.Size) -> Encoder:
 
 @dataclass(frozen=True)
 class Source:
-    """What the loop needs of its data: the shape of a sample, and the pairs of views of any epoch."""
+    """What the loop needs of its data: the shape of a sample, and of any epoch the pairs of views, (x1, x2, IoU of their crops), a batch
+    at a time; the last is None where nothing is cropped."""
 
     sample_shape: torch.Size
     steps_per_epoch: int
     images_per_epoch: int  # samples, each seen as two views
-    batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+    batches: Callable[[int], Iterator[tuple[Tensor, Tensor, Tensor | None]]]
 
 
 def source(config: TrainConfig, data_dir: str | Path | None, device: torch.device) -> Source:
@@ -207,8 +236,9 @@ def source(config: TrainConfig, data_dir: str | Path | None, device: torch.devic
 
 
 def _vector_source(config: TrainConfig, device: torch.device) -> Source:
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip(*(x.to(device) for x in epoch_pairs(config, epoch)), strict=True)
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, None]]:
+        for x1, x2 in zip(*(x.to(device) for x in epoch_pairs(config, epoch)), strict=True):
+            yield x1, x2, None
 
     dim, steps, batch = epoch_shape(config)
     return Source(torch.Size([dim]), steps, steps * batch, batches)
@@ -244,15 +274,15 @@ def _image_source(config: TrainConfig, images: Tensor) -> Source:
     sizes = [len(part) for part in torch.arange(len(images)).split(config.batch_size)]
     steps = len(sizes) - (sizes[-1] == 1)
 
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         with stream(config.seed, ORDER, epoch):
             order = torch.randperm(len(images)).to(images.device)
         for step, index in enumerate(order.split(config.batch_size)[:steps]):
             batch = images[index].float() / 255
             with stream(config.seed, VIEWS, epoch, step), torch.no_grad():
-                views = augment(batch.repeat(2, 1, 1, 1), images)[0].contiguous(memory_format=torch.channels_last)
-            x1, x2 = views.chunk(2)
-            yield x1, x2
+                views, boxes = augment(batch.repeat(2, 1, 1, 1), images)
+            x1, x2 = views.contiguous(memory_format=torch.channels_last).chunk(2)
+            yield x1, x2, crop_overlap(*boxes.chunk(2))
 
     return Source(images.shape[1:], steps, sum(sizes[:steps]), batches)
 
@@ -265,18 +295,24 @@ def fabric_of(config: TrainConfig, device: str) -> Fabric:
     return Fabric(accelerator=kind, devices=1, precision=config.precision, plugins=LightningEnvironment())
 
 
-def optimizer_of(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    spec, parameters = config.optimizer, list(parameters)
+def parameter_groups(network: Encoder) -> list[dict[str, Any]]:
+    """The network's weights; by itself log df where it is learned, without decay and at ten times the pace: it has far to go."""
+    groups: list[dict[str, Any]] = [{"params": [p for name, p in network.named_parameters() if name != "log_df"]}]
+    return groups if network.log_df is None else [*groups, {"params": [network.log_df], "weight_decay": 0.0, "pace": 10.0}]
+
+
+def optimizer_of(config: TrainConfig, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+    spec, cuda = config.optimizer, groups[0]["params"][0].is_cuda
+    # On a CPU the fused update rounds by where in memory an entry stands: a seed in an ensemble would not be the seed alone.
     if spec.name == "adamw":
-        # On a CPU the fused update rounds by where in memory an entry stands: a seed in an ensemble would not be the seed alone.
-        return torch.optim.AdamW(parameters, spec.lr, weight_decay=spec.weight_decay, fused=parameters[0].is_cuda)
-    return torch.optim.SGD(parameters, spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
+        return torch.optim.AdamW(groups, spec.lr, weight_decay=spec.weight_decay, fused=cuda)
+    return torch.optim.SGD(groups, spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=cuda)
 
 
 def set_lr(optimizer: Any, config: TrainConfig, step: int, steps_per_epoch: int) -> None:
     factor = config.optimizer.factor(step, steps_per_epoch=steps_per_epoch, epochs=config.epochs)
     for group in optimizer.param_groups:
-        group["lr"] = config.optimizer.lr * factor
+        group["lr"] = config.optimizer.lr * factor * group.get("pace", 1.0)
 
 
 def _require_finite(losses: list[Tensor], config: TrainConfig, step: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch.nn import functional as F
 
-from sscl_core.augmentations import ImageViews, agnostic_views
+from sscl_core.augmentations import ImageViews, agnostic_views, crop_overlap
 from sscl_core.config import Corruption, ImageAugmentation, Masking, Mixup, Noise
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (3, 20, 28)]
@@ -110,6 +110,74 @@ def test_without_crop_flip_and_colour_a_view_is_the_image(shape):
     seen, box = views(x, crop_scale=(1.0, 1.0), flip=0.0)
     torch.testing.assert_close(seen, x, rtol=0, atol=1e-5)
     assert box.unique(dim=0).tolist() == [[0, 0, shape[2], shape[1]]]
+
+
+# --- how much two crops share --------------------------------------------------------------------
+
+
+def naive_overlap(a: list[float], b: list[float]) -> float:
+    """Intersection over union, by the areas one by one."""
+    shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    (first, second) = ((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return shared / (first + second - shared)
+
+
+def boxes(n: int, seed: int) -> torch.Tensor:
+    """With corners anywhere in 12 × 12."""
+    corners = 12 * torch.rand(n, 2, 2, generator=torch.Generator().manual_seed(seed))
+    return corners.sort(1).values.flatten(1)
+
+
+def test_overlap_is_the_share_of_the_area_of_both():
+    a, b = boxes(300, 0), boxes(300, 1)
+    expected = [naive_overlap(*pair) for pair in zip(a.tolist(), b.tolist(), strict=True)]
+    assert expected.count(0.0) > 20, "many do not meet"
+    assert max(expected) > 0.5
+    assert crop_overlap(a, b).tolist() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert torch.equal(crop_overlap(a, b), crop_overlap(b, a))
+    torch.testing.assert_close(crop_overlap(a, a), torch.ones(300))
+
+
+def test_overlap_of_whole_pixels_is_a_count_of_them():
+    a, b = (torch.cat([box[:, :2].floor(), box[:, 2:].floor() + 1], 1) for box in (boxes(200, 2), boxes(200, 3)))
+
+    def pixels(box: list[float]) -> set[tuple[int, int]]:
+        x0, y0, x1, y1 = map(int, box)
+        return set(itertools.product(range(x0, x1), range(y0, y1)))
+
+    sets = [(pixels(first), pixels(second)) for first, second in zip(a.tolist(), b.tolist(), strict=True)]
+    assert crop_overlap(a, b).tolist() == pytest.approx([len(first & second) / len(first | second) for first, second in sets])
+
+
+@pytest.mark.parametrize("other", [(5, 0, 9, 4), (0, 4, 5, 6), (5, 4, 6, 5), (8, 8, 9, 9), (5, 9, 8, 10)], ids=str)
+def test_boxes_that_do_not_meet_or_only_touch_share_nothing(other):
+    """Beside, below, at a corner, and away in both directions, where a product of two negative sides would be an area."""
+    box, other = torch.tensor([[0.0, 0.0, 5.0, 4.0]]), torch.tensor([other]).float()
+    assert crop_overlap(box, other).tolist() == crop_overlap(other, box).tolist() == [0.0]
+
+
+def test_overlap_is_that_of_what_the_views_show_flipped_or_not():
+    """Every pixel of these images says where it stands, so that the views tell what they show: their least and largest coordinates."""
+    h, w = 20, 28
+    where = torch.stack([torch.arange(w).expand(h, w), torch.arange(h)[:, None].expand(h, w), torch.zeros(h, w)]).float()
+    seen, box = views(where.repeat(200, 1, 1, 1), flip=0.5)
+    x, y = (seen[:, i].flatten(1) for i in (0, 1))
+    shown = torch.stack([x.amin(1), y.amin(1), x.amax(1) + 1, y.amax(1) + 1], 1)
+    expected = [naive_overlap(*pair) for pair in zip(*(part.tolist() for part in shown.chunk(2)), strict=True)]
+    assert crop_overlap(*box.chunk(2)).tolist() == pytest.approx(expected, abs=1e-4)
+    flipped = seen[:, 0, 0, 0] > seen[:, 0, 0, -1]
+    first, second = flipped.chunk(2)
+    assert min((first & second).sum(), (first ^ second).sum(), (~first & ~second).sum()) > 10
+
+
+def test_the_box_of_a_flipped_view_is_what_it_shows_when_it_is_flipped_back():
+    ramp = torch.arange(28.0).expand(64, 1, 28, 28)
+    seen, box = views(ramp, flip=1.0)
+    for (x0, _, x1, _), view in zip(box.tolist(), seen.flip(3), strict=True):
+        torch.testing.assert_close(view[0], torch.linspace(x0, x1 - 1, 28).expand(28, 28), rtol=0, atol=1e-4)
+
+
+# --- colours -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("settings", [{}, {"jitter": 0.5}, {"jitter": 1.0, "jitter_probability": 1.0}, {"grayscale": 1.0}], ids=str)

@@ -23,6 +23,7 @@ from sscl_core.config import (
     Mixup,
     Noise,
     Optimizer,
+    PairWeights,
     Points,
     Projector,
     ResNet,
@@ -70,6 +71,7 @@ CONFIGS = {
         backbone=MLP(),
         loss=SpectralContrastive(),
     ),
+    "weighted": TrainConfig(weights=PairWeights(score="input", temperature=-0.5), loss=TSimCLR(learn_df=True)),
     "table": TrainConfig(data=Points(points=Table(table="digits"), augmentation=(Noise(scale=1.0),)), backbone=MLP(depth=0)),
 }
 LEVELS = ["", "data", "data.augmentation", "backbone", "projector", "loss", "optimizer"]
@@ -133,7 +135,14 @@ ON_A_CLOUD = [
     ("data.steps_per_epoch", 0), ("data.augmentation", ()), ("data.augmentation", ({"name": "noise"},)),
     ("data.augmentation", ({"name": "crop"},)), ("data.augmentation", {"name": "mixup", "strength": 0.5}), ("loss.temperature", 0.5),
 ]  # fmt: skip
+WEIGHTED = [
+    ("weights.temperature", 0.0), ("weights.temperature", -0.0), ("weights.temperature", 0), ("weights.temperature", math.nan),
+    ("weights.temperature", "0.5"), ("weights.temperature", "NaN"), ("weights.temperature", True), ("weights.temperature", None),
+    ("weights.score", "crop"), ("weights", 0.5), ("weights", {}), ("weights.power", 1.0), ("loss.learn_df", 1), ("loss.learn_df", "true"),
+    ("loss.df", "Infinity"),
+]  # fmt: skip
 CASES = [
+    *(("weighted", *case) for case in WEIGHTED),
     *(("images", *case) for case in CONVERSIONS + OUT_OF_RANGE),
     *(("mixture", *case) for case in ON_THE_MIXTURE),
     *(("cloud", *case) for case in ON_A_CLOUD),
@@ -184,6 +193,67 @@ def test_json_round_trip(name):
 
 def test_infinite_df_survives_json():
     assert TSimCLR.model_validate_json(TSimCLR(df=math.inf).model_dump_json()).df == math.inf
+
+
+@pytest.mark.parametrize("score", ["iou", "input", "features"])
+@pytest.mark.parametrize("temperature", [math.inf, -math.inf, 1e-6, -0.1, 3.0])
+def test_weights_survive_json(temperature, score):
+    config = TrainConfig(weights=PairWeights(score=score, temperature=temperature))
+    text = config.model_dump_json()
+    json.loads(text, parse_constant=pytest.fail)
+    read = TrainConfig.model_validate_json(text)
+    assert read == config
+    assert (read.weights.score, read.weights.temperature) == (score, temperature)
+    assert text != TrainConfig().model_dump_json()
+    assert text != TrainConfig(weights=PairWeights(score=score, temperature=-temperature)).model_dump_json()
+
+
+@pytest.mark.parametrize(("text", "value"), [("inf", math.inf), ("Infinity", math.inf), ("-inf", -math.inf), ("-Infinity", -math.inf)])
+def test_either_infinity_is_read_as_it_may_be_written(text, value):
+    assert PairWeights.model_validate_json(json.dumps({"temperature": text})) == PairWeights(temperature=value)
+    if value > 0:
+        assert TSimCLR.model_validate_json(json.dumps({"df": text})).df == value
+    else:
+        with pytest.raises(ValidationError):
+            TSimCLR.model_validate_json(json.dumps({"df": text}))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -0.0, 0, math.nan])
+def test_a_temperature_of_weights_divides(temperature):
+    with pytest.raises(ValidationError, match="temperature must be a number other than 0, or infinite, got"):
+        PairWeights(temperature=temperature)
+
+
+def test_weights_and_learned_df_are_not_what_is_meant_unless_said():
+    assert TrainConfig().weights is None
+    assert not TSimCLR().learn_df
+    assert PairWeights(temperature=1.0).score == "iou"
+
+
+@pytest.mark.parametrize("name", ["mixture", "cloud", "table"])
+@pytest.mark.parametrize("change", [{"weights": PairWeights(temperature=1.0)}, {"loss": TSimCLR(learn_df=True)}], ids=str)
+def test_weights_and_learned_df_are_for_images(name, change):
+    settings = {"data": CONFIGS[name].data, "backbone": MLP(), "loss": TSimCLR()}
+    assert TrainConfig(**settings).loss == TSimCLR()
+    assert TrainConfig(**(settings | change | {"data": Images()}))
+    with pytest.raises(ValidationError, match=f"weights and learn_df are for images, got them for {settings['data'].name}"):
+        TrainConfig(**(settings | change))
+
+
+@pytest.mark.parametrize("score", ["iou", "input", "features"])
+def test_the_spectral_loss_has_no_weights(score):
+    weights = PairWeights(score=score, temperature=math.inf)
+    for loss in (InfoNCE(), TSimCLR(), TSimCLR(learn_df=True, normalization="conditional")):
+        assert TrainConfig(loss=loss, weights=weights).weights == weights
+    with pytest.raises(ValidationError, match="weights must be left out for spectral_contrastive"):
+        TrainConfig(loss=SpectralContrastive(), weights=weights)
+
+
+def test_df_is_not_learned_from_infinity():
+    assert TSimCLR(learn_df=True, df=1e6).df == 1e6
+    assert TSimCLR(df=math.inf).df == math.inf
+    with pytest.raises(ValidationError, match="df must be finite where it is learned"):
+        TSimCLR(learn_df=True, df=math.inf)
 
 
 def test_crop_scale_is_smallest_then_largest():

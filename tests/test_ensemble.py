@@ -153,7 +153,7 @@ def test_an_optimiser_works_entry_by_entry(name):
     config = runs(0, **SETTINGS[name])[0]
     start = torch.randn(7, 13, generator=torch.Generator().manual_seed(0))
     stack, single = start.clone().requires_grad_(), [row.clone().requires_grad_() for row in start]
-    optimizers = [optimizer_of(config, parameters) for parameters in ([stack], single)]
+    optimizers = [optimizer_of(config, [{"params": parameters}]) for parameters in ([stack], single)]
     for gradient in torch.randn(100, 7, 13, generator=torch.Generator().manual_seed(1)) ** 3:
         stack.grad = gradient.clone()
         for row, of_row in zip(single, gradient, strict=True):

@@ -250,24 +250,30 @@ def test_accuracy():
 
 
 def test_scores_are_the_protocols_by_name():
-    train, labels, test, truth = blobs(250, 100, noise=1.5)
+    train, labels, test, truth = blobs(250, 300, noise=1.2)
+    neighbors = {"knn": 10, "knn1": 1, "knn15": 15}
     predictions = {
-        "knn_cosine": knn(train, labels, test, k=10),
-        "knn_euclidean": knn(train, labels, test, k=10, metric="euclidean"),
+        **{f"{name}_cosine": knn(train, labels, test, k=k) for name, k in neighbors.items()},
+        **{f"{name}_euclidean": knn(train, labels, test, k=k, metric="euclidean") for name, k in neighbors.items()},
         "knn_weighted": knn(train, labels, test, k=200, temperature=0.1),
         "linear_probe": linear_probe(train, labels, test),
     }
     expected = {name: accuracy(predicted, truth) for name, predicted in predictions.items()}
-    assert len(set(expected.values())) == 4
+    assert len(set(expected.values())) == 8
     of_features, of_backbone = (scores(train, labels, test, truth) for scores in (feature_scores, backbone_scores))
     assert of_features | of_backbone == expected
-    assert of_features.keys() & of_backbone.keys() == {"knn_cosine"}
+    assert of_features.keys() & of_backbone.keys() == {f"{name}_cosine" for name in neighbors}
 
 
-def test_fewer_features_than_neighbors_all_vote():
-    train, labels, test, truth = blobs(5, 10)
+@pytest.mark.parametrize("n", [5, 12])
+def test_fewer_features_than_neighbors_all_vote(n):
+    train, labels, test, truth = blobs(n, 200, noise=1.2)
+    all_vote = accuracy(knn(train, labels, test, k=n), truth)
+    nearest, ten = (accuracy(knn(train, labels, test, k=k), truth) for k in (1, min(n, 10)))
+    assert nearest != all_vote
     for scores in (feature_scores, backbone_scores):
-        assert scores(train, labels, test, truth)["knn_cosine"] == accuracy(knn(train, labels, test, k=5), truth)
+        found = scores(train, labels, test, truth)
+        assert (found["knn1_cosine"], found["knn_cosine"], found["knn15_cosine"]) == (nearest, ten, all_vote)
 
 
 # --- order on the circle -------------------------------------------------------------------------

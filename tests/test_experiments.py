@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional as F
 
 import sscl_core.ensemble
@@ -23,6 +24,7 @@ from sscl_core.config import (
     MLP,
     Cloud,
     ConvNet,
+    ImageAugmentation,
     Images,
     InfoNCE,
     Mixture,
@@ -37,6 +39,7 @@ from sscl_core.config import (
 )
 from sscl_core.data import load_images
 from sscl_core.ensemble import train_ensemble
+from sscl_core.evaluate import linear_probe
 from sscl_core.experiments import evaluation_points, measure_images, measure_mixture, measure_points, results, run
 from sscl_core.losses import t_simclr
 from sscl_core.points import Part, PointSet
@@ -127,7 +130,7 @@ def test_alignment_and_gap_of_imperfect_features():
 def test_evaluation_pairs_are_not_training_pairs():
     config = toy(data=Mixture(steps_per_epoch=20))
     x, labels = evaluation_points(config)
-    trained = torch.cat([x for pair in source(config, None, torch.device("cpu")).batches(0) for x in pair])
+    trained = torch.cat([x for x1, x2, _ in source(config, None, torch.device("cpu")).batches(0) for x in (x1, x2)])
     assert torch.cdist(x, trained).min() > 0
     assert torch.equal(x, evaluation_points(config)[0])
     assert not torch.equal(x, evaluation_points(config.model_copy(update={"seed": 1}))[0])
@@ -298,6 +301,9 @@ def test_records_of_points(d, of, tmp_path):
 # --- what is measured on images ------------------------------------------------------------------
 
 
+OF_BACKBONE = {"knn_cosine", "knn1_cosine", "knn15_cosine", "knn_weighted", "linear_probe"}
+
+
 def naive_similarity(features: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
     """The mean over all pairs of an image of class a and one of class b of the cosine about the mean of all images, by looking at each."""
     x = features.double().numpy()
@@ -309,24 +315,37 @@ def naive_similarity(features: torch.Tensor, labels: torch.Tensor) -> np.ndarray
 
 def test_similarities_of_classes_on_both_features_and_on_another_set(monkeypatch):
     own = read_once("fashion_mnist_subset", "test")
-    other = own.select(slice(0, 2000, 10))
+    other, near = own.select(slice(0, 2000, 10)), read_once("fashion_mnist_subset", "train").select(slice(0, 600, 10))
+    parts = {("cifar10", "train"): near, ("cifar10", "test"): other, ("fashion_mnist_subset", "test"): own}
 
     def load(name, split, data_dir):
-        return {("cifar10", "test", "here"): other, ("fashion_mnist_subset", "test", "here"): own}[name, split, data_dir]
+        assert data_dir == "here"
+        return parts[name, split]
 
     monkeypatch.setattr(experiments, "load_images", load)
     config = images(data=Images(n_train=32, holdout=0.02, transfer="cifar10"), projector=Projector(hidden=8, dim=3))
     trained = train(config)
-    arrays = measure_images(trained, "here")[1]
-    assert arrays.keys() == {"classes_h", "classes_z", "classes_transfer"}
+    metrics, arrays = measure_images(trained, "here")
+    assert arrays.keys() == {"classes_h", "classes_z", "classes_transfer", "z_views"}
     with torch.no_grad():
         test = train_and_test_images(config)[1]
         h, z = trained.model(test.images.float() / 255)
         assert arrays["classes_h"] == pytest.approx(naive_similarity(h, test.labels), abs=1e-5)
         assert arrays["classes_z"] == pytest.approx(naive_similarity(z, test.labels), abs=1e-5)
-        transferred = naive_similarity(trained.model(other.images.float() / 255)[0], other.labels)
+        h_train, h_other = (trained.model(part.images.float() / 255)[0] for part in (near, other))
+    transferred = naive_similarity(h_other, other.labels)
     assert arrays["classes_transfer"] == pytest.approx(transferred, abs=1e-5)
     assert not np.allclose(transferred, arrays["classes_h"], atol=1e-3)
+    x, y, x_far, y_far = (value.numpy() for value in (h_train, near.labels, h_other, other.labels))
+    expected = {
+        name: KNeighborsClassifier(k, metric="cosine").fit(x, y).score(x_far, y_far)
+        for name, k in (("knn", 10), ("knn1", 1), ("knn15", 15))
+    }
+    assert {name: metrics[f"{name}_cosine_transfer"] for name in expected} == pytest.approx(expected)
+    assert len({metrics[f"knn_cosine_{of}"] for of in ("transfer", "h", "z")}) == 3
+    probe = linear_probe(h_train, near.labels, h_other)
+    assert metrics["linear_probe_transfer"] == pytest.approx((probe == other.labels).float().mean().item())
+    assert max(metrics["linear_probe_transfer"], metrics["knn_cosine_transfer"]) > 0.3, "of ten classes"
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -342,14 +361,19 @@ def test_a_transfer_set_that_cannot_be_evaluated_is_refused_before_training(chan
         run(config, runs=tmp_path / "runs", data_dir=None if channels == 3 else tmp_path / "absent")
 
 
-def test_a_transfer_set_is_looked_at_after_training_and_changes_nothing_else(tmp_path):
-    """The embedded set's own test images, which with a holdout are not those of the evaluation."""
+def test_a_transfer_set_is_looked_at_after_training_and_changes_nothing_else(tmp_path, monkeypatch):
+    """The embedded set's own images, which with a holdout are not those of the evaluation."""
+    monkeypatch.setattr(experiments, "load_images", lambda name, split, data_dir: read_once(name, split).select(slice(0, 100)))
     plain = run(images(), runs=tmp_path / "runs")
     record = run(images(data=Images(n_train=32, holdout=0.02, transfer="fashion_mnist_subset")), runs=tmp_path / "runs")
     assert record.arrays.keys() - plain.arrays.keys() == {"classes_transfer"}
     assert record.arrays["classes_transfer"].shape == (10, 10)
     assert all(np.array_equal(value, record.arrays[name]) for name, value in plain.arrays.items())
-    assert {**record.metrics, "images_per_second": 0} == {**plain.metrics, "images_per_second": 0}
+    assert record.metrics.keys() - plain.metrics.keys() == {f"{name}_transfer" for name in OF_BACKBONE}
+    assert all(0 <= record.metrics[f"{name}_transfer"] <= 1 for name in OF_BACKBONE)
+    assert {name: record.metrics[name] for name in plain.metrics} | {
+        "images_per_second": plain.metrics["images_per_second"]
+    } == plain.metrics
 
 
 # --- runs and their records ----------------------------------------------------------------------
@@ -416,7 +440,7 @@ def test_a_record_does_not_tell_which_seeds_were_trained_beside_it(make, loss, t
 def test_a_failed_run_leaves_no_record_and_is_tried_again(make, trainings, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         for module in (loop, sscl_core.ensemble):
-            patch.setattr(module, "contrastive_loss", lambda config, z1, z2: z1.sum() * math.nan)
+            patch.setattr(module, "contrastive_loss", lambda config, z1, z2, **_: z1.sum() * math.nan)
         with pytest.raises(loop.NonFiniteLossError):
             results([make()], runs=tmp_path / "runs", progress=False)
     assert store.load(tmp_path / "runs", make()) is None
@@ -504,15 +528,75 @@ def test_records_describe_themselves(tmp_path):
 def test_records_of_images(d, tmp_path):
     config = images(projector=Projector(hidden=8, dim=d))
     record = run(config, runs=tmp_path / "runs")
-    scores = {"knn_cosine_z", "knn_euclidean_z", "knn_cosine_h", "knn_weighted_h", "linear_probe_h"}
+    scores = {f"{name}_h" for name in OF_BACKBONE} | {
+        f"{k}_{metric}_z" for k in ("knn", "knn1", "knn15") for metric in ("cosine", "euclidean")
+    }
     assert record.metrics.keys() == scores | {"norm_z", "images_per_second"}
     assert all(0 <= record.metrics[name] <= 1 for name in scores)
-    arrays = {"loss", "classes_h", "classes_z"}
+    arrays = {"loss", "classes_h", "classes_z", "z_views"}
     assert record.arrays.keys() == (arrays | {"z_test", "labels_test"} if d == 2 else arrays), "the map itself, where it is one"
     if d == 2:
         test = train_and_test_images(config)[1]
         assert np.array_equal(record.arrays["labels_test"], test.labels)
         assert record.metrics["norm_z"] == pytest.approx(np.linalg.norm(record.arrays["z_test"], axis=1).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("holdout", "n"), [(0.02, 200), (0.03, 256)])
+def test_the_features_of_views_are_those_of_two_views_of_the_first_256_test_images(holdout, n):
+    """Here the views are the images themselves."""
+    augmentation = ImageAugmentation(crop_scale=(1.0, 1.0), flip=0.0)
+    data = Images(n_train=32, holdout=holdout, augmentation=augmentation)
+    config = images(data=data, backbone=MLP(depth=0), projector=Projector(hidden=0, dim=2), epochs=0)
+    trained = train(config)
+    with torch.no_grad():
+        z = trained.model(train_and_test_images(config)[1].images[:256].float() / 255)[1]
+    found = measure_images(trained)[1]["z_views"]
+    assert found.shape == (2 * n, 2)
+    assert found == pytest.approx(z.repeat(2, 1).numpy(), abs=1e-4)
+    assert (torch.pdist(z) > 1e-2).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("d", [2, 3, 32, 33])
+def test_the_features_of_views_are_the_seeds_and_kept_up_to_32_dimensions(d):
+    config = images(projector=Projector(hidden=8, dim=d), epochs=0)
+    trained = train(config)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    arrays = measure_images(trained)[1]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert ("z_views" in arrays) == (d <= 32)
+    if d <= 32:
+        n = len(train_and_test_images(config)[1])
+        first, (z1, z2) = arrays["z_views"], np.split(arrays["z_views"], 2)
+        assert first.shape == (2 * min(256, n), d)
+        assert (np.abs(z1 - z2).max(1) > 0).mean() > 0.95, "of two crops"
+        assert np.array_equal(measure_images(train(config))[1]["z_views"], first)
+        other = replace(trained, config=config.model_copy(update={"seed": 1}))
+        assert (np.abs(measure_images(other)[1]["z_views"] - first).max(1) > 0).mean() > 0.95, "the same network, other crops"
+
+
+@pytest.mark.parametrize("loss", [TSimCLR(df=3.0, learn_df=True), TSimCLR(df=3.0), InfoNCE()], ids=str)
+def test_df_is_a_metric_where_it_was_learned(loss, tmp_path):
+    record = run(images(loss=loss), runs=tmp_path / "runs")
+    assert ("df" in record.metrics) == (loss == TSimCLR(df=3.0, learn_df=True))
+    if "df" in record.metrics:
+        expected = math.exp(train(images(loss=loss)).model.state_dict()["log_df"])
+        assert record.metrics["df"] == pytest.approx(expected, rel=1e-5)
+        assert record.metrics["df"] != pytest.approx(3.0, rel=1e-3)
+        assert store.load(tmp_path / "runs", images(loss=loss)).metrics["df"] == record.metrics["df"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"compiled": False}, {"compiled": True}], ids=str)
+def test_a_run_is_compiled_if_it_is_asked_for(settings, monkeypatch, tmp_path):
+    asked = []
+
+    def spy(config: TrainConfig, *, compiled: bool = False, **others) -> TrainResult:
+        asked.append(compiled)
+        return train(config, **others)
+
+    monkeypatch.setattr(experiments, "train", spy)
+    run(images(epochs=0), runs=tmp_path / "runs", **settings)
+    assert asked == [settings.get("compiled", False)]
 
 
 def interrupted(config: TrainConfig, checkpoint: Path) -> None:
@@ -533,7 +617,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_removes_its_checkpoint(make,
     checkpoint = tmp_path / "checkpoints" / f"{store.run_key(config)}.pt"
     interrupted(config, checkpoint)
     assert checkpoint.exists()
-    monkeypatch.setattr(loop, "contrastive_loss", lambda *args: steps.append(1) or loss(*args))
+    monkeypatch.setattr(loop, "contrastive_loss", lambda *args, **kw: steps.append(1) or loss(*args, **kw))
     record = make(config, runs=tmp_path / "runs")
     assert len(steps) == 2, "one epoch was left"
     assert list(checkpoint.parent.iterdir()) == []
@@ -573,7 +657,7 @@ def test_the_first_batch_is_what_the_first_step_of_training_sees(make: Callable,
     z1, z2 = first_batch(config, config.batch_size)
     assert z1.dtype == z2.dtype == torch.float64
     assert not torch.allclose(z1, z2, atol=1e-3)
-    monkeypatch.setattr(loop, "contrastive_loss", lambda c, *z: seen.append([x.detach() for x in z]) or loss(c, *z))
+    monkeypatch.setattr(loop, "contrastive_loss", lambda c, *z, **kw: seen.append([x.detach() for x in z]) or loss(c, *z, **kw))
     train(config)
     for found, step in zip((z1, z2), seen[0], strict=True):
         torch.testing.assert_close(found, step.double(), rtol=1e-4, atol=1e-5)

@@ -1,5 +1,6 @@
 """Networks: their sizes against arithmetic, their shapes, and where their randomness and gradients come from and go to."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,7 @@ from sklearn.linear_model import Ridge
 from torch import nn
 from torch.nn import functional as F
 
-from sscl_core.config import MLP, ConvNet, Projector, ResNet, TrainConfig
+from sscl_core.config import MLP, ConvNet, InfoNCE, Projector, ResNet, TrainConfig, TSimCLR
 from sscl_core.models import build, convnet, fit, mlp, projector, resnet
 from sscl_core.train import INIT, stream
 
@@ -39,9 +40,32 @@ def test_resnets_have_the_published_size_but_for_stem_and_classifier(depth, publ
 @pytest.mark.parametrize(("channels", "width"), [(1, 32), (3, 5)])
 def test_sizes_of_the_small_backbones(channels, width):
     widths = (channels, width, 2 * width, 4 * width, 4 * width)
-    assert count(convnet(channels, width)) == sum(9 * a * b + 2 * b for a, b in pairwise(widths))  # and BatchNorm's two a channel
+    assert count(convnet((channels, 28, 28), width)) == sum(9 * a * b + 2 * b for a, b in pairwise(widths))  # and BatchNorm's two a channel
     assert count(mlp(7, width, 3)) == 8 * width + 2 * (width + 1) * width
     assert count(mlp(7, width, 1)) == 8 * width
+
+
+SIDES = [(side, side) for side in (4, 20, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 40, 48)] + [
+    (25, 32),
+    (28, 20),
+    (20, 28),
+    (33, 28),
+    (28, 64),
+]
+
+
+@pytest.mark.parametrize("size", SIDES, ids=str)
+def test_a_convnet_ends_on_a_grid_of_four_by_four(size):
+    """Which images of 25 to 32 pixels a side reach by themselves: pooling would change nothing, and is left out."""
+    backbone, x = convnet((1, *size), 2).eval(), torch.rand(2, 1, *size)
+    with torch.no_grad():
+        maps = nn.Sequential(*[layer for layer in backbone if not isinstance(layer, nn.AdaptiveAvgPool2d | nn.Flatten)])(x)
+        found = backbone(x)
+    assert found.shape == (2, 64 * 2)
+    assert torch.equal(found, F.adaptive_avg_pool2d(maps, 4).flatten(1))
+    by_itself = all(25 <= side <= 32 for side in size)
+    assert by_itself == (maps.shape[2:] == (4, 4))
+    assert by_itself != any(isinstance(layer, nn.AdaptiveAvgPool2d) for layer in backbone)
 
 
 @pytest.mark.parametrize("size", [28, 32])
@@ -136,6 +160,38 @@ def test_initialisation_is_the_streams_and_nothing_elses(name):
     first, again, other = weights(0, 1), weights(0, 2), weights(1, 1)
     assert all(map(torch.equal, first, again))
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True) if a.unique().numel() > 1)  # BatchNorm's are constants
+
+
+# --- a learned df --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ConvNet(width=2),
+        MLP(width=8),
+        MLP(width=8, init_scale=3.0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("df", [0.5, 5.0, 300.0])
+def test_a_learned_df_is_a_parameter_by_its_logarithm(df, spec):
+    """Beside weights that are the same as without it."""
+
+    def built(**settings) -> nn.Module:
+        torch.manual_seed(0)
+        return build(TrainConfig(backbone=spec, projector=Projector(hidden=8, dim=3), **settings), (1, 28, 28))
+
+    model, plain = built(loss=TSimCLR(df=df, learn_df=True)), built(loss=TSimCLR(df=df))
+    state, expected = dict(model.named_parameters()), dict(plain.named_parameters())
+    assert state.keys() - expected.keys() == {"log_df"}
+    assert all(torch.equal(state[name], value) for name, value in expected.items())
+    assert model.state_dict()["log_df"].shape == ()
+    assert model.state_dict()["log_df"].item() == pytest.approx(math.log(df), rel=1e-6)
+    assert state["log_df"].requires_grad
+    for other in (plain, built(loss=InfoNCE())):
+        assert other.log_df is None
+        assert not [name for name in other.state_dict() if "df" in name]
 
 
 # --- the MLP -------------------------------------------------------------------------------------

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from sscl_core import studies
-from sscl_core.config import MLP, Corruption, Masking, Mixup, Noise, Points, ensembles
+from sscl_core import settings, studies
+from sscl_core.config import MLP, Corruption, InfoNCE, Masking, Mixup, Noise, Points, Projector, ensembles
+from sscl_core.paths import RECORDS
 from sscl_core.studies import CELLS, CLOUD_STEPS, IMAGE_VIEWS, METHODS, NOTEBOOKS, TABLE_STEPS, out_dir, resolve, vector_run
-from sscl_core.tuning import search_space
 
 
 @pytest.mark.parametrize("scale", ["smoke", "quick", "full"])
@@ -68,31 +68,51 @@ def test_unknown_notebook():
 
 
 def test_methods_under_comparison_have_the_same_budget_and_the_same_rest():
-    spaces = {method: search_space(method, seeds=range(2)) for method in studies.METHODS}
-    assert len({len(space) for space in spaces.values()}) == 1
-    assert len({sum(map(len, space.values())) for space in spaces.values()}) == 1
-    for method, setting in studies.METHODS.items():
-        assert setting in spaces[method], "the chosen setting was in the search"
-    rest = {"projector", "loss"}
-    for runs in zip(*(space.values() for space in spaces.values()), strict=True):
-        for a, b in zip(*runs, strict=True):
-            assert a.model_dump(exclude=rest) == b.model_dump(exclude=rest)
-            assert a.data.holdout > 0, "tuning never sees the test set"
+    """Twelve settings a method and dimension on the embedded set, four on CIFAR-10; nothing but projector and loss differs."""
+    for image_set, dims, budget in (("fashion_mnist_subset", settings.DIMS[1:], 12), ("cifar10", (2, 64), 4)):
+        space = settings.search_space(image_set)
+        for members in settings.FAMILIES.values():
+            for dim in dims:
+                assert sum(form in members and d == dim for form, d, _ in space) == budget, (image_set, members, dim)
+        rest = {run.model_copy(update={"projector": Projector(), "loss": InfoNCE()}) for run in space.values()}
+        assert len(rest) == 1
+        assert rest.pop().data.holdout > 0, "tuning never sees the test set"
+        assert len(set(space.values())) == len(space)
+        for (form, dim, temperature), run in space.items():
+            assert (run.projector.dim, run.loss.temperature) == (dim, temperature)
+            assert run.projector.batchnorm == form.endswith("BatchNorm")
 
 
-def test_the_chosen_settings_are_the_best_of_the_committed_search():
+@pytest.mark.parametrize("image_set", ["fashion_mnist_subset", "cifar10"])
+def test_the_chosen_settings_are_the_best_of_the_committed_search(image_set):
+    """The table holds every run of the search, and what is used is its best, by a second computation with pandas."""
     import pandas as pd
 
-    from sscl_core.paths import RESOURCES
+    table = pd.read_csv(RECORDS / f"search_{image_set}.csv")
+    cells = {(row.form, row.d_z, row.temperature) for row in table.itertuples()}
+    assert cells == set(settings.search_space(image_set)), "the table is that of the search in the repository"
+    subset = pd.read_csv(RECORDS / "search_fashion_mnist_subset.csv")
+    best = subset[subset.d_z > 1].groupby(["form", "d_z"]).knn15_z.max().groupby("form").mean()
+    for method, members in settings.FAMILIES.items():
+        form = best[list(members)].idxmax()
+        for dim in table[table.form == form].d_z.unique():
+            rows = table[(table.form == form) & (table.d_z == dim)]
+            setting = settings.tuned(method, int(dim), image_set)
+            assert setting.loss.temperature == rows.loc[rows.knn15_z.idxmax()].temperature
+            assert setting.batchnorm == form.endswith("BatchNorm")
+            if method == "t-SimCLR":
+                assert form.startswith(f"t {setting.loss.normalization}")
 
-    table = pd.read_csv(RESOURCES / "data" / "records" / "tuning_05_t_simclr.csv")
+
+def test_the_settings_of_the_other_notebooks_are_the_best_of_their_search():
+    import pandas as pd
+
+    table = pd.read_csv(RECORDS / "search_one_setting.csv")
+    assert set(table.groupby("method").size()) == {10}
     for method, setting in studies.METHODS.items():
-        rows = table[table.method == method]
-        assert len(rows) == len(search_space(method, seeds=[0]))
-        best = rows.loc[rows["mean"].idxmax()]
-        loss = setting.loss.model_dump(exclude={"name"})
+        best = table.loc[table[table.method == method]["mean"].idxmax()]
+        loss = setting.loss.model_dump(exclude={"name", "learn_df"})
         assert {key: best[key] for key in loss} == loss
-        assert best["mean"] == pytest.approx(best[["d_z=2", "d_z=8", "d_z=32"]].mean(), abs=1e-4)
         assert bool(best.batchnorm) == setting.batchnorm
 
 
@@ -117,13 +137,6 @@ def test_fitted_starts_differ_from_the_wrong_order_in_one_thing():
         (part,) = parts
         if isinstance(parts[part], dict):
             assert len([key for key in parts[part] if parts[part][key] != wrong[part][key]]) == 1, name
-
-
-def test_images_of_the_order_study_are_those_of_the_t_simclr_study():
-    """At quick: the two notebooks share these runs, so they are made once."""
-    ours = {run for runs in resolve("03_implicit_bias", {}).image_runs().values() for run in runs}
-    assert ours <= set(resolve("05_t_simclr", {}).runs())
-    assert len(ours) == 15
 
 
 def test_groups_name_classes_that_exist():

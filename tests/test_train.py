@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._dynamo import OptimizedModule
 
 import sscl_core.train as loop
 from sscl_core.config import (
@@ -26,6 +27,7 @@ from sscl_core.config import (
     Mixup,
     Noise,
     Optimizer,
+    PairWeights,
     Points,
     Projector,
     SpectralContrastive,
@@ -49,7 +51,10 @@ from sscl_core.train import (
     initial_network,
     mixture,
     optimizer_of,
+    pair_weights,
+    parameter_groups,
     point_set,
+    set_lr,
     source,
     stream,
     train,
@@ -102,8 +107,8 @@ def spy(monkeypatch, replace: Callable | None = None) -> list[tuple]:
     """The (z1, z2, loss) of every step from here on; `replace(number of the step from 1, loss)` may change the loss."""
     steps, original = [], loop.contrastive_loss
 
-    def contrastive_loss(config, z1, z2):
-        loss = original(config, z1, z2)
+    def contrastive_loss(config, z1, z2, **options):
+        loss = original(config, z1, z2, **options)
         steps.append((z1.detach(), z2.detach(), loss.detach()))
         return replace(len(steps), loss) if replace else loss
 
@@ -142,7 +147,7 @@ def test_the_seed_seeds_the_views(make, monkeypatch):
     monkeypatch.setattr(loop, "load_images", lambda *args, **settings: picture)
 
     def pairs(seed: int, epoch: int) -> list[tuple]:
-        return list(source(make(seed=seed), None, CPU).batches(epoch))
+        return [views[:2] for views in source(make(seed=seed), None, CPU).batches(epoch)]
 
     first, again = pairs(0, 1), pairs(0, 1)
     assert all(torch.equal(a, b) for one, two in zip(first, again, strict=True) for a, b in zip(one, two, strict=True))
@@ -315,8 +320,8 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
     expected = train_and_test_images(config)[0].images
 
     def shown(epoch: int) -> torch.Tensor:
-        pairs = [pair for pair in source(config, None, CPU).batches(epoch) if torch.equal(*pair)]
-        return (torch.cat([x1 for x1, _ in pairs]) * 255).round().byte()
+        pairs = [pair for pair in source(config, None, CPU).batches(epoch) if torch.equal(*pair[:2])]
+        return (torch.cat([x1 for x1, _, _ in pairs]) * 255).round().byte()
 
     def rows(x: torch.Tensor) -> list[bytes]:
         return [image.numpy().tobytes() for image in x.contiguous()]
@@ -398,7 +403,7 @@ def test_the_loss_is_the_one_described(make, loss, monkeypatch):
     steps = spy(monkeypatch)
     result = train(config)
     function = {"info_nce": info_nce, "t_simclr": t_simclr, "spectral_contrastive": spectral_contrastive}[loss.name]
-    expected = [function(z1, z2, **loss.model_dump(exclude={"name"})).item() for z1, z2, _ in steps]
+    expected = [function(z1, z2, **loss.model_dump(exclude={"name", "learn_df"})).item() for z1, z2, _ in steps]
     assert result.losses == pytest.approx(expected, rel=1e-6)
     assert result.losses != pytest.approx([info_nce(z1, z2, temperature=0.5).item() for z1, z2, _ in steps], rel=1e-6)
 
@@ -429,7 +434,7 @@ def test_an_update_does_not_depend_on_where_in_memory_an_entry_stands(name):
 
     def trained(start: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
         parameter = start.clone().requires_grad_()
-        update = optimizer_of(config, [parameter])
+        update = optimizer_of(config, [{"params": [parameter]}])
         for gradient in steps:
             parameter.grad = gradient.clone()
             update.step()
@@ -472,10 +477,11 @@ def batches_of(config: TrainConfig) -> Iterator:
 
 def test_pairs_of_the_mixture_share_their_component():
     means = mixture(Mixture()).means
-    for x1, x2 in batches_of(toy(data=Mixture(std=0.01))):
+    for x1, x2, overlap in batches_of(toy(data=Mixture(std=0.01))):
         first, second = (torch.cdist(x, means).argmin(1) for x in (x1, x2))
         assert torch.equal(first, second)
         assert len(first.unique()) > 1
+        assert overlap is None, "nothing is cropped"
         assert not torch.equal(x1, x2)
 
 
@@ -495,7 +501,7 @@ def test_an_epoch_of_the_mixture_is_one_draw_dealt_to_its_steps(data, epoch):
     with stream(5, SAMPLE, epoch) as generator:
         drawn = mixture(data).pairs(4 * 16, generator=generator)[:2]
     found = source(config, None, CPU)
-    steps = list(found.batches(epoch))
+    steps = [views[:2] for views in found.batches(epoch)]
     assert (len(steps), found.steps_per_epoch, found.images_per_epoch) == (4, 4, 64)
     assert {x.shape for pair in steps for x in pair} == {(16, *found.sample_shape)}
     assert all(torch.equal(torch.cat(views), x) for views, x in zip(zip(*steps, strict=True), drawn, strict=True))
@@ -604,6 +610,298 @@ def test_the_loss_goes_down_on_a_cloud():
     result = train(config)
     assert np.mean(result.losses[-10:]) < np.mean(result.losses[:3]) - 0.3
     assert nearness(result.model) < 0.5 * nearness(initial_network(config, torch.Size([20])))
+
+
+# --- weights of pairs ----------------------------------------------------------------------------
+
+SCORES = ("iou", "input", "features")
+every_score = pytest.mark.parametrize("score", SCORES)
+
+
+def some_pairs(n: int = 12, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """x1, x2, z1, z2 and the overlaps."""
+    generator = torch.Generator().manual_seed(seed)
+    x1, x2, noise = torch.rand(3, n, 3, 4, 5, generator=generator)
+    z1, z2 = torch.randn(2, n, 6, generator=generator)
+    return x1, torch.lerp(x1, x2, noise[:, :1, :1, :1]), z1, 2 * z2, torch.rand(n, generator=generator)
+
+
+def naive_scores(score: str, x1, x2, z1, z2, overlap) -> list[float]:
+    """Pair by pair, in Python's own numbers."""
+    if score == "iou":
+        return overlap.tolist()
+    a, b = (part.flatten(1).double().tolist() for part in ((x1, x2) if score == "input" else (z1, z2)))
+    if score == "input":
+        return [-math.sqrt(sum((p - q) ** 2 for p, q in zip(*pair, strict=True)) / len(pair[0])) for pair in zip(a, b, strict=True)]
+    return [sum(p * q for p, q in zip(u, v, strict=True)) / math.hypot(*u) / math.hypot(*v) for u, v in zip(a, b, strict=True)]
+
+
+def naive_weights(spec: PairWeights, *pairs) -> list[float]:
+    """Of mean 1."""
+    kernel = [math.exp(score / spec.temperature) for score in naive_scores(spec.score, *pairs)]
+    return [len(kernel) * value / sum(kernel) for value in kernel]
+
+
+@every_score
+@pytest.mark.parametrize("temperature", [0.07, 1.0, -0.2, -2.0])
+def test_weights_are_those_of_a_naive_loop(temperature, score):
+    spec, pairs = PairWeights(score=score, temperature=temperature), some_pairs()
+    found, expected = pair_weights(spec, *pairs), naive_weights(spec, *pairs)
+    assert max(expected) > 1.05 * min(expected)
+    assert (found / found.mean()).tolist() == pytest.approx(expected, rel=1e-4)
+    assert found.max() == 1
+
+
+def test_what_the_scores_favour():
+    """Crops that overlap, views that look alike, features that point the same way; and with a negative temperature the others."""
+    x = torch.rand(1, 1, 4, 4).repeat(3, 1, 1, 1)
+    z1, z2 = torch.tensor([[1.0, 0.0]]).repeat(3, 1), torch.tensor([[5.0, 0.0], [1.0, 1.0], [-0.1, 0.0]])
+    pairs = x, x + torch.tensor([0.0, 0.3, -0.6])[:, None, None, None], z1, z2, torch.tensor([1.0, 0.4, 0.0])
+    ratios = {"iou": (0.6, 1.0), "input": (0.3, 0.6), "features": (1 - 0.5**0.5, 2.0)}
+    for score, (second, third) in ratios.items():
+        found = pair_weights(PairWeights(score=score, temperature=0.5), *pairs)
+        assert found.tolist() == pytest.approx([1.0, math.exp(-2 * second), math.exp(-2 * third)], rel=1e-5)
+        swapped = pair_weights(PairWeights(score=score, temperature=-0.5), *pairs)
+        assert swapped.tolist() == pytest.approx([math.exp(-2 * third), math.exp(2 * (second - third)), 1.0], rel=1e-5)
+
+
+@every_score
+@pytest.mark.parametrize("temperature", [math.inf, -math.inf])
+def test_an_infinite_temperature_weighs_all_pairs_alike(temperature, score):
+    assert torch.equal(pair_weights(PairWeights(score=score, temperature=temperature), *some_pairs()), torch.ones(12))
+
+
+@every_score
+@pytest.mark.parametrize("temperature", [1e-6, -1e-6, 1e-30])
+def test_a_tiny_temperature_leaves_the_first_alone_and_does_not_overflow(temperature, score):
+    scores = naive_scores(score, *some_pairs())
+    chosen = scores.index(max(scores) if temperature > 0 else min(scores))
+    found = pair_weights(PairWeights(score=score, temperature=temperature), *some_pairs())
+    assert found.tolist() == [float(i == chosen) for i in range(12)]
+
+
+@every_score
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_weights_have_no_gradient_and_full_precision(dtype, score):
+    x1, x2, z1, z2, overlap = some_pairs()
+    z1, z2 = (z.to(dtype).requires_grad_() for z in (z1, z2))
+    spec = PairWeights(score=score, temperature=0.3)
+    found = pair_weights(spec, x1, x2, z1, z2, overlap)
+    assert not found.requires_grad
+    assert found.dtype == torch.float32
+    assert (found / found.mean()).tolist() == pytest.approx(naive_weights(spec, x1, x2, z1, z2, overlap), rel=1e-4)
+
+
+def test_the_overlap_of_a_pair_is_that_of_the_two_views_it_comes_with(monkeypatch):
+    """On images every pixel of which says where it stands: views tell what they show, flipped or not."""
+    column, row = torch.arange(28).expand(28, 28), torch.arange(28)[:, None].expand(28, 28)
+    where = torch.stack([column, row, 0 * row]).byte()
+    maps = ImageData(where.repeat(40, 1, 1, 1), torch.arange(40) % 2, ("a", "b"))
+    monkeypatch.setattr(loop, "load_images", lambda *args, **settings: maps)
+    sizes = []
+    for x1, x2, overlap in source(images(data=Images()), None, CPU).batches(0):
+        sizes.append(len(overlap))
+        corners = [[(v[c].min() * 255, v[c].max() * 255 + 1) for c in (0, 1)] for v in torch.cat([x1, x2])]
+        sides = torch.tensor(corners).view(2, -1, 2, 2)
+        shared = (sides[..., 1].amin(0) - sides[..., 0].amax(0)).clamp_min(0).prod(1)
+        both = (sides[..., 1] - sides[..., 0]).prod(2).sum(0)
+        torch.testing.assert_close(overlap, shared / (both - shared), rtol=0, atol=1e-3)
+        assert overlap.unique().numel() > 1
+    assert sizes == [16, 16, 8]
+
+
+WEIGHABLE = {
+    "info_nce": InfoNCE(temperature=0.2),
+    "joint": TSimCLR(df=2.0),
+    "conditional": TSimCLR(normalization="conditional"),
+    "learned": TSimCLR(learn_df=True),
+}
+
+
+@every_score
+@pytest.mark.parametrize("loss", WEIGHABLE)
+def test_a_run_with_equal_weights_is_the_run_without_and_no_other_is(loss, score):
+    def trained(temperature: float | None) -> TrainResult:
+        weights = None if temperature is None else PairWeights(score=score, temperature=temperature)
+        return train(images(loss=WEIGHABLE[loss], weights=weights, epochs=1))
+
+    plain = trained(None)
+    assert len(plain.losses) == 3
+    assert same(trained(math.inf), plain)
+    assert same(trained(-math.inf), plain)
+    for temperature in (0.1, -0.1):
+        assert not set(trained(temperature).losses) & set(plain.losses)
+
+
+@every_score
+@pytest.mark.parametrize("temperature", [0.2, -0.2])
+@pytest.mark.parametrize("loss", [InfoNCE(temperature=0.2), TSimCLR(df=2.0), TSimCLR(normalization="conditional")], ids=str)
+def test_the_loss_is_weighted_by_what_the_step_saw(loss, temperature, score, monkeypatch):
+    config = images(loss=loss, weights=PairWeights(score=score, temperature=temperature), epochs=1)
+    steps = spy(monkeypatch)
+    result = train(config)
+    function, settings = info_nce if isinstance(loss, InfoNCE) else t_simclr, loss.model_dump(exclude={"name", "learn_df"})
+    expected, plain = [], []
+    for (x1, x2, overlap), (z1, z2, _) in zip(source(config, None, CPU).batches(0), steps, strict=True):
+        weights = torch.tensor(naive_weights(config.weights, x1, x2, z1, z2, overlap), dtype=torch.float64)
+        expected.append(function(z1.double(), z2.double(), weights=weights, **settings).item())
+        plain.append(function(z1.double(), z2.double(), **settings).item())
+    assert result.losses == pytest.approx(expected, rel=1e-5)
+    assert not np.isclose(result.losses, plain, rtol=1e-5, atol=0).any()
+
+
+# --- degrees of freedom that are learned ---------------------------------------------------------
+
+
+def one_step(name: str, weight_decay: float = 0.0, normalization: str = "joint", **settings) -> TrainConfig:
+    optimizer = Optimizer(name=name, lr=0.02, weight_decay=weight_decay)
+    loss = TSimCLR(temperature=0.01, normalization=normalization, df=2.0, **settings)
+    return images(data=Images(n_train=16), loss=loss, optimizer=optimizer, epochs=1)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+@pytest.mark.parametrize("normalization", ["joint", "conditional"])
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_first_step_of_df(name, normalization, weight_decay, monkeypatch):
+    """Ten times the learning rate down the slope in log df, found by differences; without decay."""
+    steps = spy(monkeypatch)
+    result = train(one_step(name, weight_decay, normalization, learn_df=True))
+    ((z1, z2, loss),) = steps
+
+    def value(log_df: float) -> float:
+        settings = {"temperature": 0.01, "df": math.exp(log_df), "normalization": normalization}
+        return t_simclr(z1.double(), z2.double(), **settings).item()
+
+    start = math.log(2.0)
+    assert loss.item() == pytest.approx(value(start), rel=1e-5)
+    slope = (value(start + 1e-4) - value(start - 1e-4)) / 2e-4
+    assert abs(slope) > 1e-3
+    moved = -0.2 * (slope if name == "sgd" else math.copysign(1, slope))
+    assert result.model.log_df.item() - start == pytest.approx(moved, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_weights_move_as_they_do_beside_a_df_that_stays(name):
+    """At the first step, after which df is another: with their own learning rate and decay."""
+    learned, fixed, undecayed = (
+        dict(train(one_step(name, decay, learn_df=learn_df)).model.named_parameters())
+        for decay, learn_df in ((0.5, True), (0.5, False), (0.0, False))
+    )
+    assert learned.keys() - fixed.keys() == {"log_df"}
+    # AdamW's first step is the sign of the gradient: entries whose gradient is zero but for rounding may go either way.
+    near = [(learned[key] - value).abs() < 1e-5 for key, value in fixed.items()]
+    assert torch.cat([part.flatten() for part in near]).float().mean() > 0.99
+    weight = "projector.0.weight"
+    assert (fixed[weight] - undecayed[weight]).abs().max() > 1e-4
+
+
+@every_kind
+def test_every_parameter_is_in_one_group_and_df_by_itself(make):
+    def groups(config: TrainConfig) -> tuple[list[dict], dict[str, torch.nn.Parameter]]:
+        network = initial_network(config, torch.Size((1, 28, 28)))
+        return parameter_groups(network), dict(network.named_parameters())
+
+    (group,), named = groups(make())
+    assert [id(p) for p in group["params"]] == [id(p) for p in named.values()]
+    if make is images:
+        (weights, df), named = groups(images(loss=TSimCLR(learn_df=True), optimizer=Optimizer(weight_decay=0.3)))
+        assert [id(p) for p in df["params"]] == [id(named.pop("log_df"))]
+        assert [id(p) for p in weights["params"]] == [id(p) for p in named.values()]
+        assert df["weight_decay"] == 0
+        assert "weight_decay" not in weights
+
+
+@all_optimizers
+def test_the_learning_rate_of_df_is_ten_times_that_of_the_weights(optimizer):
+    config = images(loss=TSimCLR(learn_df=True), optimizer=optimizer)
+    update = optimizer_of(config, parameter_groups(initial_network(config, torch.Size((1, 28, 28)))))
+    assert [group["weight_decay"] for group in update.param_groups] == [optimizer.weight_decay, 0]
+    for step in range(9):
+        set_lr(update, config, step, 3)
+        rate = optimizer.lr * optimizer.factor(step, steps_per_epoch=3, epochs=3)
+        assert [group["lr"] for group in update.param_groups] == pytest.approx([rate, 10 * rate])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_training_moves_df(seed):
+    seen = []
+    config = images(loss=TSimCLR(df=5.0, learn_df=True), seed=seed)
+    result = train(config, on_epoch=lambda _, model: seen.append(model.log_df.item()))
+    assert seen[0] == pytest.approx(math.log(5.0))
+    assert len(set(seen)) == 4
+    assert result.model.state_dict()["log_df"].item() == seen[-1]
+    assert set(result.losses[1:]).isdisjoint(train(images(loss=TSimCLR(df=5.0), seed=seed)).losses[1:])
+
+
+@all_optimizers
+@every_score
+def test_a_run_with_learned_df_and_weights_resumes_where_it_was(score, optimizer, monkeypatch, tmp_path):
+    weights = PairWeights(score=score, temperature=-0.2)
+    config, checkpoint = images(loss=TSimCLR(learn_df=True), weights=weights, optimizer=optimizer), tmp_path / "run.pt"
+    whole = train(config)
+    with monkeypatch.context() as patch:
+        spy(patch, interrupt_at(5))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, checkpoint=checkpoint, checkpoint_seconds=0.0)
+    kept = torch.load(checkpoint)["model"]["log_df"]
+    resumed = train(config, checkpoint=checkpoint)
+    assert same(whole, resumed)
+    assert len({kept.item(), whole.model.log_df.item(), math.log(5.0)}) == 3
+
+
+# --- compiled ------------------------------------------------------------------------------------
+
+
+class Compilations:
+    """How torch.compile was called, and how often what it gave."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.settings: list[dict] = []
+        self.calls = 0
+        compile_, forward = torch.compile, OptimizedModule.__call__
+
+        def spy(module, **settings):
+            self.settings.append(settings)
+            return compile_(module, **settings)
+
+        def call(module, *args, **settings):
+            self.calls += 1
+            return forward(module, *args, **settings)
+
+        monkeypatch.setattr(torch, "compile", spy)
+        monkeypatch.setattr(OptimizedModule, "__call__", call)
+
+
+@pytest.fixture
+def compilations(monkeypatch) -> Iterator[Compilations]:
+    """Modules are wrapped, and run as they are: to trace and to generate code takes long, and is torch's business."""
+    with torch.compiler.set_stance("force_eager"):
+        yield Compilations(monkeypatch)
+
+
+@pytest.mark.parametrize("loss", [InfoNCE(), TSimCLR(learn_df=True)], ids=lambda loss: loss.name)
+def test_a_compiled_run_is_the_run(loss, compilations, tmp_path):
+    """Its result and its checkpoint are of the plain network, and either way of training goes on from the other's."""
+    config, checkpoint = images(loss=loss, epochs=2, data=Images(n_train=20)), tmp_path / "run.pt"
+    plain, seen = train(config), []
+    assert not compilations.settings, "unless it is asked for"
+
+    def look(epoch: int, model: torch.nn.Module) -> None:
+        seen.append((epoch, model.training, type(model)))
+
+    found = train(config, compiled=True, checkpoint=checkpoint, checkpoint_seconds=0.0, on_epoch=look)
+    assert compilations.settings
+    assert all(settings == {"dynamic": False} for settings in compilations.settings)
+    assert compilations.calls == 4, "every step"
+    assert type(found.model) is type(plain.model)
+    assert not found.model.training
+    assert seen == [(epoch, False, type(plain.model)) for epoch in range(3)]
+    assert same(found, plain)
+    state = torch.load(checkpoint)["model"]
+    assert list(state) == list(plain.model.state_dict())
+    assert ("log_df" in state) == (loss != InfoNCE())
+    assert same(train(config, checkpoint=checkpoint), plain)
+    assert same(train(config, checkpoint=checkpoint, compiled=True), plain)
 
 
 # --- the network before training -----------------------------------------------------------------

@@ -321,23 +321,19 @@ def test_claims_command_shows_what_ran(checkout, mended, capsys):
     assert re.search(r"^C1 ", capsys.readouterr().out, re.M)
 
 
-def test_tune_command(tmp_path, monkeypatch, capsys):
-    """One tiny setting a method: the table has a row for each, and says how many runs it rests on."""
+def test_tune_command(tmp_path, monkeypatch):
+    """Two tiny settings: the table has a row for each, with the accuracies of its own run, on z in the metric of its loss."""
     images = studies.Images(n_train=40, holdout=0.2, augmentation=studies.AUGMENTATION)
-
-    def tiny(method, *, seeds):
-        setting = studies.METHODS[method]
-        return {setting: [studies.image_run(setting, images, dim=d, epochs=0, seed=s) for d in (2, 8, 32) for s in seeds]}
-
-    monkeypatch.setattr(tuning, "search_space", tiny)
+    space = {(m, 2, s.loss.temperature): studies.image_run(s, images, dim=2, epochs=0, seed=0) for m, s in studies.METHODS.items()}
+    monkeypatch.setattr(tuning, "search_space", lambda image_set: space if image_set == "cifar10" else {})
     table = tmp_path / "table.csv"
-    assert cli.main(["tune", "--seeds", "1", "--out", str(table), "--results-dir", str(tmp_path)]) == 0
+    assert cli.main(["tune", "--image-set", "cifar10", "--out", str(table), "--results-dir", str(tmp_path)]) == 0
     rows = list(csv.DictReader(table.open()))
-    assert [(row["method"], row["runs"]) for row in rows] == [("SimCLR", "3"), ("t-SimCLR", "3")]
-    for row in rows:
-        accuracies = [float(row[f"d_z={d}"]) for d in (2, 8, 32)]
-        assert all(0 < value < 1 for value in accuracies)
-        assert float(row["mean"]) == pytest.approx(sum(accuracies) / 3, abs=1e-3)
+    assert [(row["form"], int(row["d_z"]), float(row["temperature"])) for row in rows] == list(space)
+    for row, config, metric in zip(rows, space.values(), ("cosine", "euclidean"), strict=True):
+        metrics = store.load(tmp_path / "runs", config).metrics
+        assert float(row["knn15_z"]) == pytest.approx(metrics[f"knn15_{metric}_z"], abs=1e-4)
+        assert float(row["probe_h"]) == pytest.approx(metrics["linear_probe_h"], abs=1e-4)
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in ("reproduce", "notebook", "prefetch", "train", "tune", "data", "claims"))])
