@@ -281,7 +281,7 @@ def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame, measures: Map
         dims = sorted(trained.d_z.unique())
         axis.set_xticks(dims, [str(d) for d in dims])
         axis.set(xlabel="feature dimension d_z", ylabel="test accuracy", title=title)
-    _legend_below(figure, axes[0])
+    legend_below(figure, axes[0])
     return figure
 
 
@@ -301,7 +301,7 @@ def larger_sets(scores: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
             axis.set_xscale("log", base=2)
             axis.set_xticks(dims, [str(d) for d in dims])
             axis.set(xlabel="feature dimension d_z", ylabel="test accuracy", title=f"{name}: {title}")
-    _legend_below(figure, axes[0][0])
+    legend_below(figure, axes[0][0])
     return figure
 
 
@@ -321,14 +321,13 @@ def tau_nu(cells: pd.DataFrame) -> Figure:
     return figure
 
 
-def distance_histograms(axis: Axes, pairs: Mapping[int, tuple[Float[Array, " n"], Float[Array, " m"]]]) -> None:
-    """For each d_z the distances of views of two images (filled) and of one (a line), in units of the median of the former."""
-    bins = np.linspace(0, 3, 61).tolist()
-    for color, (dim, (own, between)) in zip(("#D55E00", "#0072B2", "#009E73", "#CC79A7", "0.5"), sorted(pairs.items()), strict=False):
-        axis.hist(np.asarray(between), bins, density=True, alpha=0.25, color=color, label=f"d_z = {dim}")
-        axis.hist(np.asarray(own), bins, density=True, histtype="step", color=color)
-    axis.set(xlabel="distance / median distance of two images", ylabel="density", xlim=(0, 3), yscale="log", ylim=(1e-3, None))
-    axis.legend()
+def distance_histograms(axis: Axes, pairs: Mapping[str, tuple[Float[Array, " n"], Float[Array, " m"]]]) -> None:
+    """For each method the distances of views of two images (filled) and of one (a line), in units of the median of the former."""
+    bins = np.linspace(0, 3, 46).tolist()
+    for method, (own, between) in pairs.items():
+        axis.hist(np.asarray(between), bins, density=True, alpha=0.35, color=COLORS[method], label=f"{method}, two images")
+        axis.hist(np.asarray(own), bins, density=True, histtype="step", lw=1.5, color=COLORS[method], label=f"{method}, one image")
+    axis.set(xlabel="distance / median of two images", ylabel="density", xlim=(0, 3))
 
 
 def energies(side: Float[Array, " n"], values: Mapping[str, Float[Array, "n n"]]) -> Figure:
@@ -360,10 +359,11 @@ def weight_effects(effects: pd.DataFrame) -> Figure:
         axis.set_xticks(range(len(order)), [labels[value] for value in order])
         axis.set(xlabel="τ' of the weights", title=title)
     axes[0].set_ylabel("weighted − unweighted")
-    _legend_below(figure, axes[0])
+    legend_below(figure, axes[0])
     return figure
 
 
-def _legend_below(figure: Figure, axis: Axes) -> None:
+def legend_below(figure: Figure, axis: Axes) -> None:
+    """The legend of one panel for all of them, under the figure."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), fontsize=9)
