@@ -136,6 +136,35 @@ def paired(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str], *, co
     return pd.DataFrame(rows)
 
 
+def regret(cells: pd.DataFrame, *, rule: tuple[float, float]) -> pd.DataFrame:
+    """What a rule for (nu, scale) costs against the best of all settings, for every d_z. `cells`: a row a run with d_z, nu, scale, seed, the
+    accuracy `chosen_by`, whose mean over seeds picks the best setting, and `knn_z`, on which rule and best are compared, paired by seed."""
+    rows = []
+    for dim, part in cells.groupby("d_z"):
+        runs = {key: group.sort_values("seed") for key, group in part.groupby(["nu", "scale"])}
+        top = max(runs, key=lambda key: runs[key].chosen_by.mean())
+        ours, best = (runs[key].knn_z.to_numpy() for key in (rule, top))
+        means = pd.Series([group.knn_z.mean() for group in runs.values()])
+        mean, low, high = interval((ours - best).tolist())
+        row = {"d_z": dim, "rule": ours.mean(), "best in validation": best.mean(), "its ν": top[0], "its τ / d_z": top[1]}
+        row |= {"rule − best": mean, "95 % low": low, "95 % high": high, "n": len(ours)}
+        rows.append(row | {"median of all settings": means.median(), "worst": means.min()})
+    return pd.DataFrame(rows)
+
+
+def weight_effects(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Of runs with weighted pairs (crops, score, τ', seed, metrics) the differences from the unweighted ones (score "none") with the same
+    crops, paired by seed, with their 95 % intervals over seeds."""
+    rows = []
+    for (crops, score, temperature), part in scores[scores.score != "none"].groupby(["crops", "score", "τ'"], sort=False):
+        base = scores[(scores.crops == crops) & (scores.score == "none")].set_index("seed")
+        for metric in metrics:
+            mean, low, high = interval((part.set_index("seed")[metric] - base[metric]).tolist())
+            key = {"crops": crops, "score": score, "τ'": temperature, "metric": metric}
+            rows.append(key | {"difference": mean, "low": low, "high": high, "n": len(part)})
+    return pd.DataFrame(rows)
+
+
 def smallest_dims(
     dims: Sequence[int], simclr: Float[np.ndarray, "dims seeds"], other: Float[np.ndarray, "dims seeds"], margin: float = 0.0
 ) -> tuple[Float[np.ndarray, " seeds"], Float[np.ndarray, " seeds"]]:
