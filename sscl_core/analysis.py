@@ -137,8 +137,8 @@ def paired(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str], *, co
 
 
 def regret(cells: pd.DataFrame, *, rule: tuple[float, float]) -> pd.DataFrame:
-    """What a rule for (nu, scale) costs against the best of all settings, for every d_z. `cells`: a row a run with d_z, nu, scale, seed, the
-    accuracy `chosen_by`, whose mean over seeds picks the best setting, and `knn_z`, on which rule and best are compared, paired by seed."""
+    """What a rule for (nu, scale) costs against the best of all settings, for every d_z. `cells`: a row a run with d_z, nu, scale, seed;
+    `chosen_by`, the accuracy whose mean over seeds picks the best; `knn_z`, on which rule and best are compared, paired by seed."""
     rows = []
     for dim, part in cells.groupby("d_z"):
         runs = {key: group.sort_values("seed") for key, group in part.groupby(["nu", "scale"])}

@@ -8,10 +8,13 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from scipy import stats
 from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier
 
 from sscl_core import analysis, plots, studies
 from sscl_core.analysis import (
+    accuracies,
     chosen,
     class_groups,
     evenly,
@@ -22,10 +25,16 @@ from sscl_core.analysis import (
     leave_one_out,
     leaving,
     orders,
+    paired,
+    pixel_scores,
     placement_ranks,
     raw_scores,
+    regret,
+    smallest_dims,
+    summary,
+    weight_effects,
 )
-from sscl_core.config import MLP, Cloud, Noise, Points, Table, TrainConfig
+from sscl_core.config import MLP, Cloud, InfoNCE, Noise, Points, Table, TrainConfig, TSimCLR
 from sscl_core.evaluate import accuracy, knn, linear_probe, placement_rank
 from sscl_core.store import Record
 from sscl_core.studies import line, order_run
@@ -335,3 +344,98 @@ def test_dots_has_a_row_a_name_and_an_interval_about_every_mean():
     assert np.abs(heights - np.array([0, -1, -2])).max() < 0.5
     assert handles[0].lines[0].get_color() == plots.COLORS["mixup"]
     axis.figure.draw_without_rendering()
+
+
+def test_smallest_dims_by_hand():
+    """SimCLR is best at 8 on the mean; seed by seed the first dimension within the margin of that seed's accuracy there."""
+    simclr = np.array([[0.50, 0.70], [0.80, 0.79], [0.79, 0.795]])  # d_z = 2, 8, 32
+    other = np.array([[0.795, 0.60], [0.70, 0.77], [0.81, 0.78]])
+    assert simclr.mean(1).argmax() == 1
+    first, second = smallest_dims([2, 8, 32], simclr, other)
+    assert first.tolist() == [8, 8]
+    assert second.tolist() == [32, 64], "the second never gets there: twice the largest"
+    first, second = smallest_dims([2, 8, 32], simclr, other, 0.01)
+    assert first.tolist() == [8, 8]
+    assert second.tolist() == [2, 32], "an accuracy that falls later counts where it was reached"
+    assert smallest_dims([2, 8, 32], simclr, simclr, 0.5)[0].tolist() == [2, 2]
+
+
+def scores_frame() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    keys = [(m, d, s) for m in ("SimCLR", "t-SimCLR") for d in (2, 8) for s in (0, 1, 2)]
+    rows = [{"method": m, "d_z": d, "seed": s, "a": rng.random(), "b": rng.random()} for m, d, s in keys]
+    return pd.DataFrame(rows).sample(frac=1, random_state=1)
+
+
+def test_summary_and_paired_differences_by_scipy():
+    table = scores_frame()
+    shown = summary(table, ["method", "d_z"], ["a"]).set_index(["method", "d_z"])
+    cell = table[(table.method == "SimCLR") & (table.d_z == 8)].a
+    low, high = stats.t.interval(0.95, 2, cell.mean(), stats.sem(cell))
+    assert shown.loc[("SimCLR", 8), "a"] == f"{cell.mean():.3f} [{low:.3f}, {high:.3f}]"
+    assert set(shown.n) == {3}
+    differences = paired(table, ["d_z"], ["a", "b"], column="method", minus="SimCLR", plus="t-SimCLR").set_index(["metric", "d_z"])
+    for metric in ("a", "b"):
+        for d in (2, 8):
+            cells = (table[(table.method == m) & (table.d_z == d)] for m in ("SimCLR", "t-SimCLR"))
+            one, two = (cell.sort_values("seed")[metric].to_numpy() for cell in cells)
+            test = stats.ttest_rel(two, one)
+            row = differences.loc[(metric, d)]
+            assert row["t-SimCLR − SimCLR"] == pytest.approx(test.statistic * stats.sem(two - one))
+            assert (row["95 % low"], row["95 % high"]) == pytest.approx(tuple(test.confidence_interval(0.95)))
+            assert row["n"] == 3
+
+
+def test_regret_of_a_rule_by_hand():
+    """The best is picked by one accuracy and compared by another."""
+    cells = pd.DataFrame(
+        {"d_z": 2, "nu": nu, "scale": scale, "seed": seed, "chosen_by": chosen, "knn_z": value + 0.1 * seed * (nu == 1)}
+        for nu, scale, chosen, value in ((5.0, 0.03, 0.5, 0.70), (1.0, 0.2, 0.9, 0.74), (1.0, 0.5, 0.6, 0.95))
+        for seed in (1, 0)
+    )
+    (row,) = regret(cells, rule=(5.0, 0.03)).to_dict("records")
+    assert (row["its ν"], row["its τ / d_z"]) == (1.0, 0.2)
+    assert row["best in validation"] == pytest.approx(0.79)
+    assert row["rule − best"] == pytest.approx(-0.09)
+    low, high = stats.t.interval(0.95, 1, -0.09, stats.sem([-0.04, -0.14]))
+    assert (row["95 % low"], row["95 % high"]) == pytest.approx((low, high))
+    assert row["median of all settings"] == pytest.approx(0.79)
+    assert row["worst"] == pytest.approx(0.70)
+
+
+def test_effects_of_weights_are_paired_by_seed_and_crops():
+    rows = [
+        {"crops": crops, "score": score, "τ'": t, "seed": seed, "a": 0.5 + 0.1 * seed + gain + (0.2 if crops == "large" else 0)}
+        for crops in ("small", "large")
+        for score, t, gain in (("none", math.inf, 0.0), ("iou", 0.3, 0.01), ("iou", -0.3, -0.02))
+        for seed in (0, 1, 2)
+    ]
+    found = weight_effects(pd.DataFrame(rows).sample(frac=1, random_state=0), ["a"]).set_index(["crops", "τ'"])
+    assert found.difference.loc[("large", 0.3)] == pytest.approx(0.01)
+    assert found.difference.loc[("small", -0.3)] == pytest.approx(-0.02)
+    assert (found.high - found.low).max() < 1e-9, "the seeds' own differences cancel"
+    assert len(found) == 4
+
+
+def test_pixel_scores_against_scikit_learn():
+    generator = torch.Generator().manual_seed(0)
+    x, x_test = (torch.rand(n, 12, generator=generator) for n in (60, 40))
+    y, y_test = (torch.randint(3, (n,), generator=generator) for n in (60, 40))
+    table = pixel_scores((x, y, x_test, y_test), [2, 5])
+    assert table.method.tolist() == ["raw pixels", "PCA", "PCA"]
+    nearest = {m: KNeighborsClassifier(1, metric=m).fit(x, y).score(x_test, y_test) for m in ("cosine", "euclidean")}
+    assert table.knn1_z[0] == pytest.approx(max(nearest.values()))
+    assert table.knn1_cosine_h[0] == pytest.approx(nearest["cosine"])
+    components = PCA(5).fit(x.numpy())
+    for dim, value in ((2, table.knn1_z[1]), (5, table.knn1_z[2])):
+        z, z_test = (components.transform(part.numpy())[:, :dim] for part in (x, x_test))
+        assert value == pytest.approx(KNeighborsClassifier(1).fit(z, y).score(z_test, y_test))
+
+
+def test_accuracies_are_in_the_metric_of_the_loss():
+    names = itertools.product(enumerate(("knn1", "knn", "knn15")), enumerate(("cosine", "euclidean")))
+    metrics = {f"{votes}_{metric}_z": i + 10.0 * j for (i, votes), (j, metric) in names}
+    losses = {"a": InfoNCE(), "b": TSimCLR()}
+    table = accuracies({(name, 2): [Record(TrainConfig(loss=loss), metrics)] for name, loss in losses.items()}, ("method", "d_z"))
+    assert table[["knn1_z", "knn_z", "knn15_z"]].to_numpy().tolist() == [[0, 1, 2], [10, 11, 12]]
+    assert table.method.tolist() == ["a", "b"]
