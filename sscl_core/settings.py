@@ -122,7 +122,7 @@ def temperatures(form: str, dim: int, image_set: str = SUBSET) -> tuple[float, .
     if isinstance(setting.loss, InfoNCE):
         return (0.05, 0.1, 0.2, 0.3, 0.5, 1.0) if few else (0.1, 0.2, 0.5, 1.0)
     if setting.batchnorm:
-        return tuple(scale * dim for scale in (SCALES_OF_D[:3] if few else SCALES_OF_D))
+        return tuple(round(scale * dim, 6) for scale in (SCALES_OF_D[:3] if few else SCALES_OF_D))
     return INITIAL_SCALES[:3] if few else INITIAL_SCALES
 
 

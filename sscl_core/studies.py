@@ -119,8 +119,6 @@ class TSimCLRFeatures(Parameters):
 
     @model_validator(mode="after")
     def _known(self) -> "TSimCLRFeatures":
-        if max(self.dims) > min(self.n_train, 28 * 28):
-            raise ValueError("dims must not exceed n_train or the 784 pixels: PCA to as many dimensions stands beside")
         if unknown := set(self.dims) - set(DIMS):
             raise ValueError(f"dims must be among {DIMS}, for which settings were searched, got {sorted(unknown)}")
         if max(self.dims) == 1:
