@@ -86,11 +86,16 @@ def first_batch(config: TrainConfig, n: int, *, data_dir: str | Path | None = No
     return z1, z2
 
 
+def own_metric(record: Record) -> str:
+    """The metric of the loss's similarity: cosine for InfoNCE, else Euclidean."""
+    return "cosine" if isinstance(record.config.loss, InfoNCE) else "euclidean"
+
+
 def accuracies(records: Mapping[tuple[Any, ...], Sequence[Record]], names: Sequence[str]) -> pd.DataFrame:
     """`frame_by` of runs on images, and as knn1_z, knn_z (10) and knn15_z the k-NN accuracy on z in the metric of the loss: cosine for
     InfoNCE, else Euclidean."""
     table = frame_by(records, names)
-    own = ["cosine" if isinstance(r.config.loss, InfoNCE) else "euclidean" for group in records.values() for r in group]
+    own = [own_metric(r) for group in records.values() for r in group]
     for votes in ("knn1", "knn", "knn15"):
         table[f"{votes}_z"] = [row[f"{votes}_{metric}_z"] for metric, (_, row) in zip(own, table.iterrows(), strict=True)]
     return table
@@ -174,6 +179,17 @@ def smallest_dims(
     grid = np.array([*dims, 2 * dims[-1]], dtype=float)
     first, second = (np.vstack([accuracy >= level, np.ones_like(level, dtype=bool)]).argmax(0) for accuracy in (simclr, other))
     return grid[first], grid[second]
+
+
+def crossing(dims: Sequence[int], accuracy: Float[np.ndarray, " dims"], level: float) -> float:
+    """The d_z at which a curve of accuracies first reaches `level`, straight in log2 d_z between dimensions; infinite if it does not."""
+    if not (accuracy >= level).any():
+        return math.inf
+    i = int((accuracy >= level).argmax())
+    if i == 0:
+        return float(dims[0])
+    share = (level - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])
+    return float(dims[i - 1] * (dims[i] / dims[i - 1]) ** share)
 
 
 def images_as_rows(config: TrainConfig, data_dir: str | Path | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

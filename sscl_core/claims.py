@@ -128,7 +128,7 @@ CLAIMS = {
             notebook="05_t_simclr",
             sentence="t-SimCLR needs far fewer feature dimensions than SimCLR for the same accuracy.",
             source="recollection: a hypothesis here",
-            estimand="smallest d_z whose 15-NN on z is within a point of SimCLR's best, paired by seed: log2 of SimCLR's over t-SimCLR's",
+            estimand="log2 of the smallest d_z with 15-NN on z within a point of SimCLR's at its best d_z: SimCLR's over t-SimCLR's",
             direction="at least",
             threshold=2.0,
         ),

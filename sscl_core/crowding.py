@@ -1,8 +1,8 @@
 """What a similarity makes of pairs: how far apart they end, how hard they are pushed, and the energy of three points.
 
-Everything is free of the features' scale. Distances d are those that the similarity depends on: Euclidean, for cosines of unit vectors,
-whose cosine is 1 - d²/2. The push on a pair is that of the loss in log d, q · |∂ log s / ∂ log d|, where q is the pair's share of the
-normaliser, so that pushes of losses with any units can be held against each other.
+Everything is free of the features' scale. Distances d are those that the similarity depends on: Euclidean, for cosines angles. The push on
+a pair is that of the loss in log d, q · |∂ log s / ∂ log d|, where q is the pair's share of the normaliser: how much the loss falls when
+that one distance grows by a small share of itself, whatever its unit.
 """
 
 import math
@@ -19,8 +19,10 @@ Loss = InfoNCE | TSimCLR
 
 
 def distances(loss: Loss, z: Float[Tensor, "N d"]) -> Float[Tensor, "N N"]:
-    """‖z_j - z_k‖, for InfoNCE of the unit vectors."""
-    return squared_distances(normalize(z, dim=1) if isinstance(loss, InfoNCE) else z).sqrt()
+    """‖z_j - z_k‖, for InfoNCE the angle between them."""
+    if isinstance(loss, InfoNCE):  # by the chord: exact where the angle is small, which its cosine is not
+        return 2 * (squared_distances(normalize(z, dim=1)).sqrt() / 2).clamp(max=1).asin()
+    return squared_distances(z).sqrt()
 
 
 def shares(loss: Loss, z: Float[Tensor, "N d"]) -> Float[Tensor, "N N"]:
@@ -32,8 +34,11 @@ def shares(loss: Loss, z: Float[Tensor, "N d"]) -> Float[Tensor, "N N"]:
 
 
 def steepness(loss: Loss, d: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """|∂ log s / ∂ log d|:  d²/τ for InfoNCE and the Gaussian,  (ν+1) d² / (τν + d²) for Student's t, which levels off at ν+1."""
-    if isinstance(loss, InfoNCE) or loss.df == math.inf:
+    """|∂ log s / ∂ log d|:  d sin(d) / τ for InfoNCE, d the angle;  d²/τ for the Gaussian;  (ν+1) d² / (τν + d²) for Student's t, which
+    levels off at ν+1."""
+    if isinstance(loss, InfoNCE):
+        return d * d.sin() / loss.temperature
+    if loss.df == math.inf:
         return d.square() / loss.temperature
     return (loss.df + 1) * d.square() / (loss.temperature * loss.df + d.square())
 

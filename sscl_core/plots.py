@@ -37,11 +37,13 @@ COLORS = {
     "raw": "#000000",
     "SNE": "#009E73",
     "spectral": "#009E73",
+    "cosine": "#56B4E9",
+    "cosine, BatchNorm": "#0072B2",
     "t joint": "#E69F00",
     "t joint, BatchNorm": "#D55E00",
     "t conditional": "#CC79A7",
     "t conditional, BatchNorm": "#882255",
-    "Euclidean SNE": "#56B4E9",
+    "Euclidean SNE": "#F0E442",
     "Euclidean SNE, BatchNorm": "#009E73",
 }
 GROUP_COLORS = ("#D55E00", "#0072B2")
@@ -262,7 +264,6 @@ def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame, measures: Map
     network beside them."""
     figure, axes = plt.subplots(1, len(measures), figsize=(4.6 * len(measures), 4.4))
     trained = scores[scores.method != "untrained"]
-    raw = baselines[baselines.method == "raw pixels"].iloc[0]
     for axis, (metric, title) in zip(axes, measures.items(), strict=True):
         for i, (method, part) in enumerate(trained.groupby("method", sort=False)):
             points = part.groupby("d_z")[metric].apply(lambda values: interval(values.tolist()))
@@ -271,12 +272,7 @@ def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame, measures: Map
             bold = method in ("SimCLR", "t-SimCLR")
             style = {"lw": 1.8 if bold else 0.9, "ls": "-" if bold else "--", "zorder": 3 if bold else 2}
             axis.errorbar(x, mean, [mean - low, high - mean], marker="o", ms=4, capsize=2, color=COLORS[str(method)], label=method, **style)
-        axis.axhline(raw[metric], color=COLORS["raw pixels"], lw=1, ls=":", label="raw pixels")
-        untrained = scores[scores.method == "untrained"][metric].mean()
-        axis.axhline(untrained, color="0.6", lw=1, ls="-.", label="untrained network")
-        components = baselines[baselines.method == "PCA"]
-        if components[metric].notna().any():
-            axis.plot(components.d_z, components[metric], "s:", ms=3, lw=1, color="0.4", label="PCA to d_z")
+        _beside(axis, scores, baselines, metric)
         axis.set_xscale("log", base=2)
         dims = sorted(trained.d_z.unique())
         axis.set_xticks(dims, [str(d) for d in dims])
@@ -285,8 +281,23 @@ def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame, measures: Map
     return figure
 
 
-def larger_sets(scores: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
-    """A row a set of images, a panel a measure: the accuracies of every seed over d_z, and lines through their means."""
+def _beside(axis: Axes, scores: pd.DataFrame, baselines: pd.DataFrame, metric: str) -> None:
+    """What accuracies are held against: raw pixels, the untrained network, and where there are any, principal components."""
+    raw = baselines[baselines.method == "raw pixels"][metric].item()
+    axis.axhline(raw, color=COLORS["raw pixels"], lw=1, ls=":", label="raw pixels")
+    untrained = scores[scores.method == "untrained"]
+    if metric.endswith("_z"):  # its z has a dimension of its own
+        axis.plot(untrained.d_z.iloc[0], untrained[metric].mean(), "D", ms=5, color="0.6", label="untrained network")
+    else:
+        axis.axhline(untrained[metric].mean(), color="0.6", lw=1, ls="-.", label="untrained network")
+    components = baselines[(baselines.method == "PCA") & baselines[metric].notna()]
+    if len(components):
+        axis.plot(components.d_z, components[metric], "s:", ms=3, lw=1, color="0.4", label="PCA to d_z")
+
+
+def larger_sets(scores: pd.DataFrame, baselines: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
+    """A row a set of images, a panel a measure: the accuracies of every seed over d_z, and lines through their means; raw pixels, PCA and
+    the untrained network beside them."""
     sets = list(scores.image_set.unique())
     figure, axes = plt.subplots(len(sets), len(measures), figsize=(4.2 * len(measures), 3.4 * len(sets)), squeeze=False)
     for row, name in zip(axes, sets, strict=True):
@@ -297,7 +308,7 @@ def larger_sets(scores: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
                 own = part[part.method == method]
                 axis.plot(own.d_z, own[metric], "o", ms=4, alpha=0.6, color=COLORS[method])
                 axis.plot(dims, own.groupby("d_z")[metric].mean(), color=COLORS[method], label=method)
-            axis.axhline(part[part.method == "untrained"][metric].mean(), color="0.6", lw=1, ls="-.", label="untrained network")
+            _beside(axis, part, baselines[baselines.image_set == name], metric)
             axis.set_xscale("log", base=2)
             axis.set_xticks(dims, [str(d) for d in dims])
             axis.set(xlabel="feature dimension d_z", ylabel="test accuracy", title=f"{name}: {title}")
@@ -331,16 +342,17 @@ def distance_histograms(axis: Axes, pairs: Mapping[str, tuple[Float[Array, " n"]
 
 
 def energies(side: Float[Array, " n"], values: Mapping[str, Float[Array, "n n"]]) -> Figure:
-    """The loss over the place of a third point, a panel a similarity; contours at equal steps of each."""
+    """The loss over the place of a third point, a panel a similarity, on one scale; contours at equal ratios, from 0.003 on."""
     figure, axes = plt.subplots(1, len(values), figsize=(4.2 * len(values), 3.8), squeeze=False)
     reach = (side[0] + 1, side[-1] + 1, side[0], side[-1])
+    low, high = min(map(np.min, values.values())), max(map(np.max, values.values()))
     for axis, (name, energy) in zip(axes[0], values.items(), strict=True):
-        image = axis.imshow(np.asarray(energy), origin="lower", extent=reach, cmap="viridis")
-        axis.contour(np.asarray(energy), levels=12, colors="white", linewidths=0.5, extent=reach)
+        image = axis.imshow(np.asarray(energy), origin="lower", extent=reach, cmap="viridis", vmin=low, vmax=high)
+        axis.contour(np.asarray(energy), levels=np.geomspace(0.003, high, 16), colors="white", linewidths=0.5, extent=reach)
         axis.plot([1, 1], [-0.5, 0.5], "o", color="white", ms=5)
         axis.plot(0, 0, "x", color="white")
         axis.set(title=name, xlabel="c₁", ylabel="c₂")
-        figure.colorbar(image, ax=axis, shrink=0.8)
+    figure.colorbar(image, ax=list(axes[0]), shrink=0.8, label="loss")
     return figure
 
 

@@ -60,7 +60,7 @@ SPECTRAL = {
 FORMS = {
     f"{name}{', BatchNorm' if batchnorm else ''}": Setting(loss=loss, batchnorm=batchnorm)
     for name, loss in (
-        ("SimCLR", InfoNCE()),
+        ("cosine", InfoNCE()),
         ("t joint", TSimCLR(df=5.0, normalization="joint")),
         ("t conditional", TSimCLR(df=5.0, normalization="conditional")),
         ("Euclidean SNE", TSimCLR(df=math.inf, normalization="conditional")),
@@ -68,7 +68,7 @@ FORMS = {
     for batchnorm in (False, True)
 }
 # A method is the best of its forms in validation, on the mean over d_z.
-FAMILIES = {"SimCLR": ("SimCLR", "SimCLR, BatchNorm"), "t-SimCLR": tuple(form for form in FORMS if form.startswith("t "))}
+FAMILIES = {"SimCLR": ("cosine", "cosine, BatchNorm"), "t-SimCLR": tuple(form for form in FORMS if form.startswith("t "))}
 DIMS = (1, 2, 3, 4, 8, 16, 32, 64, 128)
 SEARCHED_IMAGES = Images(holdout=0.2, augmentation=AUGMENTATION)
 SEARCH_EPOCHS = 3

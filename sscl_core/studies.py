@@ -105,8 +105,8 @@ class ContrastiveIsSNE(Parameters):
 
 class TSimCLRFeatures(Parameters):
     """05: SimCLR, t-SimCLR and the further `forms` with features of `dims` dimensions, `epochs` on `n_train` of the embedded images;
-    SimCLR with positive pairs weighted by IoU at each temperature of `weights`, with `alternatives` in other ways too; maps over τ and ν at
-    `map_dims`, for images and digits; the two methods on larger `image_sets`."""
+    SimCLR with positive pairs weighted by IoU at each temperature of `weights`; with `alternatives` weighted in other ways too, and both
+    methods in the plane at other temperatures; maps over τ and ν at `map_dims`, for images and digits; larger `image_sets`."""
 
     dims: Dims
     epochs: PositiveInt
@@ -143,6 +143,15 @@ class TSimCLRFeatures(Parameters):
         }
         untrained = [run.model_copy(update={"epochs": 0}) for run in runs["SimCLR", dims[-1]]]
         return runs | {("untrained", dims[-1]): untrained}
+
+    def untuned_runs(self) -> dict[tuple[str, int], list[TrainConfig]]:
+        """(method, d_z = 2) and its runs with the settings of the other notebooks, which have other temperatures; for `alternatives`."""
+        images = Images(n_train=self.n_train, augmentation=AUGMENTATION)
+        return {
+            (method, 2): [image_run(setting, images, dim=2, epochs=self.epochs, seed=seed) for seed in self.seed_range]
+            for method, setting in METHODS.items()
+            if self.alternatives
+        }
 
     def weight_runs(self) -> dict[tuple[str, str, float], list[TrainConfig]]:
         """(crops, score, temperature) and its runs: SimCLR with weighted pairs; score "none" is unweighted."""
@@ -202,12 +211,14 @@ class TSimCLRFeatures(Parameters):
                     setting = tuned(method, dim, name if name == "cifar10" else SUBSET)
                     run = image_run(setting, large.images, dim=dim, epochs=large.epochs, seed=0, width=large.width)
                     runs[name, method, dim] = [run.model_copy(update={"seed": seed}) for seed in self.seed_range]
-            runs[name, "untrained", dim] = [run.model_copy(update={"epochs": 0}) for run in runs[name, "SimCLR", dim]]
+            top = large.dims[-1]
+            runs[name, "untrained", top] = [run.model_copy(update={"epochs": 0}) for run in runs[name, "SimCLR", top]]
         return runs
 
     def runs(self) -> list[TrainConfig]:
         groups: list[Mapping[Any, list[TrainConfig]]] = [
             self.dimension_runs(),
+            self.untuned_runs(),
             self.weight_runs(),
             self.map_runs(),
             self.learned_runs(),
@@ -468,7 +479,7 @@ class LargeSet(Frozen):
 
 LARGE_SETS = {
     "fashion_mnist": LargeSet(images=Images(name="fashion_mnist", augmentation=AUGMENTATION), dims=(2, 8, 32, 128), epochs=2, width=16),
-    "cifar10": LargeSet(images=Images(name="cifar10", augmentation=IMAGE_SETS["cifar10"].augmentation), dims=(2, 64), epochs=4, width=32),
+    "cifar10": LargeSet(images=Images(name="cifar10", augmentation=IMAGE_SETS["cifar10"].augmentation), dims=(2, 64), epochs=3, width=32),
 }
 
 

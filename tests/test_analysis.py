@@ -17,6 +17,7 @@ from sscl_core.analysis import (
     accuracies,
     chosen,
     class_groups,
+    crossing,
     evenly,
     film,
     frame_by,
@@ -358,6 +359,15 @@ def test_smallest_dims_by_hand():
     assert first.tolist() == [8, 8]
     assert second.tolist() == [2, 32], "an accuracy that falls later counts where it was reached"
     assert smallest_dims([2, 8, 32], simclr, simclr, 0.5)[0].tolist() == [2, 2]
+
+
+def test_where_a_curve_crosses_a_level():
+    dims, curve = [2, 8, 32], np.array([0.5, 0.7, 0.9])
+    assert crossing(dims, curve, 0.6) == pytest.approx(4), "half-way from 2 to 8 in octaves"
+    assert crossing(dims, curve, 0.7) == pytest.approx(8)
+    assert crossing(dims, curve, 0.1) == 2
+    assert crossing(dims, curve, 0.91) == math.inf
+    assert crossing(dims, np.array([0.5, 0.9, 0.7]), 0.7) == pytest.approx(4), "the first time"
 
 
 def scores_frame() -> pd.DataFrame:

@@ -25,7 +25,7 @@ def features(n: int = 10, d: int = 3) -> torch.Tensor:
 
 def log_s(loss, d: torch.Tensor) -> torch.Tensor:
     if isinstance(loss, InfoNCE):
-        return (1 - d**2 / 2) / loss.temperature
+        return d.cos() / loss.temperature
     if loss.df == math.inf:
         return -(d**2) / (2 * loss.temperature)
     return -(loss.df + 1) / 2 * torch.log1p(d**2 / (loss.temperature * loss.df))
@@ -67,12 +67,18 @@ def contrastive_loss_of(loss, z: torch.Tensor) -> torch.Tensor:
     return t_simclr(z1, z2, temperature=loss.temperature, df=loss.df, normalization=loss.normalization)
 
 
+def distance(loss, x: torch.Tensor, y: torch.Tensor) -> float:
+    """For cosines the angle, by its cosine."""
+    if isinstance(loss, InfoNCE):
+        return math.acos(min(1.0, (x @ y / x.norm() / y.norm()).item()))
+    return (x - y).norm().item()
+
+
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
 def test_crowding_by_loops(loss):
     z = features(14)
     n, found = 7, crowding(loss, z)
-    points = z / z.norm(dim=1, keepdim=True) if isinstance(loss, InfoNCE) else z
-    d = [[(points[i] - points[k]).norm().item() for k in range(2 * n)] for i in range(2 * n)]
+    d = [[distance(loss, z[i], z[k]) for k in range(2 * n)] for i in range(2 * n)]
     own = [d[i][(i + n) % (2 * n)] for i in range(2 * n)]
     nearer = [sum(d[i][k] < own[i] for k in range(2 * n) if (i - k) % n) / (2 * n - 2) for i in range(2 * n)]
     assert found["nearer"] == pytest.approx(sum(nearer) / (2 * n))
@@ -102,8 +108,7 @@ def test_energy_of_three_points(loss):
     c = torch.tensor([[0.3, -1.2], [2.0, 0.1]], dtype=torch.float64)
     a, b = torch.tensor([1.0, -0.5]), torch.tensor([1.0, 0.5])
     for point, energy in zip(c, three_points(loss, c), strict=True):
-        unit = [x / x.norm() for x in (a, b, point)] if isinstance(loss, InfoNCE) else [a, b, point]
-        s = [log_s(loss, (x.double() - y.double()).norm()).exp() for x, y in itertools.combinations(unit, 2)]
+        s = [log_s(loss, torch.tensor(distance(loss, x.double(), y.double()))).exp() for x, y in itertools.combinations((a, b, point), 2)]
         assert energy.item() == pytest.approx(-math.log(s[0] / sum(s)), rel=1e-6)
     assert three_points(loss, torch.zeros(4, 5, 2) + 0.1).shape == (4, 5)
 

@@ -336,3 +336,27 @@ def test_runs_on_views_of_images_differ_in_their_views_alone():
     assert {run.epochs for run in runs["untrained"]} == {0}
     assert len({run.model_copy(update={"data": None, "epochs": 0, "seed": 0}) for group in runs.values() for run in group}) == 1
     assert {run.data.n_train for group in runs.values() for run in group} == {p.n_train}
+
+
+@SCALES
+def test_the_runs_of_notebook_5_are_those_of_its_groups(scale):
+    p = resolve("05_t_simclr", {"scale": scale})
+    named = ("dimension", "untuned", "weight", "map", "learned", "digits", "large")
+    groups = {name: getattr(p, f"{name}_runs")() for name in named}
+    assert set(p.runs()) == {run for group in groups.values() for runs in group.values() for run in runs}
+    assert len(set(p.runs())) == len(p.runs())
+    for name in ("dimension", "untuned", "weight", "digits", "large"):
+        for key, runs in groups[name].items():
+            assert [run.seed for run in runs] == list(p.seed_range), (name, key)
+            assert len({run.model_copy(update={"seed": 0}) for run in runs}) == 1, "they differ in their seed alone"
+    assert ("SimCLR", 1) not in groups["dimension"], "cosines do not train in one dimension"
+    assert ("t-SimCLR", 1) in groups["dimension"] or 1 not in p.dims
+
+
+def test_other_temperatures_in_the_plane_are_those_of_notebook_7():
+    p = resolve("05_t_simclr", {"alternatives": True, "epochs": 3, "n_train": 8000})
+    maps = resolve("07_augmentation_graph", {"map_seeds": 5, "image_epochs": 3, "n_train": 8000}).map_runs()
+    untuned = p.untuned_runs()
+    assert {method: untuned[method, 2] for method in settings.METHODS} == {method: maps[method] for method in settings.METHODS}
+    assert all(set(runs).isdisjoint(p.dimension_runs()[key]) for key, runs in untuned.items())
+    assert resolve("05_t_simclr", {"alternatives": False}).untuned_runs() == {}
