@@ -141,6 +141,17 @@ def paired(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str], *, co
     return pd.DataFrame(rows)
 
 
+def changes(table: pd.DataFrame, steps: Mapping[str, tuple[str, str]], metrics: Sequence[str]) -> pd.DataFrame:
+    """What each step, from one method to another, changes in the metrics at every d_z: differences paired by seed, with 95 % intervals."""
+    parts = [
+        paired(table, ["d_z"], metrics, column="method", minus=before, plus=after)
+        .rename(columns={f"{after} − {before}": "difference", "95 % low": "low", "95 % high": "high"})
+        .assign(change=name)
+        for name, (before, after) in steps.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
 def regret(cells: pd.DataFrame, *, rule: tuple[float, float]) -> pd.DataFrame:
     """What a rule for (nu, scale) costs against the best of all settings, for every d_z. `cells`: a row a run with d_z, nu, scale, seed;
     `chosen_by`, the accuracy whose mean over seeds picks the best; `knn_z`, on which rule and best are compared, paired by seed."""

@@ -260,8 +260,8 @@ def crops(
 
 
 def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
-    """A panel a measure: accuracy over d_z, means with 95 % intervals over seeds, a curve a method; raw pixels, PCA and the untrained
-    network beside them."""
+    """A panel a measure: accuracy over d_z, means, of the two methods with 95 % intervals over seeds, of further forms without; raw pixels,
+    PCA and the untrained network beside them."""
     figure, axes = plt.subplots(1, len(measures), figsize=(4.6 * len(measures), 4.4))
     trained = scores[scores.method != "untrained"]
     for axis, (metric, title) in zip(axes, measures.items(), strict=True):
@@ -270,8 +270,9 @@ def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame, measures: Map
             mean, low, high = np.array(points.tolist()).T
             x = points.index.to_numpy() * 1.03**i  # side by side, so that intervals do not cover each other
             bold = method in ("SimCLR", "t-SimCLR")
-            style = {"lw": 1.8 if bold else 0.9, "ls": "-" if bold else "--", "zorder": 3 if bold else 2}
-            axis.errorbar(x, mean, [mean - low, high - mean], marker="o", ms=4, capsize=2, color=COLORS[str(method)], label=method, **style)
+            style = {"lw": 1.8 if bold else 0.9, "ls": "-" if bold else "--", "zorder": 3 if bold else 2, "ms": 4 if bold else 2}
+            error = [mean - low, high - mean] if bold else None
+            axis.errorbar(x, mean, error, marker="o", capsize=2, color=COLORS[str(method)], label=method, **style)
         _beside(axis, scores, baselines, metric)
         axis.set_xscale("log", base=2)
         dims = sorted(trained.d_z.unique())
@@ -304,15 +305,31 @@ def larger_sets(scores: pd.DataFrame, baselines: pd.DataFrame, measures: Mapping
         part = scores[scores.image_set == name]
         dims = sorted(part[part.method != "untrained"].d_z.unique())
         for axis, (metric, title) in zip(row, measures.items(), strict=True):
-            for method in ("SimCLR", "t-SimCLR"):
-                own = part[part.method == method]
-                axis.plot(own.d_z, own[metric], "o", ms=4, alpha=0.6, color=COLORS[method])
-                axis.plot(dims, own.groupby("d_z")[metric].mean(), color=COLORS[method], label=method)
+            for method, own in part[part.method != "untrained"].groupby("method", sort=False):
+                color, means = COLORS[str(method)], own.groupby("d_z")[metric].mean()
+                axis.plot(own.d_z, own[metric], "o", ms=4, alpha=0.6, color=color)
+                axis.plot(means.index, means, "_-", ms=12, color=color, label=method)
             _beside(axis, part, baselines[baselines.image_set == name], metric)
             axis.set_xscale("log", base=2)
             axis.set_xticks(dims, [str(d) for d in dims])
             axis.set(xlabel="feature dimension d_z", ylabel="test accuracy", title=f"{name}: {title}")
     legend_below(figure, axes[0][0])
+    return figure
+
+
+def changes(effects: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
+    """Differences of accuracy over d_z with 95 % intervals, a panel a measure, a colour a change."""
+    figure, axes = plt.subplots(1, len(measures), figsize=(4.6 * len(measures), 4))
+    for axis, (metric, title) in zip(axes, measures.items(), strict=True):
+        for i, (name, part) in enumerate(effects[effects.metric == metric].groupby("change", sort=False)):
+            error = [part.difference - part.low, part.high - part.difference]
+            axis.errorbar(part.d_z * 1.07**i, part.difference, error, fmt="o-", lw=0.8, ms=4, capsize=2, color=CLASS_COLORS[i], label=name)
+        axis.axhline(0, color="0.6", lw=1)
+        axis.set_xscale("log", base=2)
+        dims = sorted(effects.d_z.unique())
+        axis.set_xticks(dims, [str(d) for d in dims])
+        axis.set(xlabel="feature dimension d_z", ylabel="difference of test accuracy", title=title)
+    legend_below(figure, axes[0])
     return figure
 
 
@@ -358,7 +375,7 @@ def energies(side: Float[Array, " n"], values: Mapping[str, Float[Array, "n n"]]
 
 def weight_effects(effects: pd.DataFrame) -> Figure:
     """Differences of accuracy by the temperature of pair weights, a panel a measure, a curve a kind of weights, with 95 % intervals."""
-    metrics = {"knn15_cosine_h": "15-NN on h", "knn1_cosine_h": "1-NN on h", "linear_probe_h": "linear probe on h"}
+    metrics = {"knn15_z": "15-NN on z", "knn15_cosine_h": "15-NN on h", "linear_probe_h": "linear probe on h"}
     labels = {key: f"{value:g}".replace("inf", "∞") for key, value in zip(effects["τ'"], effects["τ'"], strict=True)}
     order = sorted(labels, key=lambda value: (value < 0, abs(value)))
     figure, axes = plt.subplots(1, len(metrics), figsize=(4.4 * len(metrics), 3.8), sharey=True)

@@ -206,8 +206,8 @@ class TSimCLRFeatures(Parameters):
         runs: dict[tuple[str, str, int], list[TrainConfig]] = {}
         for name in self.image_sets:
             large = LARGE_SETS[name]
-            for method in FAMILIES:
-                for dim in large.dims:
+            for method in (*FAMILIES, *large.controls):
+                for dim in large.dims if method in FAMILIES else large.dims[:1]:
                     setting = tuned(method, dim, name if name == "cifar10" else SUBSET)
                     run = image_run(setting, large.images, dim=dim, epochs=large.epochs, seed=0, width=large.width)
                     runs[name, method, dim] = [run.model_copy(update={"seed": seed}) for seed in self.seed_range]
@@ -469,16 +469,23 @@ WEIGHT_ALTERNATIVES = [
 
 
 class LargeSet(Frozen):
-    """A set too large for `quick`: the dimensions and sizes of the runs on it."""
+    """A set too large for `quick`: the dimensions and sizes of the runs on it, and further forms, at the smallest dimension alone."""
 
     images: Images
     dims: tuple[int, ...]
     epochs: PositiveInt
     width: PositiveInt
+    controls: tuple[str, ...] = ()
 
 
 LARGE_SETS = {
-    "fashion_mnist": LargeSet(images=Images(name="fashion_mnist", augmentation=AUGMENTATION), dims=(2, 8, 32, 128), epochs=2, width=16),
+    "fashion_mnist": LargeSet(
+        images=Images(name="fashion_mnist", augmentation=AUGMENTATION),
+        dims=(2, 8, 32, 128),
+        epochs=2,
+        width=16,
+        controls=("Euclidean SNE",),
+    ),
     "cifar10": LargeSet(images=Images(name="cifar10", augmentation=IMAGE_SETS["cifar10"].augmentation), dims=(2, 64), epochs=3, width=32),
 }
 

@@ -15,6 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sscl_core import analysis, plots, studies
 from sscl_core.analysis import (
     accuracies,
+    changes,
     chosen,
     class_groups,
     crossing,
@@ -394,6 +395,20 @@ def test_summary_and_paired_differences_by_scipy():
             assert row["t-SimCLR − SimCLR"] == pytest.approx(test.statistic * stats.sem(two - one))
             assert (row["95 % low"], row["95 % high"]) == pytest.approx(tuple(test.confidence_interval(0.95)))
             assert row["n"] == 3
+
+
+def test_changes_are_after_minus_before_where_both_were_run():
+    rows = [
+        {"method": method, "d_z": d, "seed": seed, "a": 0.5 + 0.1 * seed + gain * d}
+        for method, gain, dims in (("one", 0.0, (2, 4)), ("two", 0.01, (1, 2, 4)), ("three", -0.02, (1, 2, 4)))
+        for d in dims
+        for seed in (0, 1, 2)
+    ]
+    found = changes(pd.DataFrame(rows), {"first": ("one", "two"), "second": ("two", "three")}, ["a"]).set_index(["change", "d_z"])
+    assert found.difference.to_dict() == pytest.approx(
+        {("first", 2): 0.02, ("first", 4): 0.04, ("second", 1): -0.03, ("second", 2): -0.06, ("second", 4): -0.12}
+    )
+    assert (found.high - found.low).max() < 1e-9, "the seeds' own differences cancel"
 
 
 def test_regret_of_a_rule_by_hand():

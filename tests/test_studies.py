@@ -351,6 +351,9 @@ def test_the_runs_of_notebook_5_are_those_of_its_groups(scale):
             assert len({run.model_copy(update={"seed": 0}) for run in runs}) == 1, "they differ in their seed alone"
     assert ("SimCLR", 1) not in groups["dimension"], "cosines do not train in one dimension"
     assert ("t-SimCLR", 1) in groups["dimension"] or 1 not in p.dims
+    if p.image_sets:
+        controls = {key for key in groups["large"] if key[1] not in (*settings.FAMILIES, "untrained")}
+        assert controls == {("fashion_mnist", "Euclidean SNE", 2)}
 
 
 def test_other_temperatures_in_the_plane_are_those_of_notebook_7():

@@ -402,7 +402,7 @@ def test_a_process_that_ended_is_not_running():
         assert not reproduce._running(child)
 
 
-@pytest.mark.parametrize("arguments", [["reproduce", "--cores", "0"], ["reproduce", "--cores", "-3"], ["tune", "--seeds", "x"]])
+@pytest.mark.parametrize("arguments", [["reproduce", "--cores", "0"], ["reproduce", "--cores", "-3"], ["reproduce", "--cores", "x"]])
 def test_counts_start_at_one(arguments, capsys):
     with pytest.raises(SystemExit):
         cli.main(arguments)
