@@ -1,6 +1,6 @@
 """Where a training step's time goes: images per second of the whole step, of the same step on ready-made views, and of the views alone.
 
-    python benchmarks/training.py [--device cuda] [--compile]
+    python benchmarks/training.py [--device cuda] [--compile] [--out FILE]
 
 Networks and views of notebook 5 (Fashion-MNIST, embedded); with --cifar10 of its runs on CIFAR-10 too and, on a GPU, of scale `paper`.
 """
@@ -8,8 +8,10 @@ Networks and views of notebook 5 (Fashion-MNIST, embedded); with --cifar10 of it
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from sscl_core.config import TrainConfig
@@ -69,6 +71,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--cifar10", action="store_true")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the table as CSV")
     a = parser.parse_args()
     fashion = Images(n_train=8000, augmentation=AUGMENTATION)
     runs = {f"Fashion-MNIST, {method}": image_run(tuned(method, 32), fashion, dim=32, epochs=1, seed=0) for method in FAMILIES}
@@ -77,10 +80,10 @@ def main() -> None:
         runs["CIFAR-10, small network"] = image_run(tuned("SimCLR", 64), large.images, dim=64, epochs=1, seed=0, width=large.width)
         if a.device != "cpu":  # a step would take a minute there
             runs |= {name: RUNS[name] for name in ("best-simclr-resnet18-100", "best-t_simclr-resnet18-100")}
-    print(f"{'images per second':36}{'whole step':>12}{'ready-made':>12}{'views alone':>12}{'loss alone':>12}{'ratio':>8}")
-    for name, config in runs.items():
-        rates = profile(config, a.device, a.compile, a.steps)
-        print(f"{name:36}" + "".join(f"{value:12.0f}" for value in list(rates.values())[:4]) + f"{rates['ratio']:8.2f}")
+    table = pd.DataFrame({"images per second": name, **profile(config, a.device, a.compile, a.steps)} for name, config in runs.items())
+    print(table.to_string(index=False, float_format=lambda x: f"{x:.0f}" if x > 10 else f"{x:.2f}"))
+    if a.out:
+        table.assign(device=a.device, threads=torch.get_num_threads()).to_csv(a.out, index=False, float_format="%.4g")
 
 
 if __name__ == "__main__":
