@@ -137,10 +137,12 @@ def notebook_path(name: str) -> Path:
 
 
 def notebook_key(name: str, parameters: studies.Parameters) -> str:
-    """Of the notebook's cells without their outputs, its parameters, its runs, the records it may show, and the code behind it."""
+    """Of the notebook's cells without their outputs, its parameters, its runs, the code behind it, and the records it may show: those
+    that it names and its own of other scales."""
     cells = json.loads(notebook_path(name).read_text())["cells"]
     source = json.dumps([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
-    records = sorted(path for path in paths.RECORDS.rglob("*") if name in path.stem)
+    shown = {path for pattern in (f"**/*{name}*", *parameters.records) for path in paths.RECORDS.glob(pattern)}
+    records = sorted(path for path in shown if path.parent.name != parameters.scale)
     runs = map(store.run_key, parameters.runs())
     return store.digest(
         source, parameters.model_dump_json(), store.code_hash(NOTEBOOK_CODE), *runs, *(path.read_text() for path in records)

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, model_validator
 
@@ -72,6 +72,8 @@ class Parameters(Frozen):
     data_dir: str | None = None
     results_dir: str | None = None
 
+    records: ClassVar[tuple[str, ...]] = ()  # of data/records, patterns of what the notebook shows beside its own
+
     @property
     def seed_range(self) -> range:
         return range(self.seed, self.seed + self.seeds)
@@ -116,6 +118,8 @@ class TSimCLRFeatures(Parameters):
     alternatives: bool
     map_dims: tuple[Annotated[int, Field(ge=1, le=784)], ...]
     image_sets: tuple[Literal["fashion_mnist", "cifar10"], ...]
+
+    records: ClassVar[tuple[str, ...]] = ("search_*.csv", "paper/*.json")
 
     @model_validator(mode="after")
     def _known(self) -> "TSimCLRFeatures":

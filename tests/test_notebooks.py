@@ -54,6 +54,25 @@ def test_outputs_are_committed_and_fresh(name):
     assert book.metadata["sscl"]["key"] == current, "the code or the notebook changed since its outputs were made: make notebooks"
 
 
+@pytest.mark.parametrize(
+    ("scale", "record", "matters"),
+    [
+        ("quick", "full/05_t_simclr.json", True),
+        ("full", "full/05_t_simclr.json", False),  # what it writes itself does not make it stale
+        ("quick", "speed_05_t_simclr.csv", True),
+        ("quick", "search_fashion_mnist_subset.csv", True),
+        ("quick", "paper/best-simclr-resnet18-100-seed0.json", True),
+        ("quick", "full/03_implicit_bias.json", False),
+    ],
+)
+def test_a_record_that_a_notebook_shows_makes_its_outputs_stale(tmp_path, monkeypatch, scale, record, matters):
+    monkeypatch.setattr(reproduce.paths, "RECORDS", tmp_path)
+    parameters = studies.resolve("05_t_simclr", {"scale": scale, "seeds": 1, "map_dims": []})
+    before = reproduce.notebook_key("05_t_simclr", parameters)
+    store.write_text(tmp_path / record, "{}")
+    assert (reproduce.notebook_key("05_t_simclr", parameters) != before) == matters
+
+
 def begin_with(**values):
     notebook._begun.clear()
     return begin("05_t_simclr", {"__name__": "__main__", "In": [], "begin": begin, "json": json, **values})
