@@ -274,12 +274,17 @@ def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame, measures: Map
             error = [mean - low, high - mean] if bold else None
             axis.errorbar(x, mean, error, marker="o", capsize=2, color=COLORS[str(method)], label=method, **style)
         _beside(axis, scores, baselines, metric)
-        axis.set_xscale("log", base=2)
-        dims = sorted(trained.d_z.unique())
-        axis.set_xticks(dims, [str(d) for d in dims])
-        axis.set(xlabel="feature dimension d_z", ylabel="test accuracy", title=title)
+        _over_dims(axis, trained.d_z, ylabel="test accuracy", title=title)
     legend_below(figure, axes[0])
     return figure
+
+
+def _over_dims(axis: Axes, dims: pd.Series, **labels: str) -> None:
+    """The axis of feature dimensions, each with its tick."""
+    ticks = sorted(dims.unique())
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ticks, [str(d) for d in ticks])
+    axis.set(xlabel="feature dimension d_z", **labels)
 
 
 def _beside(axis: Axes, scores: pd.DataFrame, baselines: pd.DataFrame, metric: str) -> None:
@@ -303,16 +308,14 @@ def larger_sets(scores: pd.DataFrame, baselines: pd.DataFrame, measures: Mapping
     figure, axes = plt.subplots(len(sets), len(measures), figsize=(4.2 * len(measures), 3.4 * len(sets)), squeeze=False)
     for row, name in zip(axes, sets, strict=True):
         part = scores[scores.image_set == name]
-        dims = sorted(part[part.method != "untrained"].d_z.unique())
+        trained = part[part.method != "untrained"]
         for axis, (metric, title) in zip(row, measures.items(), strict=True):
-            for method, own in part[part.method != "untrained"].groupby("method", sort=False):
+            for method, own in trained.groupby("method", sort=False):
                 color, means = COLORS[str(method)], own.groupby("d_z")[metric].mean()
                 axis.plot(own.d_z, own[metric], "o", ms=4, alpha=0.6, color=color)
                 axis.plot(means.index, means, "_-", ms=12, color=color, label=method)
             _beside(axis, part, baselines[baselines.image_set == name], metric)
-            axis.set_xscale("log", base=2)
-            axis.set_xticks(dims, [str(d) for d in dims])
-            axis.set(xlabel="feature dimension d_z", ylabel="test accuracy", title=f"{name}: {title}")
+            _over_dims(axis, trained.d_z, ylabel="test accuracy", title=f"{name}: {title}")
     legend_below(figure, axes[0][0])
     return figure
 
@@ -325,10 +328,7 @@ def changes(effects: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
             error = [part.difference - part.low, part.high - part.difference]
             axis.errorbar(part.d_z * 1.07**i, part.difference, error, fmt="o-", lw=0.8, ms=4, capsize=2, color=CLASS_COLORS[i], label=name)
         axis.axhline(0, color="0.6", lw=1)
-        axis.set_xscale("log", base=2)
-        dims = sorted(effects.d_z.unique())
-        axis.set_xticks(dims, [str(d) for d in dims])
-        axis.set(xlabel="feature dimension d_z", ylabel="difference of test accuracy", title=title)
+        _over_dims(axis, effects.d_z, ylabel="difference of test accuracy", title=title)
     legend_below(figure, axes[0])
     return figure
 
