@@ -167,6 +167,10 @@ def run_snakemake(plan: Plan, *, cores: int, profile: str, data_dir: str | None)
     ]
     for job in plan.unfinished:
         clear(plan, job)
+        for group in job.groups:  # runs that are there already, from another scale or notebook, need no process
+            if all(run.is_dir() for run in plan.runs(group)):
+                plan.marks.mkdir(parents=True, exist_ok=True)
+                (plan.marks / group.mark).touch()
     plan.log.parent.mkdir(parents=True, exist_ok=True)
     todo = sum(_todo(plan))
     with (

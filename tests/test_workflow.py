@@ -150,6 +150,8 @@ def test_publish_is_byte_stable_and_without_machine_or_time(checkout, mended):
 def test_a_longer_scale_is_published_as_a_record(checkout, mended):
     run = checkout.sscl("reproduce", "--scale", "full", "--notebooks", "01_contrastive_is_sne", "--publish")
     assert run.returncode == 0, run.stdout + run.stderr
+    logs = [log.name for log in (checkout.root / "results" / "full" / "logs").iterdir()]
+    assert len(logs) == 2, "Snakemake's and the notebook's: its runs are those of quick here, and no process is started for them"
     path = checkout.root / "data" / "records" / "full" / "01_contrastive_is_sne.json"
     text = path.read_text()
     path.unlink()  # a record is something that notebooks depend on
