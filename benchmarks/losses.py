@@ -76,7 +76,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def peak_bytes() -> int:
     if Path("/proc/self/status").exists():
-        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+        return next(int(line.split()[1]) for line in open("/proc/self/status", encoding="utf-8") if line.startswith("VmHWM")) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -86,7 +86,7 @@ def peak_memory(name: str, which: int, n: int, dim: int, threads: int) -> int:
     z, loss = inputs(n, dim), CONTENDERS[name][which]
     gradient(loss, inputs(16, dim))  # libraries and threads allocate once
     if os.access("/proc/self/clear_refs", os.W_OK):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     baseline = peak_bytes()
     gradient(loss, z)
     return peak_bytes() - baseline

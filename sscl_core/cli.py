@@ -125,7 +125,7 @@ def _prefetch(a: argparse.Namespace) -> int:
 def _train(a: argparse.Namespace) -> int:
     content: dict[str, Any] = {}
     if a.config:
-        text = a.config.read_text()
+        text = a.config.read_text(encoding="utf-8")
         content = tomllib.loads(text) if a.config.suffix == ".toml" else json.loads(text)
     if not isinstance(content, dict):
         raise ValueError(f"--config: {a.config} must hold a mapping of names to values, got {content!r}")

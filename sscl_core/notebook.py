@@ -90,7 +90,7 @@ class Notebook:
         if not path.exists():
             print(f"There is no record of scale {scale} yet.")
             return None
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         for kind in ("tables", "figures"):
             content[kind] = {name: pd.read_csv(io.StringIO(text)) for name, text in content[kind].items()}
         made = f"{content['date']}, {content['runs']} runs, {content['core_hours']} core hours on {', '.join(content['devices'])}"

@@ -57,7 +57,7 @@ def record_path(name: str, seed: int) -> Path:
 
 def records() -> list[dict[str, Any]]:
     """What has been recorded: the contents of the files, by name and seed."""
-    return [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))]
 
 
 def make(

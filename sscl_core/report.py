@@ -19,7 +19,7 @@ COLUMNS = (("claim", 5), ("what it says", 0), ("estimate [95 % interval]", 27), 
 def outcomes(out: Path) -> list[Outcome]:
     """The claims decided so far under results/<scale>, in the order of CLAIMS."""
     files = [out / "claims" / f"{claim_id}.json" for claim_id in CLAIMS]
-    return [Outcome.model_validate_json(path.read_text()) for path in files if path.exists()]
+    return [Outcome.model_validate_json(path.read_text(encoding="utf-8")) for path in files if path.exists()]
 
 
 def write(plan: Plan) -> None:
@@ -38,7 +38,7 @@ def runs_csv(plan: Plan) -> str:
     for job in plan.jobs:
         for config in job.parameters.runs():
             path = plan.results / "runs" / store.run_key(config) / "record.json"
-            metrics = json.loads(path.read_text())["metrics"] if path.exists() else {}
+            metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"] if path.exists() else {}
             what = [job.notebook, store.run_key(config), config.data.name, config.loss.name, getattr(config.loss, "temperature", "")]
             for metric, value in metrics.items():
                 writer.writerow([*what, config.projector.dim, config.epochs, config.seed, metric, value])

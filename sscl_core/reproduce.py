@@ -139,13 +139,13 @@ def notebook_path(name: str) -> Path:
 def notebook_key(name: str, parameters: studies.Parameters) -> str:
     """Of the notebook's cells without their outputs, its parameters, its runs, the code behind it, and the records it may show: those
     that it names and its own of other scales."""
-    cells = json.loads(notebook_path(name).read_text())["cells"]
+    cells = json.loads(notebook_path(name).read_text(encoding="utf-8"))["cells"]
     source = json.dumps([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
     shown = {path for pattern in (f"**/*{name}*", *parameters.records) for path in paths.RECORDS.glob(pattern)}
     records = sorted(path for path in shown if path.parent.name != parameters.scale)
     runs = map(store.run_key, parameters.runs())
     return store.digest(
-        source, parameters.model_dump_json(), store.code_hash(NOTEBOOK_CODE), *runs, *(path.read_text() for path in records)
+        source, parameters.model_dump_json(), store.code_hash(NOTEBOOK_CODE), *runs, *(path.read_text(encoding="utf-8") for path in records)
     )
 
 
@@ -174,7 +174,7 @@ def run_snakemake(plan: Plan, *, cores: int, profile: str, data_dir: str | None)
     plan.log.parent.mkdir(parents=True, exist_ok=True)
     todo = sum(_todo(plan))
     with (
-        plan.log.open("w") as log,
+        plan.log.open("w", encoding="utf-8") as log,
         subprocess.Popen(command, env=os.environ | one_thread(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True) as process,
         tqdm(total=todo, unit="job", mininterval=0 if sys.stderr.isatty() else 20, bar_format=BAR) as bar,
     ):
@@ -205,7 +205,7 @@ def clear(plan: Plan, job: Job) -> None:
 def alone(plan: Plan) -> Iterator[None]:
     """Holds results/<scale> for this process; the system lets go of it whichever way the process ends. `RuntimeError` where it is held."""
     plan.out.mkdir(parents=True, exist_ok=True)
-    with (plan.out / ".lock").open("w") as file:
+    with (plan.out / ".lock").open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -300,7 +300,7 @@ def run_notebook(name: str, given: dict[str, Any]) -> Path:
 
 
 def _last_line(path: Path) -> str:
-    return (path.read_text().strip().splitlines() or ["(no output)"])[-1].strip()
+    return (path.read_text(encoding="utf-8").strip().splitlines() or ["(no output)"])[-1].strip()
 
 
 def publish(plan: Plan) -> list[Path]:
@@ -317,7 +317,7 @@ def publish(plan: Plan) -> list[Path]:
 
 def _publish_record(plan: Plan, job: Job) -> Path:
     """data/records/<scale>/<notebook>.json: parameters, claims, every table and the data of every figure that is a table, provenance."""
-    runs = [json.loads((run / "record.json").read_text())["provenance"] for group in job.groups for run in plan.runs(group)]
+    runs = [json.loads((run / "record.json").read_text(encoding="utf-8"))["provenance"] for group in job.groups for run in plan.runs(group)]
     content = {
         "schema": store.SCHEMA,
         "parameters": job.parameters.model_dump(mode="json", exclude={"device", "data_dir", "results_dir"}),
@@ -327,11 +327,11 @@ def _publish_record(plan: Plan, job: Job) -> Path:
         "devices": sorted({run["device"] for run in runs}),
         "versions": runs[0]["versions"],
         "key": job.mark.rsplit(".", 1)[1],
-        "claims": [json.loads(path.read_text()) for path in plan.claims(job)],
+        "claims": [json.loads(path.read_text(encoding="utf-8")) for path in plan.claims(job)],
     }
     for kind in ("tables", "figures"):
         files = sorted((plan.out / kind).glob(f"{job.notebook}-*.csv"))
-        content[kind] = {path.stem.removeprefix(f"{job.notebook}-"): path.read_text() for path in files}
+        content[kind] = {path.stem.removeprefix(f"{job.notebook}-"): path.read_text(encoding="utf-8") for path in files}
     path = paths.RECORDS / plan.scale / f"{job.notebook}.json"
     store.write_json(path, content)
     return path

@@ -171,7 +171,7 @@ def chosen_form(method: str) -> str:
 
 @lru_cache
 def search_table(image_set: str = SUBSET) -> list[dict[str, str]]:
-    return list(csv.DictReader((RECORDS / f"search_{image_set}.csv").read_text().splitlines()))
+    return list(csv.DictReader((RECORDS / f"search_{image_set}.csv").read_text(encoding="utf-8").splitlines()))
 
 
 def image_run(setting: Setting, images: Images, *, dim: int, epochs: int, seed: int, width: int = 16) -> TrainConfig:

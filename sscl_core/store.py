@@ -54,7 +54,7 @@ def digest(*parts: str) -> str:
 def code_hash(modules: Sequence[str]) -> str:
     """Of the modules named, blind to comments, docstrings and layout; and of the embedded data."""
     data = hashlib.sha256((EMBEDDED / "fashion_mnist_subset.npz").read_bytes()).hexdigest()
-    return digest(*(_meaning((PACKAGE / f"{name}.py").read_text()) for name in modules), data)
+    return digest(*(_meaning((PACKAGE / f"{name}.py").read_text(encoding="utf-8")) for name in modules), data)
 
 
 def _meaning(source: str) -> str:
@@ -71,7 +71,7 @@ def load(root: Path, config: TrainConfig) -> Record | None:
     if not folder.is_dir():
         return None
     try:
-        content = json.loads((folder / "record.json").read_text())
+        content = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         if TrainConfig.model_validate_json(json.dumps(content["config"])) != config:
             raise ValueError("it holds another run")
         with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
@@ -110,7 +110,7 @@ def lock(root: Path, config: TrainConfig, *, wait: bool) -> Iterator[bool]:
     """
     path = root.parent / "locks" / run_key(config)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -129,5 +129,5 @@ def write_text(path: Path, content: str) -> None:
     """Atomically: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    part.write_text(content)
+    part.write_text(content, encoding="utf-8", newline="")
     part.replace(path)

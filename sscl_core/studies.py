@@ -597,7 +597,7 @@ def vector_run(
 
 @lru_cache
 def scales() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(SCALES.read_text())
+    return tomllib.loads(SCALES.read_text(encoding="utf-8"))
 
 
 def resolve(notebook: str, given: Mapping[str, Any]) -> Parameters:

@@ -284,7 +284,7 @@ from sscl_core.affinities import sparse_perplexity_matched
 def peak():
     status = Path("/proc/self/status")
     if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
+        return next(int(line.split()[1]) for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 x = torch.randn(20_000, 20, generator=torch.Generator().manual_seed(0))
 sparse_perplexity_matched(x[:200], perplexity=5.0)

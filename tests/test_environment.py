@@ -13,8 +13,12 @@ from packaging.requirements import Requirement
 
 from sscl_core.paths import CHECKOUT
 
-PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-PINS = dict(line.split("==") for line in (CHECKOUT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#"))
+PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PINS = dict(
+    line.split("==")
+    for line in (CHECKOUT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+)
 
 
 def canonical(name):
@@ -44,7 +48,7 @@ def test_what_runs_here_is_what_is_pinned():
 
 
 def test_conda_environment_installs_the_same():
-    environment = yaml.safe_load((CHECKOUT / "environment.yml").read_text())
+    environment = yaml.safe_load((CHECKOUT / "environment.yml").read_text(encoding="utf-8"))
     (pip,) = (item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
     assert pip[0] == "-c constraints.txt"
     extras = re.fullmatch(r"-e \.\[(.*)\]", pip[1]).group(1).split(",")
@@ -54,7 +58,7 @@ def test_conda_environment_installs_the_same():
 
 
 def test_citation_prefers_the_paper():
-    citation = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["preferred-citation"]["identifiers"][0]["value"] == "arXiv:2205.14814"
     assert citation["license"] == "MIT"
     assert citation["version"] == version("sscl_core")

@@ -60,7 +60,7 @@ def test_a_run_leaves_its_record(images, tmp_path, capsys):
     path = tmp_path / "paper" / f"{name}-seed3.json"
     assert capsys.readouterr().out.strip() == str(path)
     (content,) = paper.records()
-    assert content == json.loads(path.read_text())
+    assert content == json.loads(path.read_text(encoding="utf-8"))
     assert (content["name"], content["config"]["seed"], content["schema"]) == (name, 3, store.SCHEMA)
     assert {"knn_cosine_h", "linear_probe_h", "knn_cosine_transfer", "linear_probe_transfer"} <= content["metrics"].keys()
     assert {"seconds", "date", "device", "versions"} <= content["provenance"].keys()
@@ -77,7 +77,7 @@ def test_an_interrupted_run_goes_on_where_it_was(images, tmp_path, monkeypatch):
     """Killed in the second epoch, with a checkpoint after the first: the record is that of a run that was left alone."""
     name = "best-simclr-resnet18-100"
     straight = paper.make(name, 0, results=tmp_path / "a", device="cpu", compiled=False)
-    expected = json.loads(straight.read_text())
+    expected = json.loads(straight.read_text(encoding="utf-8"))
     straight.unlink()
     original, steps = loop.contrastive_loss, []
 
@@ -95,7 +95,7 @@ def test_an_interrupted_run_goes_on_where_it_was(images, tmp_path, monkeypatch):
         paper.make(name, 0, **again)
     assert not paper.record_path(name, 0).exists(), "nothing half-written"
     assert len(list((tmp_path / "b" / "checkpoints").glob("*.pt"))) == 1
-    content = json.loads(paper.make(name, 0, **again).read_text())
+    content = json.loads(paper.make(name, 0, **again).read_text(encoding="utf-8"))
     assert len(steps) == 6 + 4, "the first epoch was not trained again"
     timed = {"images_per_second"}
     assert {k: v for k, v in content["metrics"].items() if k not in timed} == {
@@ -107,7 +107,7 @@ def test_an_interrupted_run_goes_on_where_it_was(images, tmp_path, monkeypatch):
 def test_a_rehearsal_is_small_and_no_record(images, tmp_path):
     name = "authors-simclr-resnet50-200"
     path = paper.make(name, 0, results=tmp_path, device="cpu", compiled=False, rehearse=True)
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     assert path == tmp_path / "rehearsal" / f"{name}-seed0.json"
     assert paper.records() == []
     assert (content["config"]["epochs"], content["config"]["data"]["n_train"], content["config"]["batch_size"]) == (2, 64, 32)

@@ -10,7 +10,7 @@ import pytest
 
 from sscl_core.paths import CHECKOUT
 
-README = (CHECKOUT / "README.md").read_text()
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 pytestmark = [pytest.mark.xdist_group("readme")]
 
 
@@ -31,7 +31,7 @@ def environment(tmp_path):
 
 def test_make_targets_come_first_and_ci_runs_them():
     assert [line for line in commands() if line.startswith("make")] == ["make reproduce", "make test"] == commands()[:2]
-    ci = (CHECKOUT / ".ci" / "run").read_text()
+    ci = (CHECKOUT / ".ci" / "run").read_text(encoding="utf-8")
     assert "\nmake test\n" in ci
     assert "\nmake reproduce\n" in ci
 

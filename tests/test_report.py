@@ -42,11 +42,11 @@ def test_table_fits_the_terminal_and_loses_no_word(plan, width):
 
 def test_files(plan):
     report.write(plan)
-    content = json.loads((plan.out / "claims.json").read_text())
+    content = json.loads((plan.out / "claims.json").read_text(encoding="utf-8"))
     assert (content["schema"], content["scale"], len(content["claims"])) == (store.SCHEMA, "smoke", 2)
     rows = list(csv.DictReader((plan.out / "runs.csv").open()))
     assert [(row["metric"], float(row["value"]), row["seed"]) for row in rows] == [("accuracy", 0.25, "0"), ("loss", 1.5, "0")]
-    page = (plan.out / "report.html").read_text()
+    page = (plan.out / "report.html").read_text(encoding="utf-8")
     assert "replicates" in page
     assert "05_t_simclr failed" in page
     assert "a-&lt;b&gt;: <a href" in page
@@ -70,15 +70,15 @@ def test_marks_name_what_they_depend_on(tmp_path, monkeypatch):
     def with_copy(name):
         return copy if name == copy.stem else real(name)
 
-    book = json.loads(real(copy.stem).read_text())
+    book = json.loads(real(copy.stem).read_text(encoding="utf-8"))
     for cell in book["cells"]:
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None
-    copy.write_text(json.dumps(book))
+    copy.write_text(json.dumps(book), encoding="utf-8")
     monkeypatch.setattr(reproduce, "notebook_path", with_copy)
     assert before == {job.notebook: job.mark for job in reproduce.plan("smoke", tmp_path).jobs}, "outputs are not source"
     book["cells"][-1]["source"] = "another last word"
-    copy.write_text(json.dumps(book))
+    copy.write_text(json.dumps(book), encoding="utf-8")
     after = {job.notebook: job.mark for job in reproduce.plan("smoke", tmp_path).jobs}
     assert [name for name in after if after[name] != before[name]] == ["01_contrastive_is_sne"]
 

@@ -31,7 +31,7 @@ def test_round_trip(tmp_path):
     assert found.metrics == {"accuracy": 0.5}
     assert found.provenance == {"date": "today"}
     assert np.array_equal(found.arrays["x"], [1.0, 2.0])
-    content = json.loads((tmp_path / store.run_key(TrainConfig(seed=3)) / "record.json").read_text())
+    content = json.loads((tmp_path / store.run_key(TrainConfig(seed=3)) / "record.json").read_text(encoding="utf-8"))
     assert content["schema"] == store.SCHEMA
     assert TrainConfig.model_validate_json(json.dumps(content["config"])) == TrainConfig(seed=3)
 
@@ -60,11 +60,13 @@ def test_code_hash_sees_code_and_is_blind_to_comments(tmp_path, monkeypatch):
 
     before = fresh()
     losses = package / "losses.py"
-    losses.write_text(losses.read_text().replace('"""Contrastive losses', '"""Other words. Contrastive losses') + "\n# a comment\n")
+    losses.write_text(
+        losses.read_text(encoding="utf-8").replace('"""Contrastive losses', '"""Other words. Contrastive losses') + "\n# a comment\n"
+    )
     assert fresh() == before
     (package / "plots.py").write_text("x = 1\n")  # makes no number of a run
     assert fresh() == before
-    losses.write_text(losses.read_text().replace("-(df + 1) / 2", "-(df + 2) / 2"))
+    losses.write_text(losses.read_text(encoding="utf-8").replace("-(df + 1) / 2", "-(df + 2) / 2"), encoding="utf-8")
     assert fresh() != before
     monkeypatch.undo()
     store.code_hash.cache_clear()
@@ -76,7 +78,7 @@ def test_every_module_that_training_imports_is_in_the_hash():
 
     free = {"paths", "store", "studies"}  # where things lie, how they are kept, and which runs there are: all in the configuration
     for name in store.RUN_CODE:
-        tree = ast.parse((store.PACKAGE / f"{name}.py").read_text())
+        tree = ast.parse((store.PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
         relative = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
         imported = {node.module or alias.name for node in relative for alias in node.names}
         assert imported <= set(store.RUN_CODE) | free, name
@@ -118,7 +120,7 @@ def test_write_text_replaces_whole(tmp_path):
     path = tmp_path / "a" / "b.txt"
     store.write_text(path, "one")
     store.write_text(path, "two")
-    assert path.read_text() == "two"
+    assert path.read_text(encoding="utf-8") == "two"
     assert [p.name for p in path.parent.iterdir()] == ["b.txt"]
 
 

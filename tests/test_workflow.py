@@ -26,8 +26,8 @@ class Checkout:
         for name in ("sscl_core", "workflow", "notebooks", "data", "docs"):
             shutil.copytree(paths.CHECKOUT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         scales = root / "workflow" / "scales.toml"  # the sizes of smoke under the names of the scales that are published
-        smoke = re.search(r"\[smoke\].*?(?=\[quick\])", scales.read_text(), re.S).group()
-        scales.write_text(smoke.replace("[smoke", "[quick") + smoke.replace("[smoke", "[full"))
+        smoke = re.search(r"\[smoke\].*?(?=\[quick\])", scales.read_text(encoding="utf-8"), re.S).group()
+        scales.write_text(smoke.replace("[smoke", "[quick") + smoke.replace("[smoke", "[full"), encoding="utf-8")
 
     def sscl(self, *arguments, **environment):
         variables = os.environ | {"PYTHONPATH": str(self.root), "COLUMNS": "120"} | environment
@@ -68,7 +68,7 @@ def test_a_failing_notebook_leaves_the_others_and_its_own_traceback(checkout, br
     assert str(partial) in broken.stdout
     assert str(traceback) in broken.stdout
     assert "RuntimeError: broken on purpose" in broken.stdout
-    assert "broken on purpose" in traceback.read_text()
+    assert "broken on purpose" in traceback.read_text(encoding="utf-8")
     assert any(cell.get("outputs") for cell in nbformat.read(partial, as_version=4).cells), "as far as it got"
     assert (checkout.out / "notebooks" / "01_contrastive_is_sne.ipynb").exists()
     assert "InfoNCE is the SNE objective" in broken.stdout, "the claims that were decided are shown all the same"
@@ -96,24 +96,24 @@ def test_mended_it_runs_alone_and_redoes_nothing(checkout, mended):
 
 def test_results_contract(checkout, mended):
     out = checkout.out
-    content = json.loads((out / "claims.json").read_text())
+    content = json.loads((out / "claims.json").read_text(encoding="utf-8"))
     assert [claim["claim"]["id"] for claim in content["claims"]] == list(CLAIMS)
     assert content["schema"] == store.SCHEMA
-    rows = (out / "runs.csv").read_text().splitlines()
+    rows = (out / "runs.csv").read_text(encoding="utf-8").splitlines()
     assert {row.split(",")[1] for row in rows[1:]} == set(records(checkout))
     for png in (out / "figures").glob("*.png"):
         assert png.with_suffix(".svg").exists()
         assert png.with_suffix(".csv").exists() or png.with_suffix(".npz").exists()
     assert len(list((out / "figures").glob("*.png"))) >= 11
     assert (out / "figures" / "03_implicit_bias-film.gif").read_bytes().startswith(b"GIF8")
-    assert "03_implicit_bias-film.gif" in (out / "report.html").read_text()
-    page = (out / "report.html").read_text()
+    assert "03_implicit_bias-film.gif" in (out / "report.html").read_text(encoding="utf-8")
+    page = (out / "report.html").read_text(encoding="utf-8")
     for link in re.findall(r"(?:href|src)='([^']+)'", page):
         assert (out / link).exists(), link
 
 
 def test_recorded_scalars_are_what_theory_says(checkout, mended):
-    content = json.loads((checkout.out / "claims.json").read_text())
+    content = json.loads((checkout.out / "claims.json").read_text(encoding="utf-8"))
     by_id = {claim["claim"]["id"]: claim for claim in content["claims"]}
     assert 0 < max(by_id["C1"]["values"]) < 1e-12, "something was computed, and it agrees"
     assert all(0 < value < 1.5 for value in by_id["C2"]["values"])
@@ -136,7 +136,7 @@ def test_publish_is_byte_stable_and_without_machine_or_time(checkout, mended):
     def publish():
         run = checkout.sscl("reproduce", "--publish")
         assert run.returncode == 0, run.stderr
-        return checkout.notebook("05_t_simclr").read_text()
+        return checkout.notebook("05_t_simclr").read_text(encoding="utf-8")
 
     first = publish()
     assert publish() == first
@@ -153,7 +153,7 @@ def test_a_longer_scale_is_published_as_a_record(checkout, mended):
     logs = [log.name for log in (checkout.root / "results" / "full" / "logs").iterdir()]
     assert len(logs) == 2, "Snakemake's and the notebook's: its runs are those of quick here, and no process is started for them"
     path = checkout.root / "data" / "records" / "full" / "01_contrastive_is_sne.json"
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     path.unlink()  # a record is something that notebooks depend on
     record = json.loads(text)
     assert [claim["claim"]["id"] for claim in record["claims"]] == ["C1", "C2"]
@@ -176,12 +176,12 @@ print(*sorted(job.mark for job in reproduce.plan("quick").jobs))
         return subprocess.run(command, cwd=checkout.root, env=environment, capture_output=True, text=True, check=True).stdout
 
     before, source = marks(), (checkout.root / "sscl_core" / "losses.py")
-    text = source.read_text()
-    source.write_text(text + "\n# nothing\n")
+    text = source.read_text(encoding="utf-8")
+    source.write_text(text + "\n# nothing\n", encoding="utf-8")
     assert marks() == before
-    source.write_text(text + "\nEXTRA = 1\n")
+    source.write_text(text + "\nEXTRA = 1\n", encoding="utf-8")
     assert marks() != before
-    source.write_text(text)
+    source.write_text(text, encoding="utf-8")
     assert marks() == before
 
 
@@ -247,7 +247,7 @@ def test_kernel_that_never_started_is_tried_once_more(tmp_path, monkeypatch):
 
 def test_train_command_keeps_its_run_and_takes_a_file(tmp_path, capsys):
     config = tmp_path / "run.toml"
-    config.write_text("epochs = 1\nbatch_size = 16\n[data]\nn_train = 64\n[loss]\nname = 't_simclr'\ndf = inf\n")
+    config.write_text("epochs = 1\nbatch_size = 16\n[data]\nn_train = 64\n[loss]\nname = 't_simclr'\ndf = inf\n", encoding="utf-8")
     arguments = ["train", "--config", str(config), "--set", "projector.dim=2", "--results-dir", str(tmp_path)]
     assert cli.main(arguments) == 0
     first = json.loads(capsys.readouterr().out)
@@ -278,9 +278,9 @@ def test_train_command_rejects(assignment, words, capsys):
 def test_train_show_prints_a_configuration_that_reads_back(capsys, tmp_path):
     assert cli.main(["train", "--show", "--set", "loss.name=t_simclr", "seed=4"]) == 0
     path = tmp_path / "run.json"
-    path.write_text(capsys.readouterr().out)
+    path.write_text(capsys.readouterr().out, encoding="utf-8")
     assert cli.main(["train", "--show", "--config", str(path)]) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads(path.read_text())
+    assert json.loads(capsys.readouterr().out) == json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_prefetch_makes_one_group(tmp_path):
@@ -412,7 +412,7 @@ def test_counts_start_at_one(arguments, capsys):
 
 
 def test_a_results_folder_that_is_a_file_is_one_line(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     assert cli.main(["claims", "--results-dir", str(tmp_path / "file")]) == 1
     assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path / "file")]) == 1
     assert "sscl: " in capsys.readouterr().err
