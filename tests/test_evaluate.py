@@ -130,6 +130,245 @@ def test_bad_input_is_named(change, message):
         inspect.unwrap(knn)(**{"train": train, "labels": labels, "test": test, "k": 3, **change})
 
 
+def test_weighted_votes_do_not_underflow_far_from_every_neighbor():
+    """Of two neighbors at cosines .6 and .8 the second has all the weight, e^-200 against 1."""
+    train, labels, test = torch.eye(2), torch.tensor([0, 1]), torch.tensor([[0.6, 0.8]])
+    for temperature in (1e-3, 1e-4, 1e-300):
+        assert knn(train, labels, test, k=2, temperature=temperature).tolist() == [1]
+        assert knn(train, labels, test.flip(1), k=2, temperature=temperature).tolist() == [0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("temperature", [0.01, 0.001])
+def test_weighted_knn_with_many_neighbors_is_the_naive_loop_in_every_precision(dtype, temperature):
+    """Ten classes, the best cosine of a row well below 1: weights relative to cosine 1 are all 0 in half precision."""
+    rng = torch.Generator().manual_seed(0)
+    train, test = (torch.randn(n, 32, generator=rng).to(dtype) for n in (400, 100))
+    labels = torch.randint(10, (400,), generator=rng)
+    similarity = (F.normalize(test.double()) @ F.normalize(train.double()).T).tolist()
+    expected = []
+    for row in similarity:
+        nearest = sorted(range(400), key=lambda j: -row[j])[:200]
+        best = row[nearest[0]]
+        votes = [math.fsum(math.exp((row[j] - best) / temperature) for j in nearest if labels[j] == c) for c in range(10)]
+        expected.append(int(np.argmax(votes)))
+    assert len(set(expected)) == 10
+    assert knn(train, labels, test, k=200, temperature=temperature).tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_euclidean_knn_in_half_precision_finds_rows_whose_squares_overflow_it(dtype):
+    far = torch.tensor([[260.0, 0.0], [-260.0, 0.0]]).to(dtype)
+    assert knn(far, torch.tensor([0, 1]), far, k=1, metric="euclidean").tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint64], ids=str)
+def test_labels_are_integers_of_any_width(dtype):
+    train, labels, test, truth = blobs(150, 200)
+    narrow, narrow_truth = labels.to(dtype), truth.to(dtype)
+    for settings in ({}, {"metric": "euclidean"}, {"temperature": 0.1}):
+        found = knn(train, narrow, test, **settings)
+        assert found.dtype == torch.int64
+        assert torch.equal(found, knn(train, labels, test, **settings))
+    assert torch.equal(linear_probe(train, narrow, test), linear_probe(train, labels, test))
+    assert accuracy(narrow, labels) == 1
+    assert torch.equal(class_similarity(train, narrow), class_similarity(train, labels))
+    for scores in (feature_scores, backbone_scores):
+        assert scores(train, narrow, test, narrow_truth) == scores(train, labels, test, truth)
+
+
+def test_class_numbers_may_be_large_and_have_gaps():
+    """Votes are counted for the classes that there are: a column for each number up to 10¹² would not fit."""
+    train, labels, test, _ = blobs(150, 200)
+    numbers = torch.tensor([3, 70_000, 10**12, 2**62])
+    for settings in ({"k": 2}, {"k": 2, "temperature": 0.1}):
+        assert torch.equal(knn(train, numbers[labels], test, **settings), numbers[knn(train, labels, test, **settings)])
+    with pytest.raises(ValueError, match=r"labels must cover 0\.\.4611686018427387904, got none of class 0"):
+        class_similarity(train, numbers[labels])
+
+
+# --- features and labels that cannot be right ----------------------------------------------------
+
+ON_FEATURES = {
+    "knn, train": lambda z: knn(z, torch.arange(6) % 2, normals(3, 2).to(z.dtype), k=3),
+    "knn, test": lambda z: knn(normals(6, 2).to(z.dtype), torch.arange(6) % 2, z, k=3, metric="euclidean"),
+    "linear_probe, train": lambda z: linear_probe(z, torch.arange(6) % 2, normals(3, 2).to(z.dtype)),
+    "linear_probe, test": lambda z: linear_probe(normals(6, 2).to(z.dtype), torch.arange(6) % 2, z),
+    "feature_scores": lambda z: list(feature_scores(z, torch.arange(6) % 2, z, torch.arange(6) % 3 % 2).values()),
+    "backbone_scores": lambda z: list(backbone_scores(z, torch.arange(6) % 2, z, torch.arange(6) % 3 % 2).values()),
+    "alignment": lambda z: alignment(z, z.flip(0)),
+    "uniformity": lambda z: uniformity(z, t=1e-6),
+    "class_similarity": lambda z: class_similarity(z, torch.arange(6) % 2),
+    "lipschitz": lambda z: lipschitz(z, z.flip(1)),
+    "lipschitz of a batch": lambda z: lipschitz(normals(6, 1).to(z.dtype), torch.stack([z, 2 * z])),
+    "placement_rank": lambda z: placement_rank(normals(6, 1).to(z.dtype), z),
+    "monte carlo": lambda z: lipschitz_monte_carlo(lambda x: x.flip(1), z, z.flip(0)),
+    "local": lambda z: lipschitz_local(lambda x: 3 * x, z),
+    "cyclic_order": cyclic_order,
+    "preserves_order": preserves_order,
+    "group_contrast": lambda z: group_contrast(torch.cat([z, z.flip(0), -z], 1), torch.arange(6) % 2),
+}
+on_features = pytest.mark.parametrize("measure", ON_FEATURES.values(), ids=ON_FEATURES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@on_features
+def test_half_precision_is_computed_in_float32(measure, dtype):
+    """On features whose squares overflow float16; what comes out is at least float32, and what float64 has."""
+    z = (300 * normals(6, 2)).to(dtype)
+    assert (z.half().square().sum(1) == math.inf).any()
+    found, exact = (torch.as_tensor(measure(x)) if not isinstance(measure(x), tuple) else torch.stack(measure(x)) for x in (z, z.double()))
+    assert found.dtype not in (torch.float16, torch.bfloat16)
+    inputs_are_rounded_too = 0.05 if dtype == torch.bfloat16 else 0.01
+    torch.testing.assert_close(found.double(), exact.double(), rtol=inputs_are_rounded_too, atol=1e-3)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@on_features
+def test_features_that_are_not_finite_are_named_with_their_row(measure, value):
+    z = normals(6, 2)
+    z[4, 0] = value
+    message = r"must be finite, got NaN or infinity in \d of \d+ rows, first in row (1|4|0): look for it in what made"
+    with pytest.raises(ValueError, match=message):
+        measure(z)
+
+
+@on_features
+def test_features_whose_squares_overflow_are_refused_and_right_in_float64(measure):
+    z = 1e20 * normals(6, 2).float()
+    try:
+        with pytest.raises(ValueError, match=r"holds entries up to \S*e\+20, whose squares overflow torch.float32: .* \.double\(\)"):
+            measure(z)
+    finally:
+        assert torch.as_tensor(measure(z.double())[0] if measure is ON_FEATURES["monte carlo"] else measure(z.double())).isfinite().all()
+
+
+def unwrapped(function, *args, **settings):
+    """function(...) without the shape checks that the tests install: what the function itself raises."""
+    return inspect.unwrap(function)(*args, **settings)
+
+
+@pytest.mark.parametrize(
+    ("features", "error", "message"),
+    [
+        (np.eye(3), TypeError, "must be a floating-point tensor, got ndarray: convert it with torch.as_tensor"),
+        ([[1.0]], TypeError, "must be a floating-point tensor, got list"),
+        (torch.eye(3, dtype=torch.int64), TypeError, r"must be a floating-point tensor, got torch.int64: convert it with \.float\(\)"),
+        (torch.zeros(3, dtype=torch.complex64), TypeError, "must be a floating-point tensor, got torch.complex64"),
+        (torch.zeros(3), ValueError, r"must have shape \(n, d\) with n >= 1 and d >= 1, got \(3,\)"),
+        (torch.zeros(3, 0), ValueError, r"must have shape \(n, d\) .*got \(3, 0\)"),
+        (torch.zeros(0, 3), ValueError, r"must have shape \(n, d\) .*got \(0, 3\)"),
+        (torch.zeros(2, 3, 3), ValueError, r"must have shape \(n, d\) .*got \(2, 3, 3\)"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_features_of_a_wrong_kind_or_shape_are_named(features, error, message):
+    good, labels = torch.eye(3), torch.arange(3)
+    for function in (knn, linear_probe):
+        for name, args in (("train", (features, labels, good)), ("test", (good, labels, features))):
+            with pytest.raises(error, match=f"^{name} {message}"):
+                unwrapped(function, *args)
+    for scores in (feature_scores, backbone_scores):
+        with pytest.raises(error, match=f"^test {message}"):
+            unwrapped(scores, good, labels, features, labels)
+    with pytest.raises(error, match=f"^z2 {message}"):
+        unwrapped(alignment, good, features)
+    with pytest.raises(error, match=f"^z {message.replace('n >= 1', 'n >= 2')}"):
+        unwrapped(uniformity, features)
+    with pytest.raises(error, match=f"^features {message}"):
+        unwrapped(class_similarity, features, labels)
+    for function in (cyclic_order, preserves_order):
+        with pytest.raises(error, match=f"^z {message}"):
+            unwrapped(function, features)
+    with pytest.raises(error, match=f"^x {message}"):
+        unwrapped(lipschitz, features, good)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        ([0, 1, 2], TypeError, "must be an integer tensor, got list: convert it with torch.as_tensor"),
+        (np.arange(3), TypeError, "must be an integer tensor, got ndarray"),
+        (torch.arange(3.0), TypeError, r"must be an integer tensor, got torch.float32: convert it with \.long\(\)"),
+        (torch.ones(3, dtype=torch.bool), TypeError, "must be an integer tensor, got torch.bool"),
+        (torch.arange(4), ValueError, r"must be one for each row of \w+, 3, got 4"),
+        (torch.arange(2), ValueError, r"must be one for each row of \w+, 3, got 2"),
+        (torch.arange(1), ValueError, r"must be one for each row of \w+, 3, got 1"),
+        (torch.eye(3, dtype=torch.int64), ValueError, r"must have shape \(n,\), got \(3, 3\): pass class numbers, not one-hot rows"),
+        (torch.tensor([0, -1, -1]), ValueError, "must be class numbers from 0, got -1: leave the 2 negative ones out"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_labels_of_a_wrong_kind_number_or_sign_are_named(labels, error, message):
+    good, right = torch.eye(3), torch.arange(3)
+    for function in (knn, linear_probe):
+        with pytest.raises(error, match=f"^labels {message}"):
+            unwrapped(function, good, labels, good)
+    for scores in (feature_scores, backbone_scores):
+        for name, args in (("labels", (good, labels, good, right)), ("test_labels", (good, right, good, labels))):
+            with pytest.raises(error, match=f"^{name} {message}"):
+                unwrapped(scores, *args)
+    with pytest.raises(error, match=f"^labels {message}"):
+        unwrapped(class_similarity, good, labels)
+    with pytest.raises(error, match=f"^labels {message}"):
+        unwrapped(accuracy, right, labels)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: unwrapped(accuracy, torch.arange(0), torch.arange(0)), "^labels must hold one or more, got none"),
+        (lambda: unwrapped(accuracy, torch.tensor([0, -1]), torch.arange(2)), "^predicted must be class numbers from 0"),
+        (lambda: unwrapped(alignment, torch.eye(3), torch.eye(2)), r"^z1 and z2 must have the same shape .*\(3, 3\) and \(2, 2\)"),
+        (lambda: unwrapped(uniformity, torch.eye(3)[:1]), r"^z must have shape \(n, d\) with n >= 2"),
+        (lambda: uniformity(torch.eye(3), t=0.0), "^t must be positive and finite, got 0.0"),
+        (lambda: uniformity(torch.eye(3), t=math.nan), "^t must be positive and finite, got nan"),
+        (lambda: linear_probe(torch.eye(3), torch.tensor([7, 7, 7]), torch.eye(3)), "^labels must be of two classes .*got 7 alone"),
+        (lambda: linear_probe(torch.eye(3), torch.arange(3), torch.eye(3), penalty=0.0), "^penalty must be positive .*got 0.0"),
+        (lambda: linear_probe(torch.eye(3), torch.arange(3), torch.eye(3), max_iter=0), "^max_iter must be .*got 0"),
+        (lambda: unwrapped(linear_probe, torch.eye(3), torch.arange(3), torch.eye(2)), "^train and test must have one width, got 3 and 2"),
+        (lambda: unwrapped(knn, torch.eye(3), torch.arange(3), torch.eye(3), k=1.5), "^k must be in 1..3, .*got 1.5"),
+        (lambda: unwrapped(knn, torch.eye(3), torch.arange(3), torch.eye(3), k=1, chunk=0), "^chunk must be .*got 0"),
+        (lambda: unwrapped(cyclic_order, torch.eye(3)), r"^z must have shape \(m, 2\), m >= 2 points in the plane, got \(3, 3\)"),
+        (lambda: unwrapped(cyclic_order, torch.zeros(1, 2)), r"^z must have shape \(m, 2\), m >= 2 .*got \(1, 2\)"),
+        (lambda: unwrapped(preserves_order, torch.eye(3)), r"^z must have shape \(m, 2\)"),
+        (lambda: unwrapped(preserves_order, torch.zeros(1, 2)), r"^z must have shape \(m, 2\), m >= 2"),
+        (lambda: unwrapped(placement_rank, torch.eye(3), torch.eye(2)), "^x and z must hold the same m ≥ 2 points"),
+        (lambda: placement_rank(torch.zeros(3, 1), torch.eye(3)), "^x must be distinct points"),
+        (lambda: unwrapped(placement_rank, torch.zeros(1, 1), torch.eye(1)), "^x must have shape .*n >= 2"),
+        (lambda: unwrapped(lipschitz_monte_carlo, lambda x: x, torch.eye(3), torch.eye(2)), "^x1 and x2 must have the same shape"),
+        (lambda: lipschitz_monte_carlo(lambda x: x.log(), torch.eye(3), 2 * torch.eye(3)), r"^f\(x1\) must be finite"),
+        (lambda: unwrapped(group_contrast, torch.zeros(2, 3), torch.arange(3)), r"^similarity must be square.*\(2, 3\) and \(3,\)"),
+        (
+            lambda: unwrapped(group_contrast, torch.eye(3), torch.arange(4)),
+            r"one number for each of its .*\(3, 3\) and \(4,\)",
+        ),
+        (lambda: unwrapped(regroupings, torch.zeros(2, 3, dtype=torch.int64)), r"^groups must have shape \(k,\) .*\(2, 3\)"),
+        (lambda: unwrapped(regroupings, torch.zeros(0, dtype=torch.int64)), r"^groups must have shape \(k,\) .*\(0,\)"),
+        (lambda: regroupings(torch.arange(3), at_most=0), "^at_most must be at least 1, the given grouping, got 0"),
+    ],
+    ids=range(26),
+)
+def test_what_has_no_answer_is_an_error_that_says_so(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("function", [group_contrast, regroupings])
+def test_groups_are_integers_of_any_width(function):
+    groups = torch.tensor([0, 0, 1, 1, 2, 2])
+    first = (symmetric(6),) if function is group_contrast else ()
+    for dtype in (torch.uint8, torch.int32):
+        assert torch.equal(function(*first, groups.to(dtype)), function(*first, groups))
+    with pytest.raises(TypeError, match=r"^groups must be an integer tensor"):
+        unwrapped(function, *first, groups.float())
+
+
+def test_two_points_have_one_order_and_a_float16_polygon_keeps_its_own():
+    assert cyclic_order(torch.tensor([[1.0, 0.0], [0.0, 1.0]])).tolist() == [0, 1]
+    assert preserves_order((1000 * regular_polygon(7)).half())
+
+
 # --- the linear probe ----------------------------------------------------------------------------
 
 
