@@ -1,6 +1,7 @@
 """The claims under test: for each an estimand and a rule fixed before the run, and what the numbers then say."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -14,6 +15,7 @@ from .config import Frozen
 Bound = Annotated[float, Field(allow_inf_nan=True), BeforeValidator(lambda value: float(value))]
 Verdict = Literal["replicates", "mixed", "does not replicate", "not run at this scale"]
 MIN_SEEDS = 5
+ROUNDING = 1e-12  # values this close, in units of the largest, are equal
 
 
 class Claim(Frozen):
@@ -146,7 +148,8 @@ CLAIMS = {
 
 
 def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float, float]:
-    """Mean and 95 % interval over seeds: Student's t below 20 values, BCa bootstrap from 20; the mean itself where all are equal.
+    """Mean and 95 % interval over seeds: Student's t below 20 values, BCa bootstrap from 20; the mean itself where all are equal up to
+    rounding.
 
     `ValueError` for no values or a value that is not finite; one value has the interval (-∞, ∞).
     """
@@ -156,13 +159,26 @@ def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float, f
     mean = float(x.mean())
     if x.size == 1:
         return mean, -math.inf, math.inf
-    if np.ptp(x) == 0:
+    if np.ptp(x) <= ROUNDING * np.abs(x).max():
         return mean, mean, mean
     if x.size < 20:
         half = float(stats.t.ppf(0.975, x.size - 1) * stats.sem(x))
         return mean, mean - half, mean + half
-    ends = stats.bootstrap((x,), np.mean, method="BCa", rng=np.random.default_rng(seed)).confidence_interval
-    return mean, float(ends.low), float(ends.high)
+    return mean, *_bootstrap(x, seed)
+
+
+def _bootstrap(x: np.ndarray, seed: int) -> tuple[float, float]:
+    """BCa (Efron 1987); percentiles where no resampled mean lies below, or above, the mean, and BCa is not defined."""
+    centre, scale = x.mean(), np.ptp(x)
+    y = (x - centre) / scale  # or the third power of a small spread is 0
+    for method in ("BCa", "percentile"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            found = stats.bootstrap((y,), np.mean, method=method, rng=np.random.default_rng(seed))
+        low, high = found.confidence_interval
+        if np.isfinite([low, high]).all():
+            break
+    return float(centre + scale * low), float(centre + scale * high)
 
 
 def rate_interval(successes: int, n: int) -> tuple[float, float, float]:
@@ -176,9 +192,12 @@ def rate_interval(successes: int, n: int) -> tuple[float, float, float]:
 def decide(claim: Claim, values: Sequence[float], *, scale: str, withheld: str = "") -> Outcome:
     """The verdict: *replicates* if the whole interval satisfies the rule, *does not replicate* if none of it does, else *mixed*.
 
+    `ValueError` for values that `interval` refuses, and for those of a rate that are neither 0 nor 1.
     Below 5 seeds, or where a precondition fixed in advance is not met (`withheld` says which), there is none: *not run at this scale*.
     """
-    mean, low, high = rate_interval(round(sum(values)), len(values)) if claim.rate else interval(values)
+    if claim.rate and not set(values) <= {0, 1}:
+        raise ValueError(f"values of {claim.id}, a rate, must be 0 or 1, got {sorted(set(values) - {0, 1})}")
+    mean, low, high = rate_interval(int(sum(values)), len(values)) if claim.rate else interval(values)
     few = f"{len(values)} seeds, a verdict needs {MIN_SEEDS}" if len(values) < MIN_SEEDS else ""
     note = "; ".join(filter(None, (few, withheld)))
     verdict: Verdict = "not run at this scale" if note else _verdict(claim, low, high)

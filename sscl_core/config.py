@@ -262,6 +262,7 @@ class Optimizer(Frozen):
 class TrainConfig(Frozen):
     """A training run. `epochs=0` is the untrained network.
 
+    `threads`: of the processor, with which sums round differently; what runs on a GPU is not moved by them.
     `start_order`: before training the features are fitted to a regular polygon on whose corners the components of the mixture stand in
     this cyclic order.
     """
@@ -275,6 +276,7 @@ class TrainConfig(Frozen):
     batch_size: Annotated[int, Field(ge=2)] = 256
     weights: PairWeights | None = None
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    threads: PositiveInt = 1
     start_order: tuple[int, ...] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 

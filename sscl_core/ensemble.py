@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from lightning_fabric import Fabric
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
@@ -23,7 +24,9 @@ from .train import (
     CHECK_EVERY,
     NonFiniteLossError,
     TrainResult,
+    computing,
     contrastive_loss,
+    diverged,
     epoch_pairs,
     epoch_shape,
     fabric_of,
@@ -64,12 +67,20 @@ def train_ensemble(
     makes steps of full size out of rounding where a gradient is zero but for it, as that of a bias before BatchNorm.
 
     `on_epoch(epoch, ensemble)` is called before the first epoch (0) and after each. `ValueError`: runs that differ in more than the
-    seed, are on images, or none; `NonFiniteLossError` names the first seed whose loss is NaN or infinite.
+    seed, are on images, or none. `NonFiniteLossError` names every seed whose loss became NaN or infinite, and holds the results of the
+    others, which it does not touch.
     """
     config = configs[0] if configs else TrainConfig()
     if isinstance(config.data, Images) or len({family(c) for c in configs}) != 1:
         raise ValueError(f"configs must be one or more runs on vectors that differ in their seed alone, got {len(configs)} runs")
-    fabric = fabric_of(config, device)
+    with computing(config):
+        return _train_ensemble(configs, fabric_of(config, device), progress, on_epoch)
+
+
+def _train_ensemble(
+    configs: Sequence[TrainConfig], fabric: Fabric, progress: bool, on_epoch: Callable[[int, Ensemble], None] | None
+) -> list[TrainResult]:
+    config = configs[0]
     dim, steps, batch = epoch_shape(config)
     networks = [initial_network(c, torch.Size([dim])) for c in configs]
     parameters, buffers = (
@@ -78,6 +89,7 @@ def train_ensemble(
     ensemble = Ensemble(copy.deepcopy(networks[0]).to(fabric.device), parameters, buffers)
     optimizer = optimizer_of(config, [{"params": [p.requires_grad_() for p in parameters.values()]}])
     losses: list[Tensor] = []
+    lost: dict[int, int] = {}  # the members that diverged, and the step at which that was seen
     if on_epoch:
         _frozen(ensemble, on_epoch, 0)
     began = time.monotonic()
@@ -94,13 +106,20 @@ def train_ensemble(
                 optimizer.zero_grad()
                 losses.append(loss.detach())
                 if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
-                    _require_finite(losses[-CHECK_EVERY:], parameters, configs, epoch * steps + step + 1)
+                    now = _not_finite(losses[-CHECK_EVERY:], parameters)
+                    lost = dict.fromkeys(now, epoch * steps + step + 1) | lost
+                    if len(lost) == len(configs):
+                        raise _error(configs, lost, [])
                 bar.update()
             if on_epoch:
                 _frozen(ensemble, on_epoch, epoch + 1)
-    speed = len(configs) * config.epochs * steps * batch / (time.monotonic() - began)
+    seconds = time.monotonic() - began
+    speed, share = len(configs) * config.epochs * steps * batch / seconds, seconds / len(configs)
     curves = torch.stack(losses, 1).tolist() if losses else [[] for _ in configs]
-    return [TrainResult(c, ensemble.member(i, networks[i]), curves[i], speed) for i, c in enumerate(configs)]
+    results = [TrainResult(c, ensemble.member(i, networks[i]), curves[i], speed, share) for i, c in enumerate(configs) if i not in lost]
+    if lost:
+        raise _error(configs, lost, results)
+    return results
 
 
 @torch.no_grad()
@@ -109,10 +128,14 @@ def _frozen(ensemble: Ensemble, on_epoch: Callable[[int, Ensemble], None], epoch
     on_epoch(epoch, ensemble)
 
 
-def _require_finite(losses: list[Tensor], parameters: dict[str, Tensor], configs: Sequence[TrainConfig], step: int) -> None:
+def _not_finite(losses: list[Tensor], parameters: dict[str, Tensor]) -> list[int]:
+    """The members with a loss, or a parameter, that is NaN or infinite."""
     finite = torch.stack(losses).isfinite().all(0)
     for value in parameters.values():
         finite &= value.detach().flatten(1).isfinite().all(1)
-    if not finite.all():
-        seed = configs[int(finite.int().argmin())].seed
-        raise NonFiniteLossError(f"the loss became NaN or infinite at or before step {step} of seed {seed}: lower optimizer.lr")
+    return (~finite).nonzero().flatten().tolist()
+
+
+def _error(configs: Sequence[TrainConfig], lost: dict[int, int], finished: list[TrainResult]) -> NonFiniteLossError:
+    steps = {configs[i].seed: step for i, step in sorted(lost.items())}
+    return NonFiniteLossError(diverged(configs[0], steps), finished)

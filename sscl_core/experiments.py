@@ -3,8 +3,9 @@
 import datetime
 import platform
 import time
+import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,19 @@ from .evaluate import Metric, accuracy, alignment, backbone_scores, class_simila
 from .models import Encoder
 from .store import Record
 from .theory import component_means, uniform_arrangement
-from .train import SAMPLE, VIEWS, TrainResult, contrastive_loss, mixture, point_set, stream, train, train_and_test_images
+from .train import (
+    SAMPLE,
+    VIEWS,
+    NonFiniteLossError,
+    TrainResult,
+    computing,
+    contrastive_loss,
+    mixture,
+    point_set,
+    stream,
+    train,
+    train_and_test_images,
+)
 
 EVALUATION = 2**31  # an epoch no training reaches: evaluation pairs are never training pairs
 PER_COMPONENT = 25  # evaluation pairs
@@ -43,8 +56,10 @@ def results(
     """The records of these runs, in their order. What is not yet under `runs` is trained here and now, and kept there.
 
     Processes that need the same runs share the work: what another one is at is left to it, and waited for in the end.
+    `NonFiniteLossError` comes after all that can be made is made, and names every run that diverged.
     """
     found = {config: store.load(runs, config) for config in configs}
+    failures: list[str] = []
     # Grouped as if none were there: whatever a process still lacks, it asks for the same locks as the others.
     waiting = deque(group for group in ensembles(configs) if any(found[config] is None for config in group))
     with tqdm(total=sum(map(len, waiting)), desc="training", unit="run", disable=not (progress and waiting)) as bar:
@@ -59,9 +74,18 @@ def results(
                 postponed = 0
                 found |= {config: store.load(runs, config) for config in group}
                 missing = [config for config in group if found[config] is None]
-                found |= {record.config: record for record in _train_and_save(missing, runs, device, data_dir)}
+                try:
+                    made = _train_and_save(missing, runs, device, data_dir)
+                except NonFiniteLossError as error:
+                    failures.append(str(error))
+                else:
+                    found |= {record.config: record for record in made}
                 bar.update(len(group))
-    return [record for config in configs if (record := found[config]) is not None]
+    if failures:
+        raise NonFiniteLossError("\n".join(failures))
+    records = [record for config in configs if (record := found[config]) is not None]
+    _warn_of_collapse(records)
+    return records
 
 
 def _train_and_save(
@@ -71,19 +95,26 @@ def _train_and_save(
     data_dir: str | Path | None,
     compiled: bool = False,
     progress: bool = False,
-) -> Iterator[Record]:
-    """Runs that are trained together: one on images, or an ensemble."""
+) -> list[Record]:
+    """Runs that are trained together: one on images, or an ensemble.
+
+    Where some of an ensemble diverge, the others are kept before `NonFiniteLossError` is raised.
+    """
     if not configs:
-        return
-    if isinstance(configs[0].data, Images):
-        records = [_image_record(configs[0], runs, device, data_dir, compiled, progress)]
-    else:
-        together = _mixture_records if isinstance(configs[0].data, Mixture) else _points_records
-        records = together(configs, device, progress)
-    for record in records:
-        store.save(runs, record)
-        yield record
+        return []
+    failure = None
+    with computing(configs[0]):
+        if isinstance(configs[0].data, Images):
+            records = [_image_record(configs[0], runs, device, data_dir, compiled, progress)]
+        elif isinstance(configs[0].data, Mixture):
+            records, failure = _mixture_records(configs, device, progress)
+        else:
+            records, failure = _points_records(configs, device, progress)
+    store.save(runs, records)
+    if failure:
+        raise failure
     checkpoint_of(configs[0], runs).unlink(missing_ok=True)
+    return records
 
 
 def run(
@@ -100,7 +131,33 @@ def run(
     with store.lock(runs, config, wait=True):
         if (record := store.load(runs, config)) is None:
             (record,) = _train_and_save([config], runs, device, data_dir, compiled, progress)
+    _warn_of_collapse([record])
     return record
+
+
+def _warn_of_collapse(records: Sequence[Record]) -> None:
+    collapsed = [record for record in records if record.metrics.get("collapsed")]
+    if collapsed:
+        seeds = sorted({record.config.seed for record in collapsed})
+        first = collapsed[0].config
+        warnings.warn(
+            f"{len(collapsed)} of {len(records)} networks collapsed, all their features are equal or zero "
+            f"(seeds {', '.join(map(str, seeds))}; the first: {first.loss}, d_z = {first.projector.dim}): "
+            "their accuracies are those of chance",
+            stacklevel=3,
+        )
+
+
+def is_collapsed(*features: Float[Tensor, "n _"]) -> float:
+    """1 if, in one of these sets of features, all rows are equal up to rounding, or zero; else 0."""
+    return float(any(_spread(z) <= 1e-5 for z in features))
+
+
+def _spread(z: Float[Tensor, "n d"]) -> float:
+    """The largest distance to the mean over the largest norm, 0 where all is zero."""
+    z = z.double()
+    largest = z.norm(dim=1).max()
+    return ((z - z.mean(0)).norm(dim=1).max() / largest.clamp_min(1e-300)).item()
 
 
 def checkpoint_of(config: TrainConfig, runs: Path) -> Path:
@@ -108,42 +165,61 @@ def checkpoint_of(config: TrainConfig, runs: Path) -> Path:
 
 
 def _image_record(config: TrainConfig, runs: Path, device: str, data_dir: str | Path | None, compiled: bool, progress: bool) -> Record:
-    began = time.monotonic()
     transfer_images(config, data_dir)  # what evaluation needs and lacks is found out before training
     checkpoint = checkpoint_of(config, runs)
     trained = train(config, device=device, data_dir=data_dir, checkpoint=checkpoint, compiled=compiled, progress=progress)
+    began = time.monotonic()
     metrics, arrays = measure_images(trained, data_dir)
     return _record(trained, metrics, arrays, time.monotonic() - began)
 
 
-def _mixture_records(configs: Sequence[TrainConfig], device: str, progress: bool) -> list[Record]:
-    """`seconds` and speed are each run's share of the ensemble's."""
-    began = time.monotonic()
+def _mixture_records(configs: Sequence[TrainConfig], device: str, progress: bool) -> tuple[list[Record], NonFiniteLossError | None]:
+    """The records of the runs that ended well, and the error that names the others."""
     points = torch.stack([evaluation_points(config)[0] for config in configs])
     history: list[Tensor] = []
 
     def watch(_: int, ensemble: Ensemble) -> None:
         history.append(ensemble(points.to(next(iter(ensemble.parameters.values())).device)).float().cpu())
 
-    trained = train_ensemble(configs, device=device, progress=progress, on_epoch=watch)
-    measured = [measure_mixture(config, features) for config, features in zip(configs, torch.stack(history, 1), strict=True)]
-    seconds = (time.monotonic() - began) / len(configs)
-    return [_record(result, *values, seconds) for result, values in zip(trained, measured, strict=True)]
+    trained, failure = _trained(configs, device, progress, watch)
+    features = dict(zip(configs, torch.stack(history, 1), strict=True))
+    return _records(trained, lambda result: measure_mixture(result.config, features[result.config])), failure
 
 
-def _points_records(configs: Sequence[TrainConfig], device: str, progress: bool) -> list[Record]:
-    """`seconds` and speed are each run's share of the ensemble's."""
+def _points_records(configs: Sequence[TrainConfig], device: str, progress: bool) -> tuple[list[Record], NonFiniteLossError | None]:
+    """The records of the runs that ended well, and the error that names the others."""
+    trained, failure = _trained(configs, device, progress)
+    return _records(trained, measure_points), failure
+
+
+def _trained(
+    configs: Sequence[TrainConfig],
+    device: str,
+    progress: bool,
+    on_epoch: Callable[[int, Ensemble], None] | None = None,
+) -> tuple[list[TrainResult], NonFiniteLossError | None]:
+    try:
+        return train_ensemble(configs, device=device, progress=progress, on_epoch=on_epoch), None
+    except NonFiniteLossError as error:
+        return error.finished, error
+
+
+def _records(
+    trained: Sequence[TrainResult],
+    measure: Callable[[TrainResult], tuple[dict[str, float], dict[str, np.ndarray]]],
+) -> list[Record]:
+    """`seconds` are each run's share of the ensemble's."""
     began = time.monotonic()
-    trained = train_ensemble(configs, device=device, progress=progress)
-    measured = [measure_points(result) for result in trained]
-    seconds = (time.monotonic() - began) / len(configs)
+    measured = [measure(result) for result in trained]
+    seconds = (time.monotonic() - began) / max(1, len(trained))
     return [_record(result, *values, seconds) for result, values in zip(trained, measured, strict=True)]
 
 
 def _record(trained: TrainResult, metrics: dict[str, float], arrays: dict[str, np.ndarray], seconds: float) -> Record:
+    """`seconds`: of measuring, beside those of training."""
     arrays["loss"] = np.asarray(trained.losses, dtype=np.float32)
     metrics["images_per_second"] = trained.images_per_second
-    return Record(trained.config, metrics, arrays, provenance(trained.model, seconds))
+    return Record(trained.config, metrics, arrays, provenance(trained.model, trained.seconds + seconds))
 
 
 def measure_images(trained: TrainResult, data_dir: str | Path | None = None) -> tuple[dict[str, float], dict[str, np.ndarray]]:
@@ -157,6 +233,7 @@ def measure_images(trained: TrainResult, data_dir: str | Path | None = None) -> 
     labels, test_labels = train_set.labels.to(h.device), test_set.labels.to(h.device)
     scores = {f"{name}_z": value for name, value in feature_scores(z, labels, z_test, test_labels).items()}
     scores |= {f"{name}_h": value for name, value in backbone_scores(h, labels, h_test, test_labels).items()}
+    scores["collapsed"] = is_collapsed(h_test, z_test)
     scores["norm_z"] = z_test.norm(dim=1).mean().item()
     arrays = {f"classes_{name}": class_similarity(f, test_labels) for name, f in (("h", h_test), ("z", z_test))}
     if trained.model.log_df is not None:
@@ -199,6 +276,7 @@ def measure_points(trained: TrainResult) -> tuple[dict[str, float], dict[str, np
         scores[f"knn_h_{name}"] = accuracy(knn(h, labels, h_other, k=k), truth)
         scores[f"knn_z_{name}"] = accuracy(knn(z, labels, z_other, k=k, metric=own), truth)
     scores["probe_h_test"] = accuracy(linear_probe(h, labels, h_other), truth)
+    scores["collapsed"] = is_collapsed(h_other, z_other)
     return scores, {"z": z.numpy(force=True)} if z.shape[1] == 2 else {}
 
 
@@ -239,6 +317,7 @@ def measure_mixture(config: TrainConfig, history: Float[Tensor, "t n d"]) -> tup
         "features": features[[0, -1]],
     }
     metrics = {name: arrays[name][-1].item() for name in ("alignment", "uniformity")} | {"loss": losses[-1].item()}
+    metrics["collapsed"] = is_collapsed(history[-1])
     if on_sphere and (d == 2 or d >= m - 1):
         exact = uniform_arrangement(m, d)
         best, collapsed = contrastive_loss(config, exact[labels], exact[labels]).item(), float(np.log(2 * len(labels) - 1))

@@ -1,16 +1,20 @@
 """Finished runs on disk, each under the hash of its configuration and of the code that makes its numbers.
 
 A changed configuration, changed code (comments and docstrings apart) or another release of a library that computes have another key, so a
-run never meets a result that is not its own. Folders appear whole or not at all.
+run never meets a result that is not its own. Folders appear whole or not at all, and what is in them is held by checksums: a record that
+was damaged counts as none, and is made again.
 """
 
 import ast
 import fcntl
 import hashlib
+import io
 import json
-import shutil
+import math
+import os
+import sys
 import uuid
-import zipfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,14 +26,32 @@ from typing import Any
 import numpy as np
 
 from .config import TrainConfig
+from .files import remove, sweep, unwritten
+from .files import write_bytes as write_bytes
+from .files import write_json as write_json
+from .files import write_text as write_text
+from .files import writing as writing
 from .paths import EMBEDDED, PACKAGE
 
 SCHEMA = 1
+RECORD, ARRAYS = "record.json", "arrays.npz"
 RUN_LIBRARIES = ("torch", "kornia", "scikit-learn")
-RUN_CODE = ("augmentations", "config", "data", "ensemble", "evaluate", "experiments", "losses", "models", "points", "theory", "train")
+RUN_CODE = (
+    "augmentations",
+    "config",
+    "data",
+    "ensemble",
+    "evaluate",
+    "experiments",
+    "losses",
+    "models",
+    "points",
+    "theory",
+    "train",
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Record:
     """A finished run: its configuration, the metrics and arrays measured on it, and where and when that was."""
 
@@ -66,39 +88,106 @@ def _meaning(source: str) -> str:
 
 
 def load(root: Path, config: TrainConfig) -> Record | None:
-    """The record of this run under `root`, or None where it is still to be made. `ValueError`: it is damaged."""
+    """The record of this run under `root`; None where there is none, or only a damaged one.
+
+    A damaged one is warned of, with its folder and what is wrong with it.
+    """
     folder = root / run_key(config)
     if not folder.is_dir():
         return None
     try:
-        content = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        if TrainConfig.model_validate_json(json.dumps(content["config"])) != config:
-            raise ValueError("it holds another run")
-        with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
-            return Record(config, content["metrics"], dict(arrays), content["provenance"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"the record in {folder} is damaged: delete that folder, and the run is made again ({error})") from error
+        content, arrays = _read(folder)
+        with np.load(io.BytesIO(arrays), allow_pickle=False) as named:
+            return Record(config, content["metrics"], dict(named), content["provenance"])
+    except (OSError, ValueError) as error:
+        damage = f"the record in {folder} is damaged, and the run is made again: {error}"
+        warnings.warn(damage, stacklevel=2)
+        return None
 
 
-def save(root: Path, record: Record) -> None:
-    """Writes the record beside its place and moves it there; of two writers of one run the first wins."""
-    root.mkdir(parents=True, exist_ok=True)
-    part = root / f".{run_key(record.config)}.{uuid.uuid4().hex}.part"
-    part.mkdir()
+def intact(root: Path, key: str) -> bool:
+    """Whether the record under this key is there and undamaged."""
+    try:
+        _read(root / key)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """record.json and the bytes of arrays.npz. `ValueError`: they are not what was written."""
+    try:
+        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{RECORD} is nested too deeply") from None
+    arrays = (folder / ARRAYS).read_bytes()
+    if not isinstance(content, dict) or content.pop("checksum", None) != _checksum(content, arrays):
+        raise ValueError(f"{RECORD} and {ARRAYS} do not have the checksum that was written with them")
+    if content["schema"] != SCHEMA:
+        raise ValueError(f"it has schema {content['schema']}, this code reads {SCHEMA}")
+    if content["key"] != folder.name:
+        raise ValueError(f"it holds another run, {content['key']}")
+    return content, arrays
+
+
+def _checksum(content: dict[str, Any], arrays: bytes) -> str:
+    """Of values, not of their layout in the file."""
+    values = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(values.encode() + hashlib.sha256(arrays).digest()).hexdigest()
+
+
+def save(root: Path, records: Sequence[Record]) -> None:
+    """Writes records beside their places, waits until they are on the disk, and moves them there.
+
+    Of two writers of one run the first wins. `ValueError`: a metric that is NaN or infinite.
+    `OSError` names the folder and the cause; nothing is left of what could not be written.
+    """
+    parts = {record: root / f".{run_key(record.config)}.{uuid.uuid4().hex}.part" for record in records}
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        sweep(root)
+        for record, part in parts.items():
+            _write(record, run_key(record.config), part)
+        os.sync()  # once for all: an ensemble has hundreds of files, and fsync takes milliseconds for each
+        for record, part in parts.items():
+            _move(part, root, run_key(record.config))
+        os.sync()
+    except OSError as error:
+        raise unwritten(root, error) from error
+    finally:
+        for part in parts.values():
+            remove(part)
+
+
+def _write(record: Record, key: str, part: Path) -> None:
+    for name, value in record.metrics.items():
+        if not math.isfinite(value):
+            raise ValueError(f"metric {name} is {value} in a run that ended without an error: {record.config}")
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **record.arrays)  # type: ignore[arg-type]
+    arrays = buffer.getvalue()
     content = {
         "schema": SCHEMA,
+        "key": key,
         "config": json.loads(record.config.model_dump_json()),
         "metrics": record.metrics,
         "provenance": record.provenance,
     }
-    write_json(part / "record.json", content)
-    np.savez_compressed(part / "arrays.npz", **record.arrays)  # type: ignore[arg-type]
+    content["checksum"] = _checksum(content, arrays)
+    part.mkdir()
+    (part / ARRAYS).write_bytes(arrays)
+    (part / RECORD).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _move(part: Path, root: Path, key: str) -> None:
+    """To its place, unless an undamaged record is there."""
     try:
-        part.rename(root / run_key(record.config))
+        part.rename(root / key)
     except OSError:
-        shutil.rmtree(part)
-        if not (root / run_key(record.config)).is_dir():
-            raise
+        if intact(root, key):
+            return
+        remove(root / key)
+        part.rename(root / key)
 
 
 @contextmanager
@@ -112,22 +201,13 @@ def lock(root: Path, config: TrainConfig, *, wait: bool) -> Iterator[bool]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-            return
+            if not wait:
+                yield False
+                return
+            print(f"another process is at run {path.name}: waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:
             pass
         yield True
-
-
-def write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, content: str) -> None:
-    """Atomically: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    part.write_text(content, encoding="utf-8", newline="")
-    part.replace(path)

@@ -1,10 +1,12 @@
 """The training loop. All randomness is drawn from streams that are named by (seed, purpose, epoch, step), so that a
 run that was interrupted goes on exactly as if it had not been, and nothing that runs beside it can shift it."""
 
+import hashlib
+import io
 import logging
+import pickle
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,14 +18,30 @@ import torch
 from jaxtyping import Float
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from .augmentations import ImageViews, agnostic_views, crop_overlap
-from .config import Cloud, Images, InfoNCE, Mixture, PairWeights, Points, SpectralContrastive, Table, TrainConfig
+from .config import (
+    MLP,
+    Agnostic,
+    Cloud,
+    Images,
+    InfoNCE,
+    Mixture,
+    Noise,
+    PairWeights,
+    Points,
+    SpectralContrastive,
+    Table,
+    TrainConfig,
+    TSimCLR,
+)
 from .data import AnonymousSamples, Components, GaussianMixture, ImageData, holdout, load_images
 from .evaluate import cyclic_order
+from .files import write_bytes
 from .losses import info_nce, spectral_contrastive, t_simclr
 from .models import Encoder, build, fit
 from .points import PointSet, cloud, table
@@ -34,18 +52,26 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # else every ru
 CHECK_EVERY = 20  # steps between looks at the loss: each is a synchronisation on a GPU
 
 
-class NonFiniteLossError(ArithmeticError):
-    """Training met a loss that is NaN or infinite."""
-
-
 @dataclass
 class TrainResult:
-    """A trained network, on the device it was trained on and in evaluation mode, with its loss at every step."""
+    """A trained network, on the device it was trained on and in evaluation mode, with its loss at every step.
+
+    `seconds`: of training, those before an interruption included.
+    """
 
     config: TrainConfig
     model: Encoder
     losses: list[float] = field(default_factory=list)
     images_per_second: float = 0.0
+    seconds: float = 0.0
+
+
+class NonFiniteLossError(ArithmeticError):
+    """Training met a loss that is NaN or infinite; `finished` are the runs beside it that did not."""
+
+    def __init__(self, message: str, finished: Sequence[TrainResult] = ()) -> None:
+        super().__init__(message)
+        self.finished = list(finished)
 
 
 def train(
@@ -67,32 +93,47 @@ def train(
     exactly; the caller deletes it. `on_epoch(epoch, model)` is called before the first epoch (0) and after each.
     Raises `NonFiniteLossError`; `ValueError` for a device that is not there or a checkpoint of another run.
     """
-    fabric = fabric_of(config, device)
-    data = source(config, data_dir, fabric.device)
-    network = initial_network(config, data.sample_shape)
-    memory_format = torch.channels_last if len(data.sample_shape) == 3 else torch.contiguous_format
-    network = network.to(fabric.device).to(memory_format=memory_format)  # type: ignore[call-overload]
-    # Two shapes at most, a full batch and the last: a graph for each is faster than one for any.
-    callee: Any = torch.compile(network, dynamic=False) if compiled else network
-    model, optimizer = fabric.setup(callee, optimizer_of(config, parameter_groups(network)))
-    result = TrainResult(config, network)
-    start = _resume(checkpoint, result, optimizer, fabric.device)
-    if on_epoch and start == 0:
-        on_epoch(0, network.eval())
-    began = saved = time.monotonic()
-    steps = data.steps_per_epoch
-    with tqdm(total=config.epochs * steps, initial=start * steps, unit="step", disable=not progress, mininterval=1) as bar:
-        for epoch in range(start, config.epochs):
-            network.train()
-            result.losses += _epoch(fabric, model, optimizer, config, data, epoch, bar)
-            result.images_per_second = data.images_per_epoch * (epoch + 1 - start) / (time.monotonic() - began)
-            if on_epoch:
-                on_epoch(epoch + 1, network.eval())
-            if checkpoint and epoch + 1 < config.epochs and time.monotonic() - saved >= checkpoint_seconds:
-                _save(checkpoint, result, optimizer, epoch + 1)
-                saved = time.monotonic()
-    network.eval()
-    return result
+    with computing(config):
+        fabric = fabric_of(config, device)
+        data = source(config, data_dir, fabric.device)
+        network = initial_network(config, data.sample_shape)
+        memory_format = torch.channels_last if len(data.sample_shape) == 3 else torch.contiguous_format
+        network = network.to(fabric.device).to(memory_format=memory_format)  # type: ignore[call-overload]
+        # Two shapes at most, a full batch and the last: a graph for each is faster than one for any.
+        callee: Any = torch.compile(network, dynamic=False) if compiled else network
+        model, optimizer = fabric.setup(callee, optimizer_of(config, parameter_groups(network)))
+        result = TrainResult(config, network)
+        start = _resume(checkpoint, result, optimizer, fabric.device)
+        if on_epoch and start == 0:
+            on_epoch(0, network.eval())
+        began = saved = time.monotonic()
+        earlier, steps = result.seconds, data.steps_per_epoch
+        with tqdm(total=config.epochs * steps, initial=start * steps, unit="step", disable=not progress, mininterval=1) as bar:
+            for epoch in range(start, config.epochs):
+                network.train()
+                result.losses += _epoch(fabric, model, optimizer, config, data, epoch, bar)
+                elapsed = time.monotonic() - began
+                result.seconds = earlier + elapsed
+                result.images_per_second = data.images_per_epoch * (epoch + 1 - start) / elapsed
+                if on_epoch:
+                    on_epoch(epoch + 1, network.eval())
+                if checkpoint and epoch + 1 < config.epochs and time.monotonic() - saved >= checkpoint_seconds:
+                    _save(checkpoint, result, optimizer, epoch + 1)
+                    saved = time.monotonic()
+        network.eval()
+        return result
+
+
+@contextmanager
+def computing(config: TrainConfig) -> Iterator[None]:
+    """As many threads as the run is to have, within the block: with another number its sums round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        with threadpool_limits(config.threads):  # of scikit-learn's probe: BLAS has threads of its own
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _epoch(
@@ -105,6 +146,8 @@ def _epoch(
         set_lr(optimizer, config, epoch * steps + step - 1, steps)
         z1, z2 = model(torch.cat([x1, x2]))[1].chunk(2)
         weights = pair_weights(config.weights, x1, x2, z1, z2, overlap) if config.weights else None
+        if model.log_df is not None:  # the loss refuses any df that is not a positive number, and would not say when
+            _require_finite([model.log_df.exp().log()], config, epoch * steps + step, "the learned df")
         loss = contrastive_loss(config, z1, z2, weights=weights, log_df=model.log_df)
         fabric.backward(loss)
         optimizer.step()
@@ -315,40 +358,77 @@ def set_lr(optimizer: Any, config: TrainConfig, step: int, steps_per_epoch: int)
         group["lr"] = config.optimizer.lr * factor * group.get("pace", 1.0)
 
 
-def _require_finite(losses: list[Tensor], config: TrainConfig, step: int) -> None:
-    if not torch.stack(losses).isfinite().all():
-        raise NonFiniteLossError(
-            f"the loss became NaN or infinite at or before step {step} of seed {config.seed}: lower optimizer.lr "
-            f"({config.optimizer.lr:g}), raise the temperature of the loss ({config.loss}), or use precision '32-true'"
-        )
+def _require_finite(values: list[Tensor], config: TrainConfig, step: int, name: str = "the loss") -> None:
+    if not torch.stack(values).isfinite().all():
+        raise NonFiniteLossError(diverged(config, {config.seed: step}, name))
+
+
+def diverged(config: TrainConfig, steps: Mapping[int, int], name: str = "the loss") -> str:
+    """What happened, in which seeds at which steps, and every setting of the run that can be behind it."""
+    where = ", ".join(f"seed {seed} (at or before step {step})" for seed, step in steps.items())
+    causes = "; ".join(_remedies(config))
+    return f"{name} became NaN or infinite in {where}: what can cause that here, one at a time: {causes}"
+
+
+def _remedies(config: TrainConfig) -> Iterator[str]:
+    yield f"lower optimizer.lr ({config.optimizer.lr:g})"
+    if config.optimizer.weight_decay:
+        yield f"lower optimizer.weight_decay ({config.optimizer.weight_decay:g})"
+    if not isinstance(config.loss, SpectralContrastive):
+        yield f"raise loss.temperature ({config.loss.temperature:g})"
+    if isinstance(config.loss, TSimCLR) and config.loss.learn_df:
+        yield f"start the learned loss.df elsewhere ({config.loss.df:g}), or leave it fixed"
+    if isinstance(config.backbone, MLP) and config.backbone.init_scale != 1:
+        yield f"move backbone.init_scale ({config.backbone.init_scale:g}) towards 1"
+    if config.weights:
+        yield f"move weights.temperature ({config.weights.temperature:g}) away from 0"
+    for step in _agnostic_steps(config):
+        if isinstance(step, Noise):
+            yield f"lower the scale of the noise ({step.scale:g})"
+    if isinstance(config.data, Mixture):
+        yield f"look at the size of data.means and data.std ({config.data.std:g})"
+    if config.precision != "32-true":
+        yield "use precision '32-true'"
+
+
+def _agnostic_steps(config: TrainConfig) -> Sequence[Agnostic]:
+    if isinstance(config.data, Points):
+        return config.data.augmentation
+    return config.data.augmentation.then if isinstance(config.data, Images) else ()
 
 
 def _save(checkpoint: Path, result: TrainResult, optimizer: Any, epoch: int) -> None:
+    """The state and, since `torch.load` looks at no checksum, its sha256 behind it."""
     state = {
         "config": result.config.model_dump_json(),
         "epoch": epoch,
         "model": result.model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "losses": result.losses,
+        "seconds": result.seconds,
     }
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    part = checkpoint.with_name(f"{checkpoint.name}.{uuid.uuid4().hex}.part")
-    torch.save(state, part)
-    part.replace(checkpoint)
+    buffer = io.BytesIO()  # written by torch, a full disk is an "enforce fail at inline_container.cc"
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    write_bytes(checkpoint, content + hashlib.sha256(content).digest())
 
 
 def _resume(checkpoint: Path | None, result: TrainResult, optimizer: Any, device: torch.device) -> int:
     """Fills the network, the optimiser and the losses from the checkpoint if there is one; the epoch to go on with."""
     if checkpoint is None or not checkpoint.exists():
         return 0
+    content = checkpoint.read_bytes()
+    content, checksum = content[: -hashlib.sha256().digest_size], content[-hashlib.sha256().digest_size :]
+    if hashlib.sha256(content).digest() != checksum:
+        raise ValueError(f"checkpoint {checkpoint} is damaged: delete it, and the run begins anew")
     try:
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        config = state["config"]
-    except Exception as error:  # what torch raises depends on where the file breaks off
-        raise ValueError(f"checkpoint {checkpoint} is damaged: delete it, and the run begins anew ({error})") from error
-    if config != result.config.model_dump_json():
-        raise ValueError(f"checkpoint {checkpoint} belongs to another run: delete it or name another file")
-    result.model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    result.losses = state["losses"]
-    return state["epoch"]
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        if state["config"] != result.config.model_dump_json():
+            raise ValueError(f"checkpoint {checkpoint} belongs to another run: delete it or name another file")
+        result.model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        result.losses, result.seconds = state["losses"], state["seconds"]
+        return state["epoch"]
+    except (pickle.UnpicklingError, RuntimeError, LookupError, TypeError, EOFError) as error:
+        cause = f"it does not fit this run ({error})"
+        raise ValueError(f"checkpoint {checkpoint} cannot be used: delete it, and the run begins anew: {cause}") from error

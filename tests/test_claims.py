@@ -90,6 +90,41 @@ def test_verdicts(direction, values, verdict):
     assert (outcome.n, outcome.note) == (5, "")
 
 
+@pytest.mark.parametrize("n", [5, 20, 33])
+@pytest.mark.parametrize("base", [0.3, 1.0, -0.77, 1e-17])
+@pytest.mark.parametrize("direction", ["at least", "at most"])
+def test_values_that_differ_by_rounding_are_equal(n, base, direction):
+    """One unit in the last place: BCa divides 0 by 0 there."""
+    for moved in (1, n // 2, n - 1):
+        values = np.full(n, base)
+        values[:moved] += np.spacing(base)
+        outcome = decide(claim(direction, base + (1e-9 if direction == "at most" else -1e-9)), values.tolist(), scale="quick")
+        assert outcome.low == outcome.estimate == outcome.high == pytest.approx(base, rel=1e-12)
+        assert outcome.verdict == "replicates"
+
+
+@pytest.mark.parametrize("scale", [1e-120, 1.0, 1e120])
+def test_the_bootstrap_knows_no_unit(scale):
+    """At 1e-120 the third power of the spread, by which BCa divides, is 0."""
+    x = np.random.default_rng(0).exponential(size=30)
+    assert np.array(interval(list(scale * x))) / scale == pytest.approx(np.array(interval(list(x))))
+
+
+@pytest.mark.parametrize(
+    "values", [[0.4] * 5, [1.0, 1.0, 1.0, 1.0, 2.0], [1.0, -1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 1.0, math.nan, 1.0]], ids=str
+)
+def test_a_rate_is_of_outcomes_that_are_0_or_1(values):
+    rate = claim().model_copy(update={"rate": True})
+    with pytest.raises(ValueError, match="a rate, must be 0 or 1"):
+        decide(rate, values, scale="quick")
+    assert decide(rate, [1.0, 0.0, 1.0, 1.0, 1.0], scale="quick").estimate == 0.8
+
+
+def test_a_value_that_is_no_number_is_not_mixed():
+    with pytest.raises(ValueError, match="values must be finite"):
+        decide(claim(), [1.0, 1.0, 1.0, 1.0, math.nan], scale="quick")
+
+
 def test_too_few_seeds_or_an_unmet_precondition_give_no_verdict():
     few = decide(claim(), [2.0] * 4, scale="quick")
     assert few.verdict == "not run at this scale"

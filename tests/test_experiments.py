@@ -153,7 +153,7 @@ def test_measures_of_t_simclr_are_of_the_features_as_they_are(m, d):
     """Neither normalised nor centred, but for the uniformity of the means about their centre; and no exact minimiser is known."""
     config, history = toy(m, d, loss=TSimCLR(temperature=0.5, df=2.0)), some_features(m, d)
     metrics, arrays = measure_mixture(config, history)
-    assert metrics.keys() == {"loss", "alignment", "uniformity"}
+    assert metrics.keys() == {"loss", "alignment", "uniformity", "collapsed"}
     assert arrays.keys() == {"evaluation_loss", "alignment", "uniformity", "means", "features", "labels"}
     for t, z in enumerate(history.double().numpy()):
         z1, z2 = z[: 25 * m], z[25 * m :]
@@ -172,7 +172,7 @@ def test_where_no_exact_minimiser_is_known_the_rest_is_measured(m, d):
     """Of more components than a simplex in d dimensions has corners; features are compared on the sphere, so their norm does not count."""
     config, history = toy(m, d), some_features(m, d, steps=3)
     metrics, arrays = measure_mixture(config, history)
-    assert metrics.keys() == {"loss", "alignment", "uniformity"}
+    assert metrics.keys() == {"loss", "alignment", "uniformity", "collapsed"}
     u = history.double().numpy()
     u /= np.linalg.norm(u, axis=2, keepdims=True)
     means = np.stack(
@@ -261,6 +261,7 @@ def test_measures_of_points_are_those_of_a_naive_search(name, n, d, monkeypatch)
             h_train, h = data.train.x.numpy(), getattr(data, part).x.numpy()
             metrics_of[f"knn_h_{part}"] = naive_knn_accuracy(h_train, labels, h, truth, k, h_metric)
             metrics_of[f"knn_z_{part}"] = naive_knn_accuracy(z["train"], labels, z[part], truth, k, z_metric)
+    assert metrics.pop("collapsed") == 0
     assert {key: value for key, value in metrics.items() if key != "probe_h_test"} == pytest.approx(found)
     if n == 200:
         for features in "hz":
@@ -285,7 +286,7 @@ def test_the_probe_is_of_h_on_the_test_part(monkeypatch):
 def test_records_of_points(d, of, tmp_path):
     record = run(points(d, of), runs=tmp_path / "runs")
     scores = {"knn_h_validation", "knn_h_test", "knn_z_validation", "knn_z_test", "probe_h_test"}
-    assert record.metrics.keys() == scores | {"images_per_second"}
+    assert record.metrics.keys() == scores | {"images_per_second", "collapsed"}
     assert all(0 <= record.metrics[name] <= 1 for name in scores)
     assert record.arrays.keys() == ({"loss", "z"} if d == 2 else {"loss"})
     assert record.arrays["loss"].shape == (4,)
@@ -511,7 +512,7 @@ def test_two_processes_share_the_work_and_train_no_run_twice(monkeypatch, tmp_pa
 
 def test_records_describe_themselves(tmp_path):
     record = run(toy(), runs=tmp_path / "runs")
-    expected = {"loss_gap", "loss", "loss_exact", "alignment", "uniformity", "uniformity_exact", "images_per_second"}
+    expected = {"loss_gap", "loss", "loss_exact", "alignment", "uniformity", "uniformity_exact", "images_per_second", "collapsed"}
     assert record.metrics.keys() == expected
     assert all(map(math.isfinite, record.metrics.values()))
     assert record.arrays["loss"].shape == (4,)
@@ -531,7 +532,7 @@ def test_records_of_images(d, tmp_path):
     scores = {f"{name}_h" for name in OF_BACKBONE} | {
         f"{k}_{metric}_z" for k in ("knn", "knn1", "knn15") for metric in ("cosine", "euclidean")
     }
-    assert record.metrics.keys() == scores | {"norm_z", "images_per_second"}
+    assert record.metrics.keys() == scores | {"norm_z", "images_per_second", "collapsed"}
     assert all(0 <= record.metrics[name] <= 1 for name in scores)
     arrays = {"loss", "classes_h", "classes_z", "z_views"}
     assert record.arrays.keys() == (arrays | {"z_test", "labels_test"} if d == 2 else arrays), "the map itself, where it is one"
@@ -669,3 +670,54 @@ def test_the_first_batch_has_the_size_asked_for_and_leaves_the_random_state():
     z1, z2 = first_batch(images(), 20)
     assert z1.shape == z2.shape == (20, 2)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+@pytest.mark.parametrize("part", ["backbone", "projector"])
+def test_a_collapsed_network_is_detected(value, part, monkeypatch, tmp_path):
+    """All features equal, or zero: whatever comes in. Its record says so, and so does who asks for it."""
+
+    def constant(config, shape):
+        network = initial_network(config, shape)
+        modules = list(getattr(network, part).modules())
+        last = [module for module in modules if list(module.parameters(recurse=False))][-1]
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.constant_(last.bias, value)
+        return network
+
+    assert run(images(epochs=0), runs=tmp_path / "runs").metrics["collapsed"] == 0
+    monkeypatch.setattr(loop, "initial_network", constant)
+    with pytest.warns(UserWarning, match=r"1 of 1 networks collapsed.* \(seeds 1; .*d_z = 2\)"):
+        record = run(images(epochs=0, seed=1), runs=tmp_path / "runs")
+    assert record.metrics["collapsed"] == 1
+
+
+def test_rounding_is_no_spread():
+    z = torch.full((50, 3), 0.1) + 1e-8 * torch.rand(50, 3)
+    assert experiments.is_collapsed(z) == 1
+    assert experiments.is_collapsed(z + 1e-3 * torch.rand(50, 3)) == 0
+    assert experiments.is_collapsed(torch.rand(50, 3), z) == 1, "one set of several is enough"
+
+
+def test_of_an_ensemble_in_which_seeds_diverge_the_others_are_kept(trainings, monkeypatch, tmp_path):
+    """And other runs that were asked for are made before it is said."""
+    configs, other = [toy(seed=seed) for seed in range(5)], toy(epochs=1)
+    ensemble = sscl_core.ensemble
+    real = ensemble.epoch_pairs
+
+    def poisoned(config, epoch):
+        x1, x2 = real(config, epoch)
+        return (x1 * math.nan, x2) if config.seed in (1, 3) and config.epochs > 1 else (x1, x2)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ensemble, "epoch_pairs", poisoned)
+        with pytest.raises(loop.NonFiniteLossError, match=r"in seed 1 \(at .*\), seed 3 \(at "):
+            results([*configs, other], runs=tmp_path / "runs", progress=False)
+    kept = [config for config in [*configs, other] if store.load(tmp_path / "runs", config)]
+    assert kept == [configs[0], configs[2], configs[4], other]
+    trainings.clear()
+    assert len(results(configs, runs=tmp_path / "runs", progress=False)) == 5
+    assert trainings == [[configs[1], configs[3]]]

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ def record(**arrays):
 
 def test_round_trip(tmp_path):
     assert store.load(tmp_path, TrainConfig(seed=3)) is None
-    store.save(tmp_path, record(x=[1.0, 2.0]))
+    store.save(tmp_path, [record(x=[1.0, 2.0])])
     found = store.load(tmp_path, TrainConfig(seed=3))
     assert found.metrics == {"accuracy": 0.5}
     assert found.provenance == {"date": "today"}
@@ -60,11 +62,19 @@ def test_code_hash_sees_code_and_is_blind_to_comments(tmp_path, monkeypatch):
 
     before = fresh()
     losses = package / "losses.py"
+    text = losses.read_text(encoding="utf-8")
+    assert all(words in text for words in ('"""`info_nce` with its settings held', '"""log Q for  s_jk = exp(cos'))
+    other = text.replace('"""`info_nce` with', '"""Other words of a class, with').replace(
+        '"""log Q for  s_jk = exp(cos', '"""Of a function'
+    )
+    losses.write_text(other, encoding="utf-8")
+    assert fresh() == before, "the docstrings of a class and of a function"
     losses.write_text(
-        losses.read_text(encoding="utf-8").replace('"""Contrastive losses', '"""Other words. Contrastive losses') + "\n# a comment\n"
+        losses.read_text(encoding="utf-8").replace('"""Contrastive losses', '"""Other words. Contrastive losses') + "\n# a comment\n",
+        encoding="utf-8",
     )
     assert fresh() == before
-    (package / "plots.py").write_text("x = 1\n")  # makes no number of a run
+    (package / "plots.py").write_text("x = 1\n", encoding="utf-8")  # makes no number of a run
     assert fresh() == before
     losses.write_text(losses.read_text(encoding="utf-8").replace("-(df + 1) / 2", "-(df + 2) / 2"), encoding="utf-8")
     assert fresh() != before
@@ -76,7 +86,8 @@ def test_every_module_that_training_imports_is_in_the_hash():
     """A module of ours that a run imports, but that the key leaves out, would let old results pass for new ones."""
     import ast
 
-    free = {"paths", "store", "studies"}  # where things lie, how they are kept, and which runs there are: all in the configuration
+    # Where things lie, how they are kept, and which runs there are: all in the configuration.
+    free = {"files", "paths", "store", "studies"}
     for name in store.RUN_CODE:
         tree = ast.parse((store.PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
         relative = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
@@ -86,7 +97,7 @@ def test_every_module_that_training_imports_is_in_the_hash():
 
 def test_the_first_of_two_writers_wins_and_nothing_is_left_behind(tmp_path):
     store.run_key(TrainConfig(seed=3))  # or the threads parse the code at once, which Python 3.11 cannot
-    writers = [threading.Thread(target=store.save, args=(tmp_path, record(x=np.full(1000, i)))) for i in range(8)]
+    writers = [threading.Thread(target=store.save, args=(tmp_path, [record(x=np.full(1000, i))])) for i in range(8)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -102,7 +113,7 @@ def test_a_record_that_could_not_be_written_is_not_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez_compressed", fail)
     with pytest.raises(OSError, match="disk full"):
-        store.save(tmp_path, record(x=[1]))
+        store.save(tmp_path, [record(x=[1])])
     assert store.load(tmp_path, TrainConfig(seed=3)) is None
 
 
@@ -112,37 +123,95 @@ def test_a_folder_that_cannot_be_moved_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store.Path, "rename", fail)
     with pytest.raises(OSError, match="no"):
-        store.save(tmp_path, record(x=[1]))
+        store.save(tmp_path, [record(x=[1])])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_write_text_replaces_whole(tmp_path):
-    path = tmp_path / "a" / "b.txt"
-    store.write_text(path, "one")
-    store.write_text(path, "two")
-    assert path.read_text(encoding="utf-8") == "two"
-    assert [p.name for p in path.parent.iterdir()] == ["b.txt"]
+def in_place(root):
+    """The folder of that record."""
+    return root / store.run_key(TrainConfig(seed=3))
 
 
 @pytest.mark.parametrize("name", ["record.json", "arrays.npz"])
-@pytest.mark.parametrize("content", [b"", b"{}", b"garbage", None])
-def test_a_damaged_record_is_named_with_the_remedy(name, content, tmp_path):
-    store.save(tmp_path, record(x=[1.0]))
-    folder = tmp_path / store.run_key(TrainConfig(seed=3))
+@pytest.mark.parametrize("content", [b"", b"{}", b"garbage", b"\xff", 9999 * b"[", None])
+def test_a_damaged_record_is_named_and_made_again(name, content, tmp_path):
+    store.save(tmp_path, [record(x=[1.0])])
+    folder = in_place(tmp_path)
     if content is None:
         (folder / name).unlink()
     else:
         (folder / name).write_bytes(content)
-    with pytest.raises(ValueError, match="is damaged: delete that folder") as error:
-        store.load(tmp_path, TrainConfig(seed=3))
-    assert str(folder) in str(error.value)
+    assert not store.intact(tmp_path, folder.name)
+    with pytest.warns(UserWarning, match="is damaged, and the run is made again") as warning:
+        assert store.load(tmp_path, TrainConfig(seed=3)) is None
+    assert str(folder) in str(warning[0].message)
+    store.save(tmp_path, [record(x=[2.0])])
+    assert store.load(tmp_path, TrainConfig(seed=3)).arrays["x"] == 2
+
+
+def test_no_flipped_bit_gives_another_number(tmp_path):
+    """Of the values; white space is no value."""
+    store.save(tmp_path, [record(x=np.arange(50.0))])
+    folder = in_place(tmp_path)
+    for name in ("record.json", "arrays.npz"):
+        sound = (folder / name).read_bytes()
+        for at in range(len(sound)):
+            flipped = bytearray(sound)
+            flipped[at] ^= 1
+            (folder / name).write_bytes(flipped)
+            if store.intact(tmp_path, folder.name):
+                assert json.loads(flipped) == json.loads(sound)
+        (folder / name).write_bytes(sound)
+    assert store.intact(tmp_path, folder.name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metrics": None},
+        {"metrics": {"accuracy": math.nan}},
+        {"metrics": {"accuracy": 0.6}},
+        {"schema": store.SCHEMA + 1},
+        {"checksum": None},
+    ],
+    ids=str,
+)
+def test_a_record_with_other_values_is_damaged(change, tmp_path):
+    store.save(tmp_path, [record(x=[1.0])])
+    path = in_place(tmp_path) / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert store.load(tmp_path, TrainConfig(seed=3)) is None
+
+
+def test_a_record_of_another_schema_says_so(tmp_path, monkeypatch):
+    store.save(tmp_path, [record(x=[1.0])])
+    monkeypatch.setattr(store, "SCHEMA", 9)
+    with pytest.warns(UserWarning, match="it has schema 1, this code reads 9"):
+        assert store.load(tmp_path, TrainConfig(seed=3)) is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_metric_that_is_no_number_is_not_kept(value, tmp_path):
+    with pytest.raises(ValueError, match=f"metric accuracy is {value}"):
+        store.save(tmp_path, [replace(record(), metrics={"accuracy": value})])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_record_of_another_run_is_not_taken(tmp_path):
-    store.save(tmp_path, record(x=[1.0]))
-    (tmp_path / store.run_key(TrainConfig(seed=3))).rename(tmp_path / store.run_key(TrainConfig(seed=4)))
-    with pytest.raises(ValueError, match="it holds another run"):
-        store.load(tmp_path, TrainConfig(seed=4))
+    store.save(tmp_path, [record(x=[1.0])])
+    in_place(tmp_path).rename(tmp_path / store.run_key(TrainConfig(seed=4)))
+    with pytest.warns(UserWarning, match="it holds another run"):
+        assert store.load(tmp_path, TrainConfig(seed=4)) is None
+
+
+def test_records_are_on_the_disk_before_they_have_their_names(tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr(os, "sync", lambda: order.append("sync"))
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda self, target: (order.append("rename"), rename(self, target)))
+    store.save(tmp_path, [record(), replace(record(), config=TrainConfig(seed=4))])
+    assert order == ["sync", "rename", "rename", "sync"]
 
 
 # --- locks ---------------------------------------------------------------------------------------

@@ -1,10 +1,14 @@
 """The training loop: a configuration is one network, bit for bit, whatever happens around the run or interrupts it."""
 
 import contextlib
+import errno
 import functools
+import hashlib
 import inspect
+import io
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,6 +50,7 @@ from sscl_core.train import (
     SPLIT,
     NonFiniteLossError,
     TrainResult,
+    diverged,
     epoch_pairs,
     epoch_shape,
     initial_network,
@@ -246,24 +251,96 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(damage, tmp_path):
     assert same(train(toy(), checkpoint=checkpoint), train(toy()))
 
 
+def saved_state(checkpoint):
+    """What a checkpoint holds before its sha256."""
+    return torch.load(io.BytesIO(checkpoint.read_bytes()[:-32]), weights_only=True)
+
+
+def test_no_flipped_bit_is_trained_on(tmp_path):
+    """`torch.load` looks at no checksum: of a bit that is flipped in a weight it says nothing."""
+    checkpoint = tmp_path / "run.pt"
+    train(toy(), checkpoint=checkpoint, checkpoint_seconds=0.0)
+    sound = checkpoint.read_bytes()
+    for at in range(0, len(sound), len(sound) // 50):
+        flipped = bytearray(sound)
+        flipped[at] ^= 4
+        checkpoint.write_bytes(flipped)
+        with pytest.raises(ValueError, match="is damaged: delete it"):
+            train(toy(), checkpoint=checkpoint)
+
+
+def without_seconds(state):
+    del state["seconds"]
+
+
+def of_another_shape(state):
+    state["model"]["backbone.1.weight"] = torch.zeros(2, 2)
+
+
+def without_a_layer(state):
+    del state["model"]["backbone.1.weight"]
+
+
+@pytest.mark.parametrize("change", [without_seconds, of_another_shape, without_a_layer])
+def test_a_checkpoint_that_does_not_fit_is_named_with_the_remedy(change, tmp_path):
+    checkpoint = tmp_path / "run.pt"
+    train(toy(), checkpoint=checkpoint, checkpoint_seconds=0.0)
+    state = saved_state(checkpoint)
+    change(state)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    checkpoint.write_bytes(buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest())
+    with pytest.raises(ValueError, match="delete it, and the run begins anew: it does not fit") as error:
+        train(toy(), checkpoint=checkpoint)
+    assert str(checkpoint) in str(error.value)
+
+
 @pytest.mark.parametrize("broken_save", [1, 2], ids="save {}".format)
 def test_a_half_written_checkpoint_is_never_met(broken_save, monkeypatch, tmp_path):
-    config, checkpoint, saves, save = toy(), tmp_path / "run.pt", [], torch.save
+    config, checkpoint, saves = toy(), tmp_path / "run.pt", []
+    write = Path.write_bytes
 
-    def fails(state, path):
+    def fails(path, content):
         saves.append(path)
-        save(state, path)
-        if len(saves) == broken_save:
-            Path(path).write_bytes(Path(path).read_bytes()[:100])
-            raise OSError("no space left on device")
+        if len(saves) < broken_save:
+            return write(path, content)
+        write(path, content[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", fails)
-        with pytest.raises(OSError, match="no space"):
+        patch.setattr(Path, "write_bytes", fails)
+        with pytest.raises(OSError, match=f"{checkpoint} could not be written, .*: No space left"):
             train(config, checkpoint=checkpoint, checkpoint_seconds=0.0)
     assert len(saves) == broken_save
-    assert checkpoint.exists() == (broken_save == 2), "that of the epoch before, or none"
+    assert list(tmp_path.iterdir()) == [checkpoint][: broken_save - 1], "that of the epoch before, or none"
     assert same(train(config, checkpoint=checkpoint), train(config))
+
+
+def test_seconds_are_those_of_all_stretches(tmp_path, monkeypatch):
+    config, checkpoint = toy(), tmp_path / "run.pt"
+    clock = itertools.count(0.0, 10.0)  # ten seconds pass between any two looks at it
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.time, "monotonic", lambda: next(clock))
+        train(config, checkpoint=checkpoint, checkpoint_seconds=0.0)
+    saved = saved_state(checkpoint)["seconds"]
+    assert saved >= 10
+    resumed = train(config, checkpoint=checkpoint)
+    assert saved < resumed.seconds < saved + 10
+
+
+def test_a_run_has_the_threads_of_its_configuration_wherever_it_is_made():
+    """One and two threads add in different orders; with the caller's number a key would stand for two results."""
+    config, before, found = images(data=Images(n_train=96), backbone=ConvNet(width=8), batch_size=32), torch.get_num_threads(), []
+    try:
+        for callers in (1, 2):
+            torch.set_num_threads(callers)
+            found.append(train(config))
+            assert torch.get_num_threads() == callers
+    finally:
+        torch.set_num_threads(before)
+    one, other = found
+    assert same(one, other)
+    assert not same(one, train(config.model_copy(update={"threads": 2})))
 
 
 # --- losses that are not numbers -----------------------------------------------------------------
@@ -274,10 +351,10 @@ def test_a_non_finite_loss_is_an_error_and_leaves_the_last_sound_checkpoint(valu
     config, checkpoint = images(seed=3), tmp_path / "run.pt"
     with monkeypatch.context() as patch:
         steps = spy(patch, lambda number, loss: loss * value if number == 5 else loss)
-        with pytest.raises(NonFiniteLossError, match=r"NaN or infinite at or before step 6 of seed 3: lower optimizer.lr \(0.001\)"):
+        with pytest.raises(NonFiniteLossError, match=r"seed 3 \(at or before step 6\): .* lower optimizer.lr \(0.001\)"):
             train(config, checkpoint=checkpoint, checkpoint_seconds=0.0)
         assert len(steps) == 6, "met at the end of the epoch at the latest"
-    state = torch.load(checkpoint)
+    state = saved_state(checkpoint)
     assert state["epoch"] == 1
     assert all(tensor.isfinite().all() for tensor in state["model"].values())
     assert same(train(config, checkpoint=checkpoint), train(config))
@@ -290,15 +367,56 @@ def test_a_last_step_that_breaks_the_weights_is_such_an_error_too(step, monkeypa
     spy(monkeypatch, lambda number, loss: loss + (loss - loss).sqrt() if number == step else loss)
     with pytest.raises(NonFiniteLossError):
         train(images(), checkpoint=checkpoint, checkpoint_seconds=0.0)
-    assert not checkpoint.exists() or all(tensor.isfinite().all() for tensor in torch.load(checkpoint)["model"].values())
+    assert not checkpoint.exists() or all(tensor.isfinite().all() for tensor in saved_state(checkpoint)["model"].values())
 
 
 @every_kind
 def test_a_learning_rate_that_diverges_is_such_an_error(make, tmp_path):
     config = make(optimizer=Optimizer(name="sgd", lr=1e30))
-    with pytest.raises(NonFiniteLossError, match=r"lr \(1e\+30\), raise the temperature of the loss \(.*0.5\), or use precision '32-true'"):
+    with pytest.raises(NonFiniteLossError, match=r"lr \(1e\+30\); raise loss.temperature \(0.5\)"):
         train(config, checkpoint=tmp_path / "run.pt", checkpoint_seconds=0.0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"optimizer": Optimizer(name="sgd", lr=1.0, weight_decay=1e30)}, r"lower optimizer.weight_decay \(1e\+30\)"),
+        ({"backbone": MLP(init_scale=1e30)}, r"move backbone.init_scale \(1e\+30\) towards 1"),
+    ],
+    ids=["weight decay", "initial scale"],
+)
+def test_the_message_names_what_was_the_cause(changes, remedy):
+    with pytest.raises(NonFiniteLossError, match=remedy) as error:
+        train(toy(**changes))
+    assert "32-true" not in str(error.value), "that is what it has"
+
+
+@pytest.mark.parametrize(
+    ("config", "remedy"),
+    [
+        (images(weights=PairWeights(temperature=1e-9)), r"move weights.temperature \(1e-09\) away from 0"),
+        (points(Noise(scale=1e30)), r"lower the scale of the noise \(1e\+30\)"),
+        (images(precision="bf16-mixed"), "use precision '32-true'"),
+    ],
+    ids=["weights", "noise", "precision"],
+)
+def test_every_setting_that_can_be_the_cause_is_named(config, remedy):
+    assert re.search(remedy, diverged(config, {0: 1}))
+
+
+def test_a_learned_df_that_diverges_is_named_with_its_step(monkeypatch):
+    config = images(loss=TSimCLR(learn_df=True))
+    real = loop.set_lr
+
+    def spoil(optimizer, config, step, steps):
+        real(optimizer, config, step, steps)
+        if step == 4:
+            optimizer.param_groups[1]["params"][0].data.fill_(200.0)
+
+    monkeypatch.setattr(loop, "set_lr", spoil)
+    with pytest.raises(NonFiniteLossError, match=r"the learned df became .* in seed 0 \(at or before step 5\): .*loss.df"):
+        train(config)
 
 
 # --- data ----------------------------------------------------------------------------------------
