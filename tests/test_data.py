@@ -8,7 +8,10 @@ import importlib.util
 import inspect
 import io
 import os
+import pwd
 import re
+import resource
+import shutil
 import socket
 import tarfile
 import tempfile
@@ -22,7 +25,7 @@ import numpy as np
 import pytest
 import torch
 
-from sscl_core import data
+from sscl_core import data, paths
 from sscl_core.config import scattered
 from sscl_core.data import NAMES, AnonymousSamples, GaussianMixture, ImageData, holdout, load_images
 from sscl_core.paths import EMBEDDED
@@ -119,6 +122,55 @@ def test_first_of_each_class():
     images = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1)
     chosen = build_script().first_of_each_class(ImageData(images, labels, ("a", "b")), 2)
     assert chosen.images.flatten().tolist() == [0, 1, 2, 4]
+
+
+def cut(position):
+    return lambda content: content[:position]
+
+
+def flipped(position):
+    return lambda content: content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+
+
+DAMAGES = {
+    "empty": lambda _: b"",
+    "cut": cut(4_000_000),
+    "one byte short": cut(-1),
+    "zeros within": lambda content: content[:1_000_000] + bytes(1000) + content[1_001_000:],
+    "text": lambda _: b"version https://git-lfs.github.com/spec/v1\n",
+    "other arrays": lambda _: npz(train_images=np.zeros((1, 28, 28), np.uint8)),
+    "pickles": lambda _: npz(train_images=np.array([{}], dtype=object)),
+    # In the header of the archive, of a member, in its data, and in the list of members at the end.
+    **{f"bit {position}": flipped(position) for position in (0, 8, 40, 2_000_000, -300, -1)},
+}
+
+
+def npz(**arrays):
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_damaged_subset_is_named_with_the_remedy(tmp_path, monkeypatch, damage, split):
+    file = tmp_path / "fashion_mnist_subset.npz"
+    file.write_bytes(damage((EMBEDDED / file.name).read_bytes()))
+    monkeypatch.setattr(data, "EMBEDDED", tmp_path)
+    with pytest.raises(ValueError, match="not the published fashion_mnist_subset") as error:
+        load_images("fashion_mnist_subset", split)
+    assert str(error.value).startswith(f"{file}: ")
+    assert f"`git checkout -- {file}`" in str(error.value)
+
+
+@pytest.mark.parametrize(("kind", "cause"), [("missing", "No such file"), ("a folder", "Is a directory")])
+def test_a_subset_that_is_no_file_is_named_with_the_remedy(tmp_path, monkeypatch, kind, cause):
+    file = tmp_path / "fashion_mnist_subset.npz"
+    if kind == "a folder":
+        file.mkdir()
+    monkeypatch.setattr(data, "EMBEDDED", tmp_path)
+    with pytest.raises(ValueError, match=rf"npz cannot be read \({cause}.*git checkout -- "):
+        load_images("fashion_mnist_subset")
 
 
 # --- canonical files, small and made up ----------------------------------------------------------
@@ -226,9 +278,190 @@ def test_a_data_dir_that_is_no_folder_is_an_error_though_the_files_are_elsewhere
     if kind == "a file":
         chosen.write_bytes(b"")
     for data_dir in (chosen, str(chosen)):
-        with pytest.raises(ValueError, match=r"data_dir is .*chosen.* must be a folder that exists, or None"):
-            load_images("cifar100", data_dir=data_dir)
+        for name in ("cifar100", "fashion_mnist_subset"):
+            with pytest.raises(ValueError, match=rf"data_dir must name a folder.*{re.escape(str(chosen))}"):
+                load_images(name, data_dir=data_dir)
     assert not (tmp_path / "cache").exists(), "nothing was downloaded"
+
+
+@pytest.mark.parametrize("kind", ["not there", "a file"])
+def test_a_variable_that_names_no_folder_is_an_error_where_it_is_looked_up(fake, tmp_path, monkeypatch, kind):
+    """Not passed over, though the cache has the files; with all of them in data_dir it is not looked at."""
+    contents, truth = fake("cifar100")
+    write(tmp_path / "cache" / "sscl" / "cifar-100-binary", contents)
+    write(tmp_path / "sets" / "cifar-100-binary", contents)
+    assert_loaded("cifar100", truth)
+    chosen = tmp_path / "chosen"
+    if kind == "a file":
+        chosen.write_bytes(b"")
+    monkeypatch.setenv("SSCL_DATA_DIR", str(chosen))
+    with pytest.raises(ValueError, match=rf"SSCL_DATA_DIR must name a folder.*{re.escape(str(chosen))}"):
+        load_images("cifar100")
+    assert_loaded("cifar100", truth, data_dir=tmp_path / "sets")
+
+
+# --- no home, no cache ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """As under `docker run -u 12345`: no HOME, and a user that the system does not know."""
+
+    def unknown(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+@pytest.mark.parametrize("where", ["data_dir", "SSCL_DATA_DIR"])
+def test_without_a_home_complete_data_are_read(fake, homeless, tmp_path, monkeypatch, where):
+    contents, truth = fake("cifar10")
+    write(tmp_path / "sets" / "cifar-10-batches-bin", contents)
+    with pytest.raises(FileNotFoundError):
+        paths.cache_dir()
+    if where == "data_dir":
+        assert_loaded("cifar10", truth, data_dir=tmp_path / "sets")
+    else:
+        monkeypatch.setenv("SSCL_DATA_DIR", str(tmp_path / "sets"))
+        assert_loaded("cifar10", truth)
+
+
+def test_without_a_home_what_is_missing_is_one_sentence_with_the_remedies(fake, homeless, tmp_path):
+    contents, _ = fake("cifar10")
+    del contents["data_batch_2.bin"]
+    write(tmp_path / "sets" / "cifar-10-batches-bin", contents)
+    with pytest.raises(FileNotFoundError) as error:
+        load_images("cifar10", data_dir=tmp_path / "sets")
+    message = str(error.value)
+    assert message.startswith("cifar10 is neither in data_dir nor in $SSCL_DATA_DIR nor in a cache")
+    for part in ("batches-bin lacks data_batch_2.bin", "HOME is not set", "set XDG_CACHE_HOME to", "set SSCL_DATA_DIR to"):
+        assert part in message
+    assert len(load_images("cifar10", "test", data_dir=tmp_path / "sets")) == 3
+
+
+@pytest.fixture
+def ordinary_user():
+    """A folder that a user without privileges can look into; the test goes on as that user."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    yield folder
+    if root:
+        os.seteuid(0)
+    shutil.rmtree(folder)
+
+
+def closed(folder, mode):
+    """A folder of another user, or of one's own but without these rights."""
+    euid = os.geteuid()
+    if os.getuid() == 0:
+        os.seteuid(0)
+    folder.mkdir()
+    folder.chmod(mode)
+    os.seteuid(euid)
+    return folder
+
+
+def test_a_home_that_cannot_be_written_is_one_sentence_with_the_remedies(fake, ordinary_user, monkeypatch):
+    """HOME=/ is what a container without a user's name has."""
+    fake("cifar10")
+    home = closed(ordinary_user / "home", 0o555)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(home))
+    with pytest.raises(FileNotFoundError, match=rf"{home}/\.cache/sscl/\S+ cannot be written \(Permission denied\)") as error:
+        load_images("cifar10")
+    for part in ("set XDG_CACHE_HOME to a folder that can be written", "set SSCL_DATA_DIR to"):
+        assert part in str(error.value)
+
+
+def test_a_home_that_cannot_be_looked_into_is_named(fake, ordinary_user, monkeypatch):
+    fake("cifar10")
+    home = closed(ordinary_user / "home", 0o000)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(home))
+    with pytest.raises(PermissionError, match=rf"^{home}\S* cannot be read: .*SSCL_DATA_DIR or XDG_CACHE_HOME"):
+        load_images("cifar10")
+
+
+def test_a_cache_in_the_place_of_a_file_is_named(fake, tmp_path, monkeypatch):
+    fake("cifar10")
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(FileNotFoundError, match=r"file/sscl/\S+ cannot be written \(Not a directory\): set XDG_CACHE_HOME"):
+        load_images("cifar10")
+
+
+# --- something else in the folder ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [".", "inside"])
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_an_archive_as_published_is_read_without_unpacking(fake, tmp_path, name, place):
+    contents, truth = fake(name)
+    source = data._CANONICAL[name]
+    folder = tmp_path / "sets" / (source.folders[0] if place == "inside" else ".")
+    write(folder, {source.archives[0]: tar_gz(contents, f"{source.folders[0]}/")})
+    assert_loaded(name, truth, data_dir=tmp_path / "sets")
+    assert [path.name for path in (tmp_path / "sets").rglob("*") if path.is_file()] == [source.archives[0]]
+    write(tmp_path / "sets" / source.folders[0], {next(iter(contents)): b"damaged"})
+    with pytest.raises(ValueError, match="not the published"):
+        load_images(name, data_dir=tmp_path / "sets")  # unpacked files go before it
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "content"])
+def test_a_damaged_archive_in_the_folder_is_named(fake, tmp_path, damage):
+    contents, _ = fake("cifar100")
+    good = tar_gz(contents if damage != "content" else corrupted(contents))
+    bad = {"cut": good[: len(good) // 2], "text": b"<html>", "content": good}[damage]
+    write(tmp_path, {"cifar-100-binary.tar.gz": bad})
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path))}/cifar-100-binary.tar.gz: .*delete it"):
+        load_images("cifar100", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "holds", "words"),
+    [
+        ("cifar10", "cifar-10-batches-py/data_batch_1", "{} holds cifar-10-batches-py, the python release, which is pickled and not read"),
+        ("cifar10", "cifar-10-python.tar.gz", "{} holds cifar-10-python.tar.gz, the python release"),
+        ("cifar100", "cifar-100-python/train", "{} holds cifar-100-python, the python release"),
+        ("fashion_mnist", "MNIST/raw/train-images-idx3-ubyte", "{} holds MNIST, which are digits, in files of the same names"),
+        ("cifar10", "data_batch_1.bin", "{} holds data_batch_1.bin)"),
+        ("cifar10", "photos/a.png", "{} holds photos/)"),
+        ("cifar10", "cifar-10-batches-bin/data_batch_1.bin", "{}/cifar-10-batches-bin lacks data_batch_2.bin, data_batch_3.bin, "),
+        ("fashion_mnist", "train-images-idx3-ubyte.gz", "{} lacks train-labels-idx1-ubyte, t10k-images-idx3-ubyte, "),
+        ("cifar10", None, "{} holds nothing"),
+        ("cifar10", [f"{i}.png" for i in range(9)], "{} holds 0.png, 1.png, 2.png, 3.png, 4.png, 5.png and 3 more"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("where", ["data_dir", "SSCL_DATA_DIR"])
+def test_what_the_folder_holds_instead_is_said(fake, tmp_path, monkeypatch, name, holds, words, where):
+    contents, _ = fake(name)
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    for path in [] if holds is None else [holds] if isinstance(holds, str) else holds:
+        content = contents.get(Path(path).name.removesuffix(".gz"), b"")
+        write((folder / path).parent, {Path(path).name: gzip.compress(content) if path.endswith(".gz") else content})
+    if where == "SSCL_DATA_DIR":
+        monkeypatch.setenv("SSCL_DATA_DIR", str(folder))
+    with pytest.raises(FileNotFoundError) as error:
+        load_images(name, data_dir=folder if where == "data_dir" else None)
+    assert words.format(folder) in str(error.value)
+    assert f"in which {data._CANONICAL[name].folders[0]}/ holds" in str(error.value), "and what is wanted"
+
+
+def test_mnist_in_the_place_of_fashion_mnist_is_called_by_its_name(fake, tmp_path, monkeypatch):
+    contents, _ = fake("fashion_mnist")
+    digits = {name: content[:-1] + b"\x07" for name, content in contents.items()}
+    monkeypatch.setattr(data, "_MNIST", [hashlib.sha256(content).hexdigest() for content in digits.values()])
+    write(tmp_path / "fashion-mnist", digits)
+    message = r"fashion-mnist/train-images-idx3-ubyte: not the published .*, which is MNIST's, of digits; delete it or move it away"
+    with pytest.raises(ValueError, match=message):
+        load_images("fashion_mnist", data_dir=tmp_path)
 
 
 def test_home_is_expanded(fake, tmp_path, monkeypatch):
@@ -367,6 +600,82 @@ def serve(server, mirror, name, contents, folder="x/"):
 
 def cached_files(tmp_path):
     return sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file() or ".download" in path.name)
+
+
+LIMIT = 1 << 20  # what an archive may hold beside the published files, which are a few kB here
+
+
+def bomb(name, content, kind):
+    """A .tar.gz of some kB that is 64 MB unpacked: a name, a header, or files beside the one that is wanted."""
+    stream, size = io.BytesIO(), 64 << 20
+    layout = tarfile.PAX_FORMAT if kind == "pax header" else tarfile.GNU_FORMAT
+    with tarfile.open(fileobj=stream, mode="w:gz", format=layout) as tar:
+        member = tarfile.TarInfo("a" * size + "/" + name if kind == "long name" else name)
+        member.size = len(content)
+        if kind == "pax header":
+            member.pax_headers = {"comment": "a" * size}
+        elif kind == "other file":
+            other = tarfile.TarInfo("other")
+            other.size = size
+            tar.addfile(other, io.BytesIO(bytes(size)))
+        elif kind == "many members":
+            for _ in range(size // tarfile.BLOCKSIZE):
+                tar.addfile(tarfile.TarInfo("a"))
+        tar.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["long name", "pax header", "other file", "many members"])
+@pytest.mark.parametrize("where", ["folder", "mirror"])
+def test_a_tar_bomb_is_not_unpacked(fake, server, tmp_path, kind, where):
+    contents, _ = fake("cifar100", [f"{server.base}a/"])
+    packed = bomb("train.bin", contents["train.bin"], kind)
+    assert len(packed) < LIMIT / 2
+    write(server.root / "a" if where == "mirror" else tmp_path / "sets", {"cifar-100-binary.tar.gz": packed})
+    (tmp_path / "sets").mkdir(exist_ok=True)
+    tracemalloc.start()
+    error = FileNotFoundError if where == "mirror" else ValueError
+    with pytest.raises(error, match=r"holds more than 10[0-9]{5} bytes, the published files and what may lie beside them"):
+        load_images("cifar100", data_dir=tmp_path / "sets")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * LIMIT
+    assert cached_files(tmp_path) == []
+
+
+def test_a_readme_beside_the_files_is_no_bomb(fake, tmp_path):
+    contents, truth = fake("cifar100")
+    write(tmp_path, {"cifar-100-binary.tar.gz": tar_gz({"notes.txt": bytes(LIMIT * 9 // 10), **contents})})
+    assert_loaded("cifar100", truth, data_dir=tmp_path)
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(fake, server, tmp_path):
+    """The limit on a file's size stands for a full disk: no other mirror is tried, which would not help."""
+    contents, _ = fake("fashion_mnist", [f"{server.base}a/", f"{server.base}b/"])
+    for mirror in "ab":
+        serve(server, mirror, "fashion_mnist", contents)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(FileNotFoundError) as error:
+            load_images("fashion_mnist")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "cache/sscl/fashion-mnist cannot be written (File too large)" in str(error.value)
+    assert server.asked
+    assert not any(path.startswith("/b/") for path in server.asked)
+    assert cached_files(tmp_path) == []
+
+
+def test_what_a_killed_download_left_is_swept_up(fake, server, tmp_path):
+    contents, truth = fake("cifar100", [f"{server.base}a/"])
+    serve(server, "a", "cifar100", contents)
+    old, young = (tmp_path / "cache" / "sscl" / "cifar-100-binary" / f".download-{name}.part" for name in ("old", "young"))
+    for folder in (old, young):
+        write(folder, {"cifar-100-binary.tar.gz": b"half"})
+    os.utime(old, (0, 0))
+    assert_loaded("cifar100", truth)
+    assert (old.exists(), young.exists()) == (False, True), "another process may still be at it"
 
 
 @pytest.mark.parametrize("name", CANONICAL)
