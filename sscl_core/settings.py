@@ -20,7 +20,7 @@ from .config import (
     TrainConfig,
     TSimCLR,
 )
-from .paths import RECORDS
+from .paths import RECORDS, committed
 
 SUBSET: Literal["fashion_mnist_subset"] = "fashion_mnist_subset"
 
@@ -155,6 +155,8 @@ def tuned(method: str, dim: int, image_set: str = SUBSET) -> Setting:
     """Of a method of `FAMILIES`, or one of `FORMS`, the setting with the best accuracy of 15-NN on z at d_z = `dim` in the search."""
     form = chosen_form(method)
     rows = [row for row in search_table(image_set) if row["form"] == form and int(row["d_z"]) == dim]
+    if not rows:
+        raise ValueError(f"dim must be one that was searched for {form} on {image_set}, got {dim}")
     return with_temperature(form, float(max(rows, key=lambda row: float(row["knn15_z"]))["temperature"]))
 
 
@@ -171,7 +173,20 @@ def chosen_form(method: str) -> str:
 
 @lru_cache
 def search_table(image_set: str = SUBSET) -> list[dict[str, str]]:
-    return list(csv.DictReader((RECORDS / f"search_{image_set}.csv").read_text(encoding="utf-8").splitlines()))
+    """The rows of a committed search. `ValueError`, with the remedy: its file is damaged."""
+    return committed(RECORDS / f"search_{image_set}.csv", _search_rows)
+
+
+def _search_rows(text: str) -> list[dict[str, str]]:
+    rows = list(csv.DictReader(text.splitlines(), strict=True))
+    known = {(form, dim) for form in FORMS for dim in DIMS}
+    for row in rows:
+        numbers = [float(value) for name, value in row.items() if name != "form"]
+        if (row["form"], int(row["d_z"])) not in known or not all(map(math.isfinite, numbers)):
+            raise ValueError(f"no form, dimension and accuracies: {row}")
+    if not rows:
+        raise ValueError("it has no rows")
+    return rows
 
 
 def image_run(setting: Setting, images: Images, *, dim: int, epochs: int, seed: int, width: int = 16) -> TrainConfig:

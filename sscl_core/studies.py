@@ -9,7 +9,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from .config import (
     MLP,
@@ -35,7 +43,7 @@ from .config import (
     as_number,
     scattered,
 )
-from .paths import SCALES, results_dir
+from .paths import SCALES, committed, folder, results_dir
 from .settings import (
     AUGMENTATION,
     CAUCHY,
@@ -59,11 +67,26 @@ from .settings import (
 )
 
 _NETWORK = MLP(width=64)
+LAST_SEED = 2**32 - 1  # that scikit-learn takes
+
+
+def _weighs_pairs(temperature: float) -> float:
+    """The temperature, if `PairWeights` takes it."""
+    try:
+        return PairWeights(temperature=temperature).temperature
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+
+PairTemperature = Annotated[float, Field(allow_inf_nan=True), BeforeValidator(as_number), AfterValidator(_weighs_pairs)]
 Dims = Annotated[tuple[Annotated[int, Field(ge=1, le=128)], ...], Field(min_length=1)]
 
 
 class Parameters(Frozen):
-    """What every notebook takes: `seeds` (how many) from `seed` on, the device, and where data and results are."""
+    """What every notebook takes: `seeds` (how many) from `seed` on, the device, and where data and results are.
+
+    Folders are made absolute: a notebook may run elsewhere. One for data must exist.
+    """
 
     scale: Literal["smoke", "quick", "full"]
     seeds: PositiveInt
@@ -74,12 +97,54 @@ class Parameters(Frozen):
 
     records: ClassVar[tuple[str, ...]] = ()  # of data/records, patterns of what the notebook shows beside its own
 
+    @field_validator("data_dir")
+    @classmethod
+    def _is_there(cls, value: str | None) -> str | None:
+        return None if value is None else str(folder("data_dir", value))
+
+    @field_validator("results_dir")
+    @classmethod
+    def _can_be_made(cls, value: str | None) -> str | None:
+        return None if value is None else str(folder("results_dir", value, new=True))
+
+    @model_validator(mode="after")
+    def _seeds_in_range(self) -> "Parameters":
+        last = self.seed + max(getattr(self, name) for name in self._numbers_of_seeds()) - 1
+        if last > LAST_SEED:
+            raise ValueError(f"seed must be such that the last seed is at most {LAST_SEED}, got {last}")
+        return self
+
+    @classmethod
+    def _numbers_of_seeds(cls) -> list[str]:
+        return [name for name in cls.model_fields if name == "seeds" or name.endswith("_seeds")]
+
     @property
     def seed_range(self) -> range:
         return range(self.seed, self.seed + self.seeds)
 
+    @property
+    def larger_sets(self) -> tuple[str, ...]:
+        """Image sets that are not embedded and that the notebook reads whatever runs there are."""
+        return ()
+
+    def require_data(self) -> None:
+        """Reads the larger sets once, so that a notebook stops at its start, not after an hour,
+        where one is neither at hand nor to be downloaded. Errors: those of `load_images`."""
+        from .data import SPLITS, load_images  # here, as they import PyTorch and plans do without
+
+        for name, split in itertools.product(self.larger_sets, SPLITS):
+            load_images(name, split, data_dir=self.data_dir)
+
     def runs(self) -> list[TrainConfig]:
         raise NotImplementedError
+
+    def require_runs(self) -> None:
+        """`ValueError` where a run of these parameters breaks a rule of its configuration."""
+        one_seed = self.model_copy(update=dict.fromkeys(self._numbers_of_seeds(), 1))
+        try:
+            one_seed.runs()
+        except ValidationError as error:
+            raise ValueError(f"they ask for a run that cannot be: {_explain(error)}") from None
 
 
 class ContrastiveIsSNE(Parameters):
@@ -114,7 +179,7 @@ class TSimCLRFeatures(Parameters):
     epochs: PositiveInt
     n_train: Annotated[int, Field(ge=200, le=10_000)]
     forms: tuple[str, ...]
-    weights: Annotated[tuple[Annotated[float, Field(allow_inf_nan=True), BeforeValidator(as_number)], ...], Field(min_length=1)]
+    weights: Annotated[tuple[PairTemperature, ...], Field(min_length=1)]
     alternatives: bool
     map_dims: tuple[Annotated[int, Field(ge=1, le=784)], ...]
     image_sets: tuple[Literal["fashion_mnist", "cifar10"], ...]
@@ -130,6 +195,10 @@ class TSimCLRFeatures(Parameters):
         if unknown_forms := set(self.forms) - set(FORMS):
             raise ValueError(f"forms must be among {list(FORMS)}, got {sorted(unknown_forms)}")
         return self
+
+    @property
+    def larger_sets(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.image_sets))
 
     def run(self, method: str, dim: int, seed: int) -> TrainConfig:
         """With the setting that the search chose for this method, or form, and dimension."""
@@ -340,6 +409,10 @@ class ImplicitBias(Parameters):
         if self.image_set == "fashion_mnist_subset" and self.n_train > 10_000:
             raise ValueError("n_train must be at most 10000 for fashion_mnist_subset")
         return self
+
+    @property
+    def larger_sets(self) -> tuple[str, ...]:
+        return () if self.image_set == SUBSET else (self.image_set,)
 
     @property
     def image_seed_range(self) -> range:
@@ -597,13 +670,14 @@ def vector_run(
 
 @lru_cache
 def scales() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(SCALES.read_text(encoding="utf-8"))
+    return committed(SCALES, tomllib.loads)
 
 
 def resolve(notebook: str, given: Mapping[str, Any]) -> Parameters:
     """The parameters of a notebook: the sizes of its scale, under what is given and not None.
 
-    `ValueError` that names every unknown name, wrong type and value out of range, and the valid names.
+    `ValueError` that names every unknown name, wrong type and value out of range, a value that a run
+    cannot have or a folder that is not there, and the valid names.
     """
     if notebook not in NOTEBOOKS:
         raise ValueError(f"notebook must be one of {sorted(NOTEBOOKS)}, got {notebook!r}")
@@ -612,9 +686,12 @@ def resolve(notebook: str, given: Mapping[str, Any]) -> Parameters:
     sizes = scales().get(scale, {}).get(notebook, {}) if isinstance(scale, str) else {}
     chosen = {name: value for name, value in given.items() if value is not None}
     try:
-        return model.model_validate_json(json.dumps({"scale": "quick"} | sizes | chosen))
-    except (ValidationError, TypeError) as error:
-        raise ValueError(f"parameters of {notebook}: {_explain(error)}; valid names: {', '.join(model.model_fields)}") from None
+        parameters = model.model_validate_json(json.dumps({"scale": "quick"} | sizes | chosen))
+        parameters.require_runs()
+    except (ValueError, TypeError) as error:
+        names = ", ".join(model.model_fields)
+        raise ValueError(f"parameters of {notebook}: {_explain(error)}; valid names: {names}") from None
+    return parameters
 
 
 def out_dir(notebook: str, parameters: Parameters) -> Path:
@@ -625,9 +702,15 @@ def out_dir(notebook: str, parameters: Parameters) -> Path:
     return results_dir(parameters.results_dir) / (parameters.scale if own else "custom")
 
 
-def _explain(error: ValidationError | TypeError) -> str:
+def _explain(error: Exception) -> str:
     """Missing sizes are left out: they only follow from a scale that is unknown."""
-    if isinstance(error, TypeError):
+    if not isinstance(error, ValidationError):
         return str(error)
-    parts = [(".".join(map(str, e["loc"])), e["msg"], e["input"]) for e in error.errors() if e["type"] != "missing"]
-    return "; ".join(f"{name} = {value!r}: {message[0].lower()}{message[1:]}" for name, message, value in parts)
+    return "; ".join(_problem(dict(e)) for e in error.errors() if e["type"] != "missing")
+
+
+def _problem(error: dict[str, Any]) -> str:
+    """Of a rule about several parameters, what it says; else the parameter and its value before that."""
+    said = error["msg"].removeprefix("Value error, ")
+    name = ".".join(map(str, error["loc"]))
+    return f"{name} = {error['input']!r}: {said[0].lower()}{said[1:]}" if name else said

@@ -1,11 +1,25 @@
 """Parameters: the scale's sizes under what is given; everything wrong is refused with the valid names."""
 
 import itertools
+import math
+import re
 
 import pytest
 
-from sscl_core import settings, studies
-from sscl_core.config import MLP, Corruption, InfoNCE, Masking, Mixup, Noise, Points, Projector, ensembles
+from sscl_core import data, points, settings, studies
+from sscl_core.config import (
+    MLP,
+    Corruption,
+    InfoNCE,
+    Masking,
+    Mixup,
+    Noise,
+    Points,
+    Projector,
+    Table,
+    TrainConfig,
+    ensembles,
+)
 from sscl_core.paths import RECORDS
 from sscl_core.studies import CELLS, CLOUD_STEPS, IMAGE_VIEWS, METHODS, NOTEBOOKS, TABLE_STEPS, out_dir, resolve, vector_run
 
@@ -52,18 +66,115 @@ def test_given_values_win_and_none_means_the_scales_own():
         ({"n_train": 10**6}, "n_train"),
         ({"dims": {1, 2}}, "not JSON serializable"),
         ({"seeds": 0, "epochs": -1}, "epochs = -1"),
-        ({"dims": [2, 5]}, "for which settings were searched, got [5]"),
+        (
+            {"dims": [2, 5]},
+            "parameters of 05_t_simclr: dims must be among (1, 2, 3, 4, 8, ",
+        ),
         ({"dims": [1]}, "cosines do not train in one dimension"),
         ({"dims": [1024]}, "dims.0 = 1024"),
         ({"forms": ["t"]}, "forms must be among"),
         ({"image_sets": ["imagenet"]}, "image_sets.0 = 'imagenet'"),
         ({"weights": [0.3, "many"]}, "weights.1 = 'many'"),
+        ({"weights": [0]}, "weights.0 = 0: temperature must be a number other than 0, or infinite, got 0.0"),
+        ({"weights": [0.3, -0.0]}, "weights.1 = -0.0: temperature must be a number other than 0"),
+        ({"weights": [math.nan]}, "weights.0 = nan: temperature must be a number other than 0"),
+        ({"seed": 2**32}, "the last seed is at most 4294967295, got 4294967300"),
+        ({"seed": 2**32 - 1, "seeds": 2}, "the last seed is at most 4294967295, got 4294967296"),
     ],
 )
 def test_wrong_parameters_are_named_with_the_valid_ones(given, words):
     with pytest.raises(ValueError, match="valid names: scale, seeds, seed, device, data_dir, results_dir, dims") as error:
         resolve("05_t_simclr", given)
     assert words in str(error.value)
+
+
+def test_pairs_may_be_weighted_by_any_temperature_but_zero():
+    given = [0.3, -0.3, math.inf, "inf", "-inf", 1]
+    assert resolve("05_t_simclr", {"weights": given}).weights == (0.3, -0.3, math.inf, math.inf, -math.inf, 1.0)
+
+
+@pytest.mark.parametrize("name", sorted(NOTEBOOKS))
+def test_the_last_seed_of_every_kind_is_one_that_scikit_learn_takes(name):
+    kinds = [field for field in NOTEBOOKS[name].model_fields if field == "seeds" or field.endswith("_seeds")]
+    one_each = dict.fromkeys(kinds, 1)
+    assert resolve(name, {"seed": 2**32 - 1, **one_each}).seed == 2**32 - 1
+    for kind in kinds:
+        with pytest.raises(ValueError, match="the last seed is at most 4294967295, got 4294967297"):
+            resolve(name, {"seed": 2**32 - 1, **one_each, kind: 3})
+    assert len(points.table(Table(table="iris"), 2**32 - 1).train) > 0
+    with pytest.raises(ValueError, match="random_state"):
+        points.table(Table(table="iris"), 2**32)
+
+
+@pytest.mark.parametrize("name", sorted(NOTEBOOKS))
+def test_folders_are_checked_and_made_absolute(name, tmp_path, monkeypatch):
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    found = resolve(name, {"data_dir": "sets", "results_dir": "new"})
+    assert (found.data_dir, found.results_dir) == (str(tmp_path / "sets"), str(tmp_path / "new"))
+    for given in ({"data_dir": "nowhere"}, {"data_dir": "file"}, {"results_dir": "file"}):
+        (key, value) = next(iter(given.items()))
+        with pytest.raises(ValueError, match=f"parameters of {name}: {key} = '{value}': .*must name a folder.*valid names: "):
+            resolve(name, given)
+
+
+def test_a_run_that_cannot_be_is_refused_with_the_parameters(monkeypatch):
+    """Whatever rule of its configuration it breaks: here a batch of one, which the notebook's own limits let through."""
+    monkeypatch.setattr(NOTEBOOKS["01_contrastive_is_sne"], "run", lambda self, dim, seed: TrainConfig(batch_size=1))
+    with pytest.raises(ValueError, match=r"parameters of 01_contrastive_is_sne: .* batch_size = 1: .*valid names: scale, seeds"):
+        resolve("01_contrastive_is_sne", {})
+
+
+def test_a_larger_set_is_asked_for_at_the_start(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(data, "load_images", lambda name, split, *, data_dir: asked.append((name, split, data_dir)))
+    folder = str(tmp_path)
+    resolve("05_t_simclr", {"image_sets": ["cifar10", "fashion_mnist"], "data_dir": folder}).require_data()
+    assert asked == [(name, split, folder) for name in ("cifar10", "fashion_mnist") for split in ("train", "test")]
+    asked.clear()
+    resolve("03_implicit_bias", {"image_set": "cifar10"}).require_data()
+    assert asked == [("cifar10", "train", None), ("cifar10", "test", None)]
+    asked.clear()
+    for name in NOTEBOOKS:
+        resolve(name, {"scale": "quick"}).require_data()
+    assert asked == [], "what is embedded is at hand"
+
+
+DAMAGES = {
+    "empty": lambda text: "",
+    "no rows": lambda text: text.split("\n")[0],
+    "cut": lambda text: text[: len(text) // 2],
+    "another table": lambda text: "a,b\n1,2\n",
+    "a word for a number": lambda text: text.replace("0.", "zero.", 1),
+    "no accuracy": lambda text: text.replace("0.8145", "nan", 1),
+    "an unknown form": lambda text: text.replace("cosine", "sine", 1),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_search_is_named_with_the_remedy(damage, tmp_path, monkeypatch):
+    file = tmp_path / "search_fashion_mnist_subset.csv"
+    file.write_text(damage((RECORDS / file.name).read_text(encoding="utf-8")), encoding="utf-8")
+    monkeypatch.setattr(settings, "RECORDS", tmp_path)
+    settings.search_table.cache_clear()
+    try:
+        with pytest.raises(ValueError, match=rf"^{re.escape(str(file))} is damaged: `git checkout -- "):
+            settings.search_table()
+    finally:
+        settings.search_table.cache_clear()
+
+
+def test_damaged_sizes_are_named_with_the_remedy(tmp_path, monkeypatch):
+    file = tmp_path / "scales.toml"
+    file.write_text("[smoke]\nruns_per_job = ", encoding="utf-8")
+    monkeypatch.setattr(studies, "SCALES", file)
+    studies.scales.cache_clear()
+    try:
+        with pytest.raises(ValueError, match=rf"^{re.escape(str(file))} is damaged: `git checkout -- "):
+            resolve("05_t_simclr", {})
+    finally:
+        studies.scales.cache_clear()
 
 
 def test_unknown_notebook():
