@@ -20,6 +20,7 @@ from .affinities import box_cells, empirical_masses, log_noise, mixup_masses, ne
 from .augmentations import agnostic_views
 from .config import MLP, Noise, Points, TrainConfig
 from .ensemble import train_ensemble
+from .evaluate import checked_features
 from .losses import log_q_gaussian, sne_objective
 from .points import PointSet
 from .store import Record
@@ -30,16 +31,36 @@ from .train import SPLIT, point_set, stream
 
 
 def rank_correlation(a: Float[Tensor, "n d"], b: Float[Tensor, "n e"]) -> float:
-    """Whether each point has the others at the same ranks of distance in both maps: Spearman's correlation, averaged over points."""
-    off = ~np.eye(len(a), dtype=bool)
-    ranks = [rankdata(torch.cdist(z.double(), z.double()).numpy()[off].reshape(len(z), -1), axis=1) for z in (a, b)]
-    ra, rb = (r - r.mean(1, keepdims=True) for r in ranks)
+    """Whether each point has the others at the same ranks of distance in both maps: Spearman's
+    correlation, averaged over points.
+
+    Raises as `evaluate` says, and `ValueError` for maps of different points, of fewer than three,
+    or with a point from which all others are equally far, which gives no ranks.
+    """
+    ra, rb = _centred_ranks("a", a), _centred_ranks("b", b)
+    if len(ra) != len(rb):
+        raise ValueError(f"a and b must be maps of the same points, got {len(ra)} and {len(rb)}")
     return float(np.mean((ra * rb).sum(1) / np.sqrt((ra**2).sum(1) * (rb**2).sum(1))))
+
+
+def _centred_ranks(name: str, z: Tensor) -> np.ndarray:
+    """Of each point's distances to the others, (n, n - 1), around their mean."""
+    z = checked_features(name, z, least=3).double()
+    off = ~np.eye(len(z), dtype=bool)
+    ranks = rankdata(torch.cdist(z, z).numpy()[off].reshape(len(z), -1), axis=1)
+    tied = (ranks == ranks[:, :1]).all(1)
+    if tied.any():
+        point, many = int(tied.argmax()), int(tied.sum())
+        raise ValueError(f"{name} has no ranks of distance: from point {point} all others are equally far, so from {many} of {len(z)}")
+    return ranks - ranks.mean(1, keepdims=True)
 
 
 def agreement(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> dict[str, float]:
     """Of two maps of the same points: `rank_correlation`; the trustworthiness of a for the neighbors in b (10 of them; Venna & Kaski 2001);
-    what is left of b's variance after a is moved, turned and scaled onto it (Procrustes)."""
+    what is left of b's variance after a is moved, turned and scaled onto it (Procrustes).
+
+    Raises as `rank_correlation`, and `ValueError` for fewer than four points."""
+    a, b = (checked_features(name, z, least=4) for name, z in (("a", a), ("b", b)))
     return {
         "rank correlation": rank_correlation(a, b),
         "trustworthiness": trustworthiness(b.numpy(), a.numpy(), n_neighbors=min(10, len(a) // 2 - 1)),
@@ -61,7 +82,12 @@ def counted_noise(steps: Sequence[Noise], anchor: float, edges: Sequence[float],
 
 
 def turned_onto(z: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """z moved, turned or mirrored, and scaled as a whole so that it lies nearest to the target: for the eye."""
+    """z moved, turned or mirrored, and scaled as a whole so that it lies nearest to the target: for
+    the eye.
+
+    Raises as `evaluate` says.
+    """
+    z, target = checked_features("z", z), checked_features("target", target)
     z, target = z - z.mean(0), target - target.mean(0)
     U, S, Vh = torch.linalg.svd(z.T @ target)
     return S.sum() / z.square().sum() * z @ U @ Vh
@@ -77,8 +103,14 @@ def sne(P: Float[Tensor, "n n"], *, dim: int = 2, seed: int = 0) -> Float[Tensor
 
 
 def scaled_kl(P: Float[Tensor, "n n"], z: Float[Tensor, "n d"]) -> float:
-    """KL(P ‖ Q) of a map at the best of all its scalings: how well its shape solves SNE's problem."""
-    z = z.double() / z.double().std()
+    """KL(P ‖ Q) of a map at the best of all its scalings: how well its shape solves SNE's problem.
+
+    Raises as `evaluate` says, and `ValueError` for a map that is one point.
+    """
+    z = checked_features("z", z, least=2).double()
+    if (z == z[0]).all():
+        raise ValueError(f"z must be a map of points apart, got {len(z)} that coincide: no scaling moves them")
+    z = z / z.std()
     found = minimize_scalar(
         lambda s: sne_objective(P, log_q_gaussian(np.exp(s) * z, normalization="joint")).item(), bounds=(-5, 7), method="bounded"
     )
@@ -193,7 +225,8 @@ def principal_cosines(z: Float[Tensor, "n d"], vectors: Float[Tensor, "n k"], ma
 
 def _span(z: Float[Tensor, "n d"], mass: Float[Tensor, " n"]) -> Float[Tensor, "n r"]:
     """An orthonormal basis of the features and a constant, in the weights of the graph; features that depend on others add nothing."""
-    U, S, _ = torch.linalg.svd(F.pad(z.double(), (1, 0), value=1.0) * mass.sqrt()[:, None], full_matrices=False)
+    z = checked_features("z", z).double()
+    U, S, _ = torch.linalg.svd(F.pad(z, (1, 0), value=1.0) * mass.sqrt()[:, None], full_matrices=False)
     return U[:, 1e-6 * S[0] < S]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Integer
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
@@ -19,6 +19,8 @@ from .config import Images, InfoNCE, Mixture, TrainConfig
 from .evaluate import (
     accuracy,
     backbone_scores,
+    checked_features,
+    checked_labels,
     cyclic_order,
     feature_scores,
     group_contrast,
@@ -69,9 +71,15 @@ def raw_scores(config: TrainConfig, dim: int | None = None) -> list[dict[str, An
     return rows
 
 
-def leave_one_out(z: Float[np.ndarray, "n d"], labels: Int64[np.ndarray, " n"], k: int = 10) -> float:
-    """Accuracy of k-NN (Euclidean) when every point is classified by the others: for maps that cannot place new points."""
-    near = NearestNeighbors(n_neighbors=min(k, len(z) - 1)).fit(z).kneighbors(return_distance=False)
+def leave_one_out(z: Float[np.ndarray, "n d"], labels: Integer[np.ndarray, " n"], k: int = 10) -> float:
+    """Accuracy of k-NN (Euclidean) when every point is classified by the others: for maps that
+    cannot place new points.
+
+    Raises as `evaluate` says, and `ValueError` for one point alone.
+    """
+    features = checked_features("z", torch.as_tensor(z), least=2)
+    labels = checked_labels("labels", torch.as_tensor(labels), features, of="z").numpy()
+    near = NearestNeighbors(n_neighbors=min(k, len(z) - 1)).fit(features.numpy()).kneighbors(return_distance=False)
     votes = np.stack([(labels[near] == label).sum(1) for label in range(labels.max() + 1)], 1)
     return float((votes.argmax(1) == labels).mean())
 

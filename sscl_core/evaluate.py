@@ -119,8 +119,8 @@ def linear_probe(
 
 def accuracy(predicted: Integer[Tensor, " m"], labels: Integer[Tensor, " m"]) -> float:
     """The share of equal entries. Raises as the module says, and `ValueError` for none."""
-    predicted = _labels("predicted", predicted)
-    labels = _labels("labels", labels, predicted, of="predicted")
+    predicted = checked_labels("predicted", predicted)
+    labels = checked_labels("labels", labels, predicted, of="predicted")
     if len(labels) == 0:
         raise ValueError("labels must hold one or more, got none: of no predictions there is no accuracy")
     return (predicted == labels).double().mean().item()
@@ -132,7 +132,7 @@ def alignment(z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> Float[Tenso
 
     Raises as the module says, and `ValueError` for views of two shapes.
     """
-    z1, z2 = _features("z1", z1), _features("z2", z2)
+    z1, z2 = checked_features("z1", z1), checked_features("z2", z2)
     if z1.shape != z2.shape:
         raise ValueError(f"z1 and z2 must have the same shape (n, d), got {tuple(z1.shape)} and {tuple(z2.shape)}")
     return (z1 - z2).square().sum(1).mean()
@@ -144,7 +144,7 @@ def uniformity(z: Float[Tensor, "n d"], *, t: float = 2.0) -> Float[Tensor, ""]:
 
     Raises as the module says, and `ValueError` for n < 2 or a t that is not positive and finite.
     """
-    z = _features("z", z, least=2)
+    z = checked_features("z", z, least=2)
     if not 0 < t < math.inf:
         raise ValueError(f"t must be positive and finite, got {t}")
     n = len(z)
@@ -175,7 +175,7 @@ def feature_scores(
     Raises as the module says.
     """
     train, labels, test = _training_and_test(train, labels, test)
-    test_labels = _labels("test_labels", test_labels, test, of="test")
+    test_labels = checked_labels("test_labels", test_labels, test, of="test")
     metrics: tuple[Metric, ...] = ("cosine", "euclidean")
     found = {name: _nearest(train, test, min(15, len(train)), name) for name in metrics}
     predicted = {f"{knn}_{name}": votes for name, near in found.items() for knn, votes in _votes(*near, labels).items()}
@@ -191,7 +191,7 @@ def backbone_scores(
     Raises as the module and `linear_probe` say.
     """
     train, labels, test = _training_and_test(train, labels, test)
-    test_labels = _labels("test_labels", test_labels, test, of="test")
+    test_labels = checked_labels("test_labels", test_labels, test, of="test")
     cosines, indices = _nearest(train, test, min(200, len(train)), "cosine")
     predictions = {
         **{f"{name}_cosine": votes for name, votes in _votes(cosines, indices, labels).items()},
@@ -229,7 +229,7 @@ def lipschitz(x: Float[Tensor, "m d"], z: Float[Tensor, "*batch m d_z"]) -> Floa
     Over component means; over raw samples E 1/‖x - x'‖ is infinite for d = 1. Raises `ValueError`
     where two x coincide, or for m < 2; else what the module says.
     """
-    x, z = _features("x", x), _features("z", z, batched=True)
+    x, z = checked_features("x", x), checked_features("z", z, batched=True)
     if len(x) < 2 or x.shape[0] != z.shape[-2]:
         raise ValueError(f"x and z must hold the same m ≥ 2 points, got {tuple(x.shape)} and {tuple(z.shape)}")
     i, j = torch.triu_indices(len(x), len(x), 1)
@@ -248,7 +248,7 @@ def placement_rank(x: Float[Tensor, "m d"], z: Float[Tensor, "m d_z"]) -> float:
     """The share of all m! assignments of the points x to the places z with a smaller `lipschitz` than the one at hand: 0 is the smoothest,
     and the expectation over random assignments is about 1/2. Raises `ValueError` for m > 9, and as
     `lipschitz`."""
-    x, z = _features("x", x, least=2), _features("z", z, least=2)
+    x, z = checked_features("x", x, least=2), checked_features("z", z, least=2)
     if len(x) > 9:
         raise ValueError(f"x must hold at most 9 points, got {len(x)}: all {len(x)}! assignments are computed")
     if len(x) != len(z):
@@ -275,13 +275,13 @@ def lipschitz_monte_carlo(
     f sees the points as they are given. Raises `ValueError` where a pair coincides, or for n < 2;
     else what the module says, of f(x) too.
     """
-    a, b = _features("x1", x1), _features("x2", x2)
+    a, b = checked_features("x1", x1), checked_features("x2", x2)
     if a.shape != b.shape:
         raise ValueError(f"x1 and x2 must have the same shape (n, d), got {tuple(a.shape)} and {tuple(b.shape)}")
     distance = (a - b).norm(dim=1)
     if len(a) < 2 or not (distance > 0).all():
         raise ValueError(f"x1 and x2 must be n ≥ 2 pairs of distinct points, got {len(a)} pairs, {int((distance == 0).sum())} coinciding")
-    ratio = (_features("f(x1)", f(x1)) - _features("f(x2)", f(x2))).norm(dim=1) / distance
+    ratio = (checked_features("f(x1)", f(x1)) - checked_features("f(x2)", f(x2))).norm(dim=1) / distance
     return ratio.mean(), ratio.std() / len(a) ** 0.5
 
 
@@ -291,9 +291,9 @@ def lipschitz_local(f: Callable[[Tensor], Tensor], x: Float[Tensor, "n d"]) -> F
 
     f sees the points as they are given. Raises as the module says, of the products too.
     """
-    _features("x", x)
+    checked_features("x", x)
     directions = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    columns = [_features("f's slope at x", jvp(f, (x,), (direction.expand_as(x),))[1]) for direction in directions]
+    columns = [checked_features("f's slope at x", jvp(f, (x,), (direction.expand_as(x),))[1]) for direction in directions]
     return torch.linalg.matrix_norm(torch.stack(columns, 2), ord=2)
 
 
@@ -303,8 +303,8 @@ def class_similarity(features: Float[Tensor, "n d"], labels: Integer[Tensor, " n
     The diagonal holds every sample with itself, and is not meant to be used. Raises `ValueError`
     for a class without a sample; else what the module says.
     """
-    features = _features("features", features)
-    labels = _labels("labels", labels, features, of="features")
+    features = checked_features("features", features)
+    labels = checked_labels("labels", labels, features, of="features")
     classes = labels.unique()
     absent = (classes != torch.arange(len(classes), device=classes.device)).nonzero()
     if len(absent):
@@ -320,7 +320,7 @@ def group_contrast(similarity: Float[Tensor, "k k"], groups: Integer[Tensor, "*b
     `groups`: the group of each class, negative for none. Raises `ValueError` where there is no pair
     of either kind, or for groups that are not one for each class; else what the module says.
     """
-    similarity = _features("similarity", similarity)
+    similarity = checked_features("similarity", similarity)
     k = len(similarity)
     if similarity.shape[1] != k or groups.shape[-1:] != (k,):
         shapes = f"{tuple(similarity.shape)} and {tuple(groups.shape)}"
@@ -367,13 +367,13 @@ def _distinct_permutations(items: list[int]) -> Iterator[tuple[int, ...]]:
 
 def _training_and_test(train: Any, labels: Any, test: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Features and labels, checked and on one device."""
-    train, test = _features("train", train), _features("test", test)
+    train, test = checked_features("train", train), checked_features("test", test)
     if train.shape[1] != test.shape[1]:
         raise ValueError(f"train and test must have one width, got {train.shape[1]} and {test.shape[1]}")
-    return train, _labels("labels", labels, train, of="train"), test
+    return train, checked_labels("labels", labels, train, of="train"), test
 
 
-def _features(name: str, z: Any, *, least: int = 1, batched: bool = False) -> Tensor:
+def checked_features(name: str, z: Any, *, least: int = 1, batched: bool = False) -> Tensor:
     """z, checked, in at least float32: (n, d), n ≥ `least`, behind any number of further axes if
     `batched`."""
     if not isinstance(z, Tensor):
@@ -400,13 +400,13 @@ def _not_finite(name: str, z: Tensor) -> str:
 
 
 def _in_the_plane(z: Any) -> Tensor:
-    z = _features("z", z)
+    z = checked_features("z", z)
     if z.shape[1] != 2 or len(z) < 2:
         raise ValueError(f"z must have shape (m, 2), m >= 2 points in the plane, got {tuple(z.shape)}")
     return z
 
 
-def _labels(name: str, labels: Any, rows: Tensor | None = None, *, of: str = "") -> Int64[Tensor, " n"]:
+def checked_labels(name: str, labels: Any, rows: Tensor | None = None, *, of: str = "") -> Int64[Tensor, " n"]:
     """Labels, checked, as int64: with `rows`, one for each of them and on their device."""
     labels = _whole_numbers(name, labels)
     if labels.ndim != 1:

@@ -1,5 +1,6 @@
 """Agreement of maps, SNE without a network, what augmentations do to clouds, and graphs, against loops, closed forms and exact cases."""
 
+import inspect
 import itertools
 import math
 
@@ -53,6 +54,43 @@ def kl(P: torch.Tensor, z: torch.Tensor) -> float:
 
 
 # --- two maps ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (normal(5, 2), normal(5, 2) / 0, "^b must be finite, got NaN or infinity in 5 of 5 rows"),
+        (normal(5, 2), normal(6, 2), "^a and b must be maps of the same points, got 5 and 6"),
+        (normal(2, 2), normal(2, 2), r"^a must have shape \(n, d\) with n >= 3"),
+        (torch.zeros(5, 2), normal(5, 2), "^a has no ranks of distance: from point 0 all others are equally far, so from 5 of 5"),
+        (torch.eye(3), normal(3, 2), "^a has no ranks of distance: from point 0 .* 3 of 3"),
+    ],
+    ids=["nan", "other points", "two", "collapsed", "simplex"],
+)
+def test_maps_without_ranks_are_named(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(rank_correlation)(a, b)
+
+
+def test_agreement_needs_four_points_and_takes_half_precision():
+    a, b = normal(12, 2), normal(12, 2, seed=1)
+    exact, half = agreement.agreement(a, b), agreement.agreement(a.half(), b.half())
+    assert half == pytest.approx(exact, abs=0.02)
+    with pytest.raises(ValueError, match=r"^a must have shape \(n, d\) with n >= 4"):
+        agreement.agreement(a[:3], b[:3])
+    assert torch.allclose(turned_onto(a.half(), b.half()).double(), turned_onto(a, b), atol=5e-3)
+
+
+def test_a_collapsed_map_has_no_divergence():
+    with pytest.raises(ValueError, match=r"^z must be a map of points apart, got 4 that coincide"):
+        scaled_kl(torch.full((4, 4), 1 / 16, dtype=torch.float64), torch.full((4, 2), 0.3))
+
+
+def test_features_that_are_not_finite_capture_nothing():
+    mass, vectors = torch.full((5,), 0.2, dtype=torch.float64), torch.eye(5, dtype=torch.float64)[:, :2]
+    for measure in (captured, principal_cosines):
+        with pytest.raises(ValueError, match=r"^z must be finite, got NaN or infinity in 5 of 5 rows"):
+            measure(normal(5, 2) / 0, vectors, mass)
 
 
 @pytest.mark.parametrize(("a", "b"), [(normal(12, 2), normal(12, 5, seed=1)), (normal(9, 1).round(), normal(9, 2, seed=2).round())])

@@ -1,5 +1,6 @@
 """What notebooks read out of runs: orders, ranks and groups, on records made by hand."""
 
+import inspect
 import itertools
 import math
 
@@ -278,6 +279,23 @@ def test_leave_one_out_point_by_point(n, k):
         right += votes.index(max(votes)) == labels[i]
     assert leave_one_out(z, labels, k) == pytest.approx(right / n)
     assert 0 < right < n
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": np.array([0, 1, -1, 0])}, "^labels must be class numbers from 0, got -1"),
+        ({"labels": np.array([0, 1, 0])}, "^labels must be one for each row of z, 4, got 3"),
+        ({"z": np.array([[0.0], [1], [np.nan], [11]])}, "^z must be finite, got NaN or infinity in 1 of 4 rows, first in row 2"),
+        ({"z": np.zeros((1, 2)), "labels": np.array([0])}, r"^z must have shape \(n, d\) with n >= 2"),
+    ],
+)
+def test_leave_one_out_names_what_cannot_be(change, message):
+    good = {"z": np.array([[0.0], [1], [10], [11]]), "labels": np.array([0, 0, 1, 1])}
+    assert leave_one_out(**good, k=1) == 1
+    assert leave_one_out(good["z"].astype(np.float16), good["labels"].astype(np.uint8), 1) == 1
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(leave_one_out)(**good | change)
 
 
 def test_no_point_votes_for_itself():
