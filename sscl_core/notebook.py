@@ -5,6 +5,7 @@ import html
 import io
 import json
 import os
+import tempfile
 import types
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from . import plots, store
 from .claims import CLAIMS, Outcome, decide
 from .config import TrainConfig
 from .experiments import results
-from .paths import RECORDS, results_dir
+from .paths import RECORDS, committed, results_dir
 from .store import Record
 from .studies import NOTEBOOKS, Parameters, out_dir, resolve
 
@@ -58,9 +59,11 @@ class Notebook:
     def figure(self, figure: Figure, name: str, data: pd.DataFrame | Mapping[str, Any]) -> None:
         """Shows the figure and keeps it as PNG and SVG, beside the data that it shows (.csv for a table, else .npz)."""
         stem = self.out / "figures" / f"{self.name}-{name}"
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(stem.with_suffix(".png"), dpi=150)
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+        png, svg = io.BytesIO(), io.BytesIO()
+        figure.savefig(png, format="png", dpi=150)
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+        store.write_bytes(stem.with_suffix(".png"), png.getvalue())
+        store.write_bytes(stem.with_suffix(".svg"), svg.getvalue())
         if isinstance(data, pd.DataFrame):
             store.write_text(stem.with_suffix(".csv"), data.to_csv(index=False))
         else:
@@ -71,11 +74,11 @@ class Notebook:
     def animation(self, figure: Figure, animation: FuncAnimation, name: str, data: Mapping[str, Any]) -> None:
         """Shows the animation as a GIF and keeps it, beside the data (.npz)."""
         path = self.out / "figures" / f"{self.name}-{name}.gif"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        animation.save(path, writer=PillowWriter(fps=10), dpi=80)
+        film = _as_gif(animation)
         plt.close(figure)
+        store.write_bytes(path, film)
         _save_arrays(path.with_suffix(".npz"), data)
-        content = base64.b64encode(path.read_bytes()).decode()
+        content = base64.b64encode(film).decode()
         display(HTML(f"<img src='data:image/gif;base64,{content}' alt='{html.escape(name)}'>"))
 
     def table(self, table: pd.DataFrame, name: str, *, digits: int = 3) -> None:
@@ -85,15 +88,12 @@ class Notebook:
 
     def record(self, scale: str) -> dict[str, Any] | None:
         """What this notebook found at a larger scale, as committed (see `sscl reproduce --publish`), with tables as data frames; None
-        where there is no such record, and then it says so."""
+        where there is no such record, and then it says so. `ValueError`: the file is damaged."""
         path = RECORDS / scale / f"{self.name}.json"
         if not path.exists():
             print(f"There is no record of scale {scale} yet.")
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for kind in ("tables", "figures"):
-            content[kind] = {name: pd.read_csv(io.StringIO(text)) for name, text in content[kind].items()}
-        made = f"{content['date']}, {content['runs']} runs, {content['core_hours']} core hours on {', '.join(content['devices'])}"
+        content, made = committed(path, _record)
         print(f"Record of scale {scale} ({made}), PyTorch {content['versions']['torch']}: {content['parameters']}")
         return content
 
@@ -114,6 +114,7 @@ def begin(name: str, namespace: Mapping[str, Any]) -> Notebook:
     valid = NOTEBOOKS[name].model_fields if name in NOTEBOOKS else {}
     given = {key: value for key, value in namespace.items() if key in valid or (name not in _begun and _is_value(key, value))}
     notebook = Notebook(name, resolve(name, given))
+    notebook.p.require_data()
     _begun.add(name)
     plt.style.use(plots.STYLE)
     os.environ.setdefault("TQDM_MININTERVAL", "5")
@@ -122,7 +123,29 @@ def begin(name: str, namespace: Mapping[str, Any]) -> Notebook:
 
 def _save_arrays(path: Path, data: Mapping[str, Any]) -> None:
     arrays: dict[str, Any] = {key: np.asarray(value) for key, value in data.items()}
-    np.savez_compressed(path, **arrays)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    store.write_bytes(path, buffer.getvalue())
+
+
+def _as_gif(animation: FuncAnimation) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.gif"
+        animation.save(path, writer=PillowWriter(fps=10), dpi=80)
+        return path.read_bytes()
+
+
+def _record(text: str) -> tuple[dict[str, Any], str]:
+    """The content, with tables as data frames, and a line on how it was made."""
+    content = json.loads(text)
+    for kind in ("tables", "figures"):
+        content[kind] = {name: pd.read_csv(io.StringIO(table)) for name, table in content[kind].items()}
+    devices = ", ".join(content["devices"])
+    made = f"{content['date']}, {content['runs']} runs, {content['core_hours']} core hours on {devices}"
+    needed = ("claims", "parameters", "versions")
+    if missing := [name for name in needed if name not in content]:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    return content, made
 
 
 def _is_value(name: str, value: Any) -> bool:

@@ -4,22 +4,38 @@ import csv
 import html
 import io
 import json
-import os
 import shutil
 import textwrap
 from pathlib import Path
 
 from . import store
 from .claims import CLAIMS, Outcome
-from .reproduce import Plan
+from .reproduce import Plan, read_mark, sha256
 
 COLUMNS = (("claim", 5), ("what it says", 0), ("estimate [95 % interval]", 27), ("n", 3), ("rule", 13), ("verdict", 16))
 
 
 def outcomes(out: Path) -> list[Outcome]:
-    """The claims decided so far under results/<scale>, in the order of CLAIMS."""
-    files = [out / "claims" / f"{claim_id}.json" for claim_id in CLAIMS]
-    return [Outcome.model_validate_json(path.read_text(encoding="utf-8")) for path in files if path.exists()]
+    """The claims decided so far under results/<scale>, in the order of CLAIMS. `ValueError` names a file that is damaged."""
+    files = {claim_id: out / "claims" / f"{claim_id}.json" for claim_id in CLAIMS}
+    return [_outcome(path, claim_id) for claim_id, path in files.items() if path.exists()]
+
+
+def _outcome(path: Path, claim_id: str) -> Outcome:
+    try:
+        outcome = Outcome.model_validate_json(path.read_bytes())
+        if outcome.claim.id != claim_id:
+            raise ValueError(f"it holds claim {outcome.claim.id}")
+    except ValueError as error:
+        raise _damaged(path, CLAIMS[claim_id].notebook, error) from error
+    return outcome
+
+
+def _damaged(path: Path, notebook: str, error: Exception) -> ValueError:
+    scale = path.parents[1].name
+    remedy = f"`sscl reproduce --scale {scale} --notebooks {notebook}` makes it again"
+    cause = str(error).partition("\n")[0]
+    return ValueError(f"{path} is damaged: delete it, and {remedy} ({cause})")
 
 
 def write(plan: Plan) -> None:
@@ -31,14 +47,15 @@ def write(plan: Plan) -> None:
 
 
 def runs_csv(plan: Plan) -> str:
-    """A row per finished run and metric."""
+    """A row per finished run and metric; a damaged record counts as none."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["notebook", "run", "data", "loss", "temperature", "d_z", "epochs", "seed", "metric", "value"])
     for job in plan.jobs:
         for config in job.parameters.runs():
             path = plan.results / "runs" / store.run_key(config) / "record.json"
-            metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"] if path.exists() else {}
+            sound = path.exists() and store.intact(plan.results / "runs", path.parent.name)
+            metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"] if sound else {}
             what = [job.notebook, store.run_key(config), config.data.name, config.loss.name, getattr(config.loss, "temperature", "")]
             for metric, value in metrics.items():
                 writer.writerow([*what, config.projector.dim, config.epochs, config.seed, metric, value])
@@ -79,7 +96,7 @@ def report_html(plan: Plan, decided: list[Outcome]) -> str:
         _html_table([name for name, _ in COLUMNS], [_row(outcome) for outcome in decided]),
         *(f"<p class=failed>{html.escape(path.stem)} failed: <a href='failed/{path.name}'>traceback</a></p>" for path in failed),
         "<h2>Notebooks</h2>",
-        *(_link(_as_html(path), plan.out) for path in notebooks),
+        *(_link(_as_html(plan, path), plan.out) for path in notebooks),
         "<h2>Figures</h2>",
         *(_figure_html(path, plan.out) for path in figures),
     ]
@@ -109,11 +126,22 @@ def _figure_html(path: Path, base: Path) -> str:
     return f"<figure><img src='{source}' alt='{path.stem}'><figcaption>{html.escape(path.stem)}: {links}</figcaption></figure>"
 
 
-def _as_html(path: Path) -> Path:
-    """The executed notebook as a page beside it, made anew only when the notebook is newer."""
-    page = path.with_suffix(".html")
-    if not page.exists() or page.stat().st_mtime < path.stat().st_mtime:
+def _as_html(plan: Plan, path: Path) -> Path:
+    """The executed notebook as a page beside it, made anew unless both are those of the last time."""
+    page, made = path.with_suffix(".html"), plan.marks / f"{path.stem}.page"
+    if read_mark(made) != _checksums(path, page):
+        import nbformat
         from nbconvert import HTMLExporter
 
-        store.write_text(page, HTMLExporter(embed_images=True).from_filename(os.fspath(path))[0])
+        try:
+            book = nbformat.read(path, as_version=4)
+        except Exception as error:  # of what kind depends on what is wrong
+            raise _damaged(path, path.stem, error) from error
+        resources = {"metadata": {"name": path.stem}}
+        store.write_text(page, HTMLExporter(embed_images=True).from_notebook_node(book, resources)[0])
+        store.write_json(made, _checksums(path, page))
     return page
+
+
+def _checksums(*paths: Path) -> dict[str, str | None]:
+    return {path.name: sha256(path) for path in paths}

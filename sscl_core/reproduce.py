@@ -1,28 +1,33 @@
 """The plan of a reproduction: which jobs a scale needs and what each depends on. The Snakefile reads it; nothing here imports torch.
 
 A finished job leaves a mark whose name holds the hash of all that it depends on, so that finished means: finished with this code, these
-parameters and this notebook. A changed comment, a touched file or a fresh clone changes no mark.
+parameters and this notebook. A changed comment, a touched file or a fresh clone changes no mark. The mark of a notebook lists what it left
+with checksums, so that finished also means: all of it is still there, and is what was written.
 """
 
 import fcntl
+import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from shlex import quote
+from time import monotonic, sleep
+from typing import IO, Any
 
 from tqdm import tqdm
 
-from . import paths, store, studies
+from . import guard, paths, store, studies
 from .claims import CLAIMS
 from .config import TrainConfig, ensembles
+from .files import remove
+from .surroundings import UTF8
 
 # What only runs notebooks and collects their results does not enter the numbers in them.
 NOTEBOOK_CODE = (
@@ -41,6 +46,9 @@ NOTEBOOK_CODE = (
     "studies",
 )
 README_FIGURES = {"03_implicit_bias-film.gif": "order.gif", "05_t_simclr-maps.png": "maps.png", "07_augmentation_graph-map.png": "map.png"}
+SETTINGS = "SSCL_REPRODUCTION"  # in the environment of Snakemake: paths of any characters arrive there as they are
+LOCK = ".lock"
+PATIENCE = 3.0  # seconds that a reproduction which was killed has to end its jobs
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {desc}"
 
 
@@ -101,18 +109,59 @@ class Plan:
 
     @property
     def unfinished(self) -> list[Job]:
-        """Jobs without a mark, and those that left one but whose results are no longer all there."""
-        return [job for job in self.jobs if not all(path.exists() for path in self._leaves(job))]
+        """Jobs without a mark, and those that left one but whose results are not all there and as they were written."""
+        return [job for job in self.jobs if not (self.marks / job.mark).exists() or self.damaged(job)]
 
-    def _leaves(self, job: Job) -> list[Path]:
-        runs = [run for group in job.groups for run in self.runs(group)]
-        return [self.marks / job.mark, self.out / "notebooks" / f"{job.notebook}.ipynb", *runs, *self.claims(job)]
+    def damaged(self, job: Job) -> list[Path]:
+        """What a finished job left and is not as it was written any more, or is gone; and damaged runs, whoever made them."""
+        mark = self.marks / job.mark
+        finished = mark.exists()
+        keys = [key for group in job.groups for key in group.keys]
+        suspect = [key for key in keys if finished or (self.results / "runs" / key).exists()]
+        runs = [self.results / "runs" / key for key in suspect if not store.intact(self.results / "runs", key)]
+        return (self._changed(job, mark) if finished else []) + runs
+
+    def _changed(self, job: Job, mark: Path) -> list[Path]:
+        listed = read_mark(mark)
+        needed = [self.out / "notebooks" / f"{job.notebook}.ipynb", *self.claims(job)]
+        if listed is None or not {str(path.relative_to(self.out)) for path in needed} <= listed.keys():
+            return [mark]
+        return [self.out / name for name, checksum in listed.items() if sha256(self.out / name) != checksum]
 
     def claims(self, job: Job) -> list[Path]:
-        return [self.out / "claims" / f"{claim.id}.json" for claim in CLAIMS.values() if claim.notebook == job.notebook]
+        return claim_files(self.out, job.notebook)
 
     def runs(self, group: Group) -> list[Path]:
         return [self.results / "runs" / key for key in group.keys]
+
+
+def claim_files(out: Path, notebook: str) -> list[Path]:
+    return [out / "claims" / f"{claim.id}.json" for claim in CLAIMS.values() if claim.notebook == notebook]
+
+
+def write_mark(mark: Path, out: Path, notebook: str) -> None:
+    """Lists what a notebook left under `out`: {path relative to `out`: sha256}."""
+    patterns = (f"figures/{notebook}-*", f"tables/{notebook}-*", f"notebooks/{notebook}.ipynb")
+    files = [path for pattern in patterns for path in out.glob(pattern)]
+    files += [path for path in claim_files(out, notebook) if path.exists()]
+    store.write_json(mark, {str(path.relative_to(out)): sha256(path) for path in sorted(files)})
+
+
+def read_mark(mark: Path) -> dict[str, str] | None:
+    """What `write_mark` wrote; None where that cannot be read."""
+    try:
+        listed = json.loads(mark.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return listed if isinstance(listed, dict) else None
+
+
+def sha256(path: Path) -> str | None:
+    """None where there is no such file, or it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def plan(scale: str, results: str | Path | None = None, notebooks: Sequence[str] = ()) -> Plan:
@@ -139,14 +188,13 @@ def notebook_path(name: str) -> Path:
 def notebook_key(name: str, parameters: studies.Parameters) -> str:
     """Of the notebook's cells without their outputs, its parameters, its runs, the code behind it, and the records it may show: those
     that it names and its own of other scales."""
-    cells = json.loads(notebook_path(name).read_text(encoding="utf-8"))["cells"]
+    cells = paths.committed(notebook_path(name), lambda text: json.loads(text)["cells"])
     source = json.dumps([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
     shown = {path for pattern in (f"**/*{name}*", *parameters.records) for path in paths.RECORDS.glob(pattern)}
     records = sorted(path for path in shown if path.parent.name != parameters.scale)
     runs = map(store.run_key, parameters.runs())
-    return store.digest(
-        source, parameters.model_dump_json(), store.code_hash(NOTEBOOK_CODE), *runs, *(path.read_text(encoding="utf-8") for path in records)
-    )
+    texts = (paths.committed(path, str) for path in records)
+    return store.digest(source, parameters.model_dump_json(), store.code_hash(NOTEBOOK_CODE), *runs, *texts)
 
 
 def run_snakemake(plan: Plan, *, cores: int, profile: str, data_dir: str | None) -> int:
@@ -158,32 +206,45 @@ def run_snakemake(plan: Plan, *, cores: int, profile: str, data_dir: str | None)
     folder = next((path for path in (workflow / "profiles" / profile, Path(profile)) if path.is_dir()), None)
     if folder is None:
         raise ValueError(f"profile must be a folder, or the name of one in {workflow / 'profiles'}, got {profile!r}")
-    names = [job.notebook for job in plan.jobs]
-    settings = {"scale": plan.scale, "results": str(plan.results), "data_dir": data_dir or "", "notebooks": names}
     command = [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(workflow / "Snakefile"), "--directory", str(plan.results)),
+        *(sys.executable, "-P", "-m", "snakemake", "--snakefile", str(workflow / "Snakefile"), "--directory", str(plan.out)),
         *("--workflow-profile", str(folder.resolve()), "--cores", str(cores)),
-        *("--config", *(f"{key}={json.dumps(value)}" for key, value in settings.items())),
     ]
     for job in plan.unfinished:
         clear(plan, job)
         for group in job.groups:  # runs that are there already, from another scale or notebook, need no process
-            if all(run.is_dir() for run in plan.runs(group)):
+            if _is_there(plan, group):
                 plan.marks.mkdir(parents=True, exist_ok=True)
                 (plan.marks / group.mark).touch()
-    plan.log.parent.mkdir(parents=True, exist_ok=True)
     todo = sum(_todo(plan))
     with (
-        plan.log.open("w", encoding="utf-8") as log,
-        subprocess.Popen(command, env=os.environ | one_thread(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True) as process,
+        _stoppable(),
+        _guarded(command, plan, _environment(plan, data_dir)) as process,
         tqdm(total=todo, unit="job", mininterval=0 if sys.stderr.isatty() else 20, bar_format=BAR) as bar,
     ):
-        while _running(process):
+        while process.poll() is None:
             trainings, notebooks = _todo(plan)
             bar.set_description_str(f"to do: {trainings} trainings, {notebooks} notebooks", refresh=False)
             bar.update(todo - trainings - notebooks - bar.n)
+            _wait(process, 0.5)
         bar.update(todo - sum(_todo(plan)) - bar.n)
     return process.returncode
+
+
+def _environment(plan: Plan, data_dir: str | None) -> dict[str, str]:
+    """Of Snakemake and its jobs."""
+    names = [job.notebook for job in plan.jobs]
+    settings = {"scale": plan.scale, "notebooks": names, "data_dir": data_dir, "process": str(os.getpid())}
+    return os.environ | one_thread() | UTF8 | {"SSCL_RESULTS_DIR": str(plan.results), SETTINGS: json.dumps(settings)}
+
+
+def handed_over() -> tuple[Plan, str]:
+    """In Snakemake: the plan of the process that started it, and where its jobs find scale and data, as words of a shell."""
+    settings = json.loads(os.environ[SETTINGS])
+    where = f"--scale {settings['scale']}"
+    if settings["data_dir"]:
+        where += f" --data-dir {quote(settings['data_dir'])}"
+    return plan(settings["scale"], notebooks=settings["notebooks"]), where
 
 
 def clear(plan: Plan, job: Job) -> None:
@@ -195,38 +256,110 @@ def clear(plan: Plan, job: Job) -> None:
         f"tables/{notebook}-*",
         f"notebooks/{notebook}.*",
         f"failed/{notebook}.*",
+        f"*/.{notebook}*.part",
     )
-    incomplete = [plan.marks / group.mark for group in job.groups if not all(run.is_dir() for run in plan.runs(group))]
+    incomplete = [plan.marks / group.mark for group in job.groups if not _is_there(plan, group)]
     for path in (*(path for pattern in patterns for path in plan.out.glob(pattern)), *plan.claims(job), *incomplete):
-        path.unlink(missing_ok=True)
+        remove(path)
+
+
+def _is_there(plan: Plan, group: Group) -> bool:
+    return all(store.intact(plan.results / "runs", key) for key in group.keys)
 
 
 @contextmanager
 def alone(plan: Plan) -> Iterator[None]:
-    """Holds results/<scale> for this process; the system lets go of it whichever way the process ends. `RuntimeError` where it is held."""
+    """Holds results/<scale> for this process and what it starts; the system lets go of it however they end.
+
+    `RuntimeError` where another reproduction holds it, or jobs of one that was killed. The lock is
+    then shared with whoever takes part, and until the last of them ended none gets it alone.
+    """
     plan.out.mkdir(parents=True, exist_ok=True)
-    with (plan.out / ".lock").open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuntimeError(f"another reproduction is writing {plan.out}: wait for it, or choose another --results-dir") from None
+    with (plan.out / LOCK).open("a+", encoding="utf-8") as file:
+        deadline = monotonic() + PATIENCE
+        while not _is_ours(file):
+            if monotonic() > deadline:
+                holder = f"process {_owner(file)}, or what it started"
+                raise RuntimeError(f"another reproduction is writing {plan.out} ({holder}): wait for it, or choose another --results-dir")
+            sleep(0.1)
         yield
 
 
-def _running(process: "subprocess.Popen[bytes]") -> bool:
-    """Waits half a second for the leader of a session. Interrupted or terminated meanwhile, it ends the session first: no orphans."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _is_ours(file: IO[str]) -> bool:
     try:
-        process.wait(0.5)
-    except subprocess.TimeoutExpired:
-        return True
-    except KeyboardInterrupt:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
-        raise
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # another may come in between, and then it is theirs
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _owner(file: IO[str]) -> str:
+    """The number of the process that last had the lock alone."""
+    file.seek(0)
+    return file.read()
+
+
+@contextmanager
+def taking_part(out: Path) -> Iterator[None]:
+    """Meanwhile no reproduction begins that writes to `out`; one that is at work may be what started this process.
+
+    Where a file system has no locks, nothing is held. `RuntimeError` in a job of the workflow: the
+    reproduction that it belongs to was killed, and another has begun.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("a+", encoding="utf-8") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_SH)
+        ours = json.loads(os.environ.get(SETTINGS, "{}"))
+        if ours and ours["process"] != _owner(file):
+            raise RuntimeError(f"this job is of reproduction {ours['process']}, which ended; {_owner(file)} has taken over {out}")
+        yield
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Meanwhile SIGTERM and SIGHUP (a closed terminal) interrupt as Ctrl-C does, unless they are ignored, as under nohup."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    replaced = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+    try:
+        for number in replaced:
+            signal.signal(number, signal.default_int_handler)
+        yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
-    return False
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _guarded(command: Sequence[str], plan: Plan, environment: dict[str, str]) -> "Iterator[subprocess.Popen[bytes]]":
+    """A command that ends, with all that it started, when this block or this process does; its output goes to the plan's log."""
+    plan.log.parent.mkdir(parents=True, exist_ok=True)
+    watched, held = os.pipe()
+    with os.fdopen(held, "wb") as ours, os.fdopen(watched, "rb") as theirs, plan.log.open("w", encoding="utf-8") as log:
+        watch = [sys.executable, "-P", "-m", guard.__name__, str(theirs.fileno()), str(plan.out / LOCK)]
+        with subprocess.Popen(
+            [*watch, *command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                ours.close()
+                process.wait()
+
+
+def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
 
 
 def _todo(plan: Plan) -> tuple[int, int]:
@@ -257,31 +390,63 @@ def _log(plan: Plan, mark: str) -> Path:
 
 
 def one_thread() -> dict[str, str]:
-    """Jobs side by side: OpenMP threads that spin while they wait make each several times slower."""
-    return {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MKL_NUM_THREADS": "1"}
+    """Jobs side by side: OpenMP threads that spin while they wait make each several times slower.
+
+    Not "PASSIVE": where Turkish is spoken the small letter of I is another one than i.
+    """
+    return {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "MKL_NUM_THREADS": "1"}
 
 
 def execute(name: str, parameters: dict[str, Any], output: Path) -> None:
-    """Runs a notebook by papermill in the checkout's kernel; `output` grows by cells. A kernel that fails to start is tried again, once."""
+    """Runs a notebook by papermill in this Python; `output` grows by cells. A kernel that fails to start is tried again, once."""
     import papermill
 
     output.parent.mkdir(parents=True, exist_ok=True)
+    how = {"kernel_name": "python3", "kernel_manager_class": _own_kernel(), "progress_bar": False, "log_output": True}
+    source, target = (_literally(path) for path in (notebook_path(name), output))
     for attempt in (1, 2):
         try:
-            papermill.execute_notebook(notebook_path(name), output, parameters, kernel_name="python3", progress_bar=False, log_output=True)
+            papermill.execute_notebook(source, target, parameters, **how)
             return
         except RuntimeError as error:
             if attempt == 2 or "Kernel died before replying" not in str(error):
                 raise
 
 
-def run_notebook(name: str, given: dict[str, Any]) -> Path:
+def _literally(path: Path) -> str:
+    """For papermill, which fills parameters into paths."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _own_kernel() -> type:
+    """Starts kernels in this Python, whatever kernel of that name the user has installed elsewhere."""
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = KernelSpec(argv=argv, env=UTF8, display_name="Python 3", language="python", metadata={"debugger": True})
+
+    class OwnKernel(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return spec
+
+    return OwnKernel
+
+
+def run_notebook(name: str, given: dict[str, Any], mark: Path | None = None) -> Path:
     """A notebook with the parameters `given`, checked first. Where they are the scale's own, it goes with the results of that scale.
 
-    While it runs, and if it fails, what there is of it is results/<scale>/failed/<name>.ipynb; then it moves to notebooks/.
+    While it runs, and if it fails, what there is of it is results/<scale>/failed/<name>.ipynb; then it moves to notebooks/. At last
+    `mark` lists what it left. `RuntimeError`: it failed.
     """
     parameters = studies.resolve(name, given)
     out = studies.out_dir(name, parameters)
+    with taking_part(out):
+        return _run_notebook(name, given, out, mark)
+
+
+def _run_notebook(name: str, given: dict[str, Any], out: Path, mark: Path | None) -> Path:
     partial, final = out / "failed" / f"{name}.ipynb", out / "notebooks" / f"{name}.ipynb"
     for stale in (out / ".done").glob(f"{name}.notebook.*"):
         stale.unlink()
@@ -293,14 +458,16 @@ def run_notebook(name: str, given: dict[str, Any]) -> Path:
         store.write_text(traceback, f"{error}\n")
         message = f"notebook {name} failed: {_last_line(traceback)}\n  as far as it got: {partial}\n  traceback: {traceback}"
         raise RuntimeError(message) from error
-    final.parent.mkdir(parents=True, exist_ok=True)
-    partial.replace(final)
+    store.write_bytes(final, partial.read_bytes())
+    partial.unlink()
     partial.with_suffix(".txt").unlink(missing_ok=True)
+    if mark:
+        write_mark(mark, out, name)
     return final
 
 
 def _last_line(path: Path) -> str:
-    return (path.read_text(encoding="utf-8").strip().splitlines() or ["(no output)"])[-1].strip()
+    return (path.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["(no output)"])[-1].strip()
 
 
 def publish(plan: Plan) -> list[Path]:
@@ -361,6 +528,8 @@ def _publish_notebooks(plan: Plan) -> list[Path]:
         store.write_text(notebook_path(job.notebook), nbformat.writes(executed) + "\n")
         published.append(notebook_path(job.notebook))
     for figure, target in README_FIGURES.items():
-        if (plan.out / "figures" / figure).exists():
-            published.append(Path(shutil.copy(plan.out / "figures" / figure, notebook_path("").parents[1] / "docs" / target)))
+        if (source := plan.out / "figures" / figure).exists():
+            place = notebook_path("").parents[1] / "docs" / target
+            store.write_bytes(place, source.read_bytes())
+            published.append(place)
     return published

@@ -1,6 +1,9 @@
 """The committed notebooks: how they are made, that their outputs are fresh, and what they refuse. (test_workflow.py runs them.)"""
 
+import errno
 import json
+import os
+import pathlib
 
 import matplotlib
 import nbformat
@@ -149,3 +152,42 @@ def test_a_record_is_read_back_and_a_missing_one_said(tmp_path, monkeypatch, cap
     )
     assert nb.record("full")["tables"]["t"].b.tolist() == [2]
     assert "2026-01-01, 3 runs, 0.5 core hours on x86_64" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", '{"date": "2026', "[1]", '{"tables": {"t": ""}, "figures": {}}', "{}"])
+def test_a_damaged_record_is_named_with_the_remedy(content, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(notebook, "RECORDS", tmp_path)
+    nb = begin_with(scale="smoke", results_dir=str(tmp_path))
+    path = tmp_path / "full" / "05_t_simclr.json"
+    store.write_text(path, content)
+    with pytest.raises(ValueError, match=rf"{path} is damaged: `git checkout -- {path}`, in the checkout, brings it back"):
+        nb.record("full")
+
+
+@pytest.mark.parametrize("kind", ["notebook", "record"])
+def test_damage_of_what_is_committed_is_named_where_keys_are_made(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce.paths, "RECORDS", tmp_path)
+    parameters = studies.resolve("05_t_simclr", {"scale": "smoke"})
+    if kind == "notebook":
+        path = tmp_path / "05_t_simclr.ipynb"
+        path.write_bytes(reproduce.notebook_path("05_t_simclr").read_bytes()[:999])
+        monkeypatch.setattr(reproduce, "notebook_path", lambda name: path)
+    else:
+        path = tmp_path / "search_of_settings.csv"
+        path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=f"{path} is damaged: `git checkout"):
+        reproduce.notebook_key("05_t_simclr", parameters)
+
+
+def test_a_full_disk_names_file_and_cause_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    nb = begin_with(scale="smoke", results_dir=str(tmp_path))
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"05_t_simclr-line\.png could not be written.*No space left on device"):
+        nb.figure(Figure(), "line", {"a": np.arange(3)})
+    with pytest.raises(OSError, match=r"05_t_simclr-t\.csv could not be written.*No space left"):
+        nb.table(pd.DataFrame({"x": [1]}), "t")
+    assert not [path for path in nb.out.rglob("*") if path.is_file()]

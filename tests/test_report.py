@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 
+import nbformat
 import pytest
 
 from sscl_core import report, reproduce, store
@@ -17,7 +19,7 @@ def plan(tmp_path):
     for outcome in decided:
         store.write_text(plan.out / "claims" / f"{outcome.claim.id}.json", outcome.model_dump_json())
     config = plan.jobs[0].parameters.runs()[0]
-    store.save(tmp_path / "runs", Record(config, {"accuracy": 0.25, "loss": 1.5}))
+    store.save(tmp_path / "runs", [Record(config, {"accuracy": 0.25, "loss": 1.5})])
     figure = plan.out / "figures" / "a-<b>.png"
     store.write_text(figure, "")
     store.write_text(figure.with_suffix(".csv"), "x\n1\n")
@@ -90,3 +92,35 @@ def test_looking_again_at_what_is_to_do_hashes_nothing(plan, monkeypatch):
     monkeypatch.setattr(reproduce, "notebook_key", lambda *of: pytest.fail("hashed a notebook again"))
     assert reproduce._todo(plan) == before
     assert before[0] > 0
+
+
+def test_a_page_is_made_anew_when_it_or_its_notebook_is_another(plan):
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("first words")])
+    path = plan.out / "notebooks" / f"{plan.jobs[0].notebook}.ipynb"
+    store.write_text(path, nbformat.writes(book))
+    report.write(plan)
+    page = path.with_suffix(".html")
+    content = page.read_text(encoding="utf-8")
+    assert "first words" in content
+    time = page.stat().st_mtime_ns
+    report.write(plan)
+    assert page.stat().st_mtime_ns == time, "nothing changed"
+    page.write_text(content[:-9], encoding="utf-8")
+    report.write(plan)
+    assert page.read_text(encoding="utf-8") == content
+    book.cells[0].source = "other words"
+    old = path.stat()
+    store.write_text(path, nbformat.writes(book))
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    report.write(plan)
+    assert "other words" in page.read_text(encoding="utf-8")
+    store.write_text(path, path.read_text(encoding="utf-8")[:50])
+    with pytest.raises(ValueError, match=f"{path} is damaged: delete it, and `sscl reproduce --scale smoke --notebooks 01_"):
+        report.write(plan)
+
+
+def test_a_damaged_record_counts_as_none(plan):
+    assert len(report.runs_csv(plan).splitlines()) == 3
+    (folder,) = (plan.results / "runs").iterdir()
+    (folder / "record.json").write_text("{}", encoding="utf-8")
+    assert len(report.runs_csv(plan).splitlines()) == 1

@@ -3,21 +3,20 @@
 And the commands of sscl. The tests that share the copy (the fixture `checkout`) run in one worker and in order."""
 
 import csv
+import hashlib
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 
 import nbformat
 import pytest
 
-from sscl_core import cli, paths, report, reproduce, store, studies, tuning
-from sscl_core.claims import CLAIMS
+from sscl_core import cli, files, paths, report, reproduce, store, studies, tuning
+from sscl_core.claims import CLAIMS, decide
 
 
 class Checkout:
@@ -275,6 +274,39 @@ def test_train_command_rejects(assignment, words, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("run.yaml", b"epochs: 1", ["must be a file .toml or .json", "run.yaml"]),
+        ("run", b"epochs = 1", ["must be a file .toml or .json", "without suffix"]),
+        ("run.toml", b"epochs = 1\nseed = 2024-01-01", ["run.toml", "seed = 2024-01-01 is a date or time", "accepted are numbers"]),
+        ("run.toml", b"[optimizer]\nlr = 07:32:00", ["run.toml", "optimizer.lr = 07:32:00 is a date"]),
+        ("run.toml", b"betas = [1, 2024-01-01T00:00:00Z]", ["run.toml", "betas.1 = 2024-01-01"]),
+        ("run.toml", b"epochs = ", ["run.toml is not TOML"]),
+        ("run.json", b"{", ["run.json is not JSON"]),
+        ("run.json", b"[" * 100_000, ["run.json is not JSON"]),
+        ("run.json", b"[1]", ["run.json must hold a mapping"]),
+        ("run.toml", "name = 'é'".encode("latin-1"), ["run.toml must be text in UTF-8"]),
+        ("run.toml", None, ["must be a file .toml or .json", "a folder"]),
+    ],
+)
+def test_a_configuration_file_that_is_none_is_named(name, content, words, tmp_path, capsys):
+    path = tmp_path / name
+    path.mkdir() if content is None else path.write_bytes(content)
+    assert cli.main(["train", "--show", "--config", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert all(word in said for word in (*words, str(path))), said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("name", "text"), [("run.toml", "seed = 7"), ("run.JSON", '{"seed": 7}')])
+def test_a_byte_order_mark_is_no_error(name, text, tmp_path, capsys):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8-sig")
+    assert cli.main(["train", "--show", "--config", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)["seed"] == 7
+
+
 def test_train_show_prints_a_configuration_that_reads_back(capsys, tmp_path):
     assert cli.main(["train", "--show", "--set", "loss.name=t_simclr", "seed=4"]) == 0
     path = tmp_path / "run.json"
@@ -294,10 +326,22 @@ def test_prefetch_refuses_a_group_that_is_not_there(capsys):
     assert "group must be in 0..0" in capsys.readouterr().err
 
 
-def test_a_second_reproduction_waits_for_the_first(tmp_path, capsys):
+def test_a_second_reproduction_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(reproduce, "PATIENCE", 0.1)
     with reproduce.alone(reproduce.plan("smoke", tmp_path)):
         assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path)]) == 1
-    assert "another reproduction is writing" in capsys.readouterr().err
+    assert f"another reproduction is writing {tmp_path / 'smoke'} (process {os.getpid()}, or" in capsys.readouterr().err
+
+
+def test_no_reproduction_begins_while_a_job_of_an_earlier_one_is_at_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "PATIENCE", 0.1)
+    plan = reproduce.plan("smoke", tmp_path)
+    with reproduce.alone(plan), reproduce.taking_part(plan.out):
+        pass  # its jobs hold it beside it
+    with reproduce.taking_part(plan.out), pytest.raises(RuntimeError, match="another reproduction"), reproduce.alone(plan):
+        pass
+    with reproduce.alone(plan):
+        pass
 
 
 def test_an_unknown_profile_and_a_foreign_scale_are_refused(tmp_path, capsys):
@@ -347,10 +391,13 @@ def test_help_everywhere(command, capsys):
 
 
 def finish(plan):
-    """What a finished plan leaves, all of it empty."""
+    """What a finished plan leaves, in little."""
     for job in plan.jobs:
-        for path in plan._leaves(job):
-            path.mkdir(parents=True, exist_ok=True) if path.parent.name == "runs" else store.write_text(path, "")
+        made = ("notebooks/{}.ipynb", "figures/{}-a.png", "tables/{}-a.csv")
+        for path in (*(plan.out / name.format(job.notebook) for name in made), *plan.claims(job)):
+            store.write_text(path, path.name)
+        store.save(plan.results / "runs", [store.Record(config, {"accuracy": 0.5}) for config in job.parameters.runs()])
+        reproduce.write_mark(plan.marks / job.mark, plan.out, job.notebook)
 
 
 def test_reproduce_in_process_with_nothing_to_do(tmp_path, capsys, monkeypatch):
@@ -362,46 +409,83 @@ def test_reproduce_in_process_with_nothing_to_do(tmp_path, capsys, monkeypatch):
     assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path), "--notebooks", "01_contrastive_is_sne"]) == 0
 
 
-@pytest.mark.parametrize("kind", [".done", "notebooks", "claims", "runs"])
-def test_what_is_deleted_is_not_taken_for_finished(kind, tmp_path):
-    plan = reproduce.plan("smoke", tmp_path)
-    finish(plan)
-    assert plan.unfinished == []
-    job = plan.jobs[0]
-    gone = next(path for path in plan._leaves(job) if path.parent.name == kind)
+KINDS = (".done", "notebooks", "claims", "figures", "tables", "runs")
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {
+    "deleted": files.remove,
+    "truncated": lambda path: truncate(path / "record.json" if path.is_dir() else path),
+    "emptied": lambda path: (files.remove(path), path.mkdir() if path.parent.name == "runs" else path.touch()),
+    "replaced": lambda path: (
+        files.remove(path),
+        shutil.copytree(other(path), path) if other(path).is_dir() else shutil.copy(other(path), path),
+    ),
+}
+
+
+def other(path):
+    """Another file, or run, of the same kind."""
+    return next(place for place in sorted(path.parent.iterdir()) if place != path and "runs-" not in place.name)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_as_it_was_written_is_not_taken_for_finished(kind, damage, tmp_path, monkeypatch, capsys):
+    names = ["01_contrastive_is_sne", "05_t_simclr"]
+    plan = reproduce.plan("smoke", tmp_path, names[:1])
+    both = reproduce.plan("smoke", tmp_path, names)
+    monkeypatch.setattr(studies.TSimCLRFeatures, "runs", lambda self: [studies.TrainConfig(seed=1)])
+    both = reproduce.plan("smoke", tmp_path, names)
+    finish(both)
+    assert both.unfinished == []
+    job, untouched = both.jobs
     group = plan.marks / job.groups[0].mark
     store.write_text(group, "")
-    gone.rmdir() if kind == "runs" else gone.unlink()
-    assert plan.unfinished == [job]
-    reproduce.clear(plan, job)
+    places = {".done": plan.marks / job.mark, "claims": plan.out / "claims" / "C1.json", "runs": tmp_path / "runs" / job.groups[0].keys[0]}
+    place = places.get(kind) or next(path for path in (plan.out / kind).iterdir() if path.name.startswith(job.notebook))
+    DAMAGES[damage](place)
+    assert both.unfinished == [job]
+    if (kind, damage) != (".done", "deleted"):
+        assert both.damaged(job) == [place], "and it is named"
+    monkeypatch.setattr(reproduce, "run_snakemake", lambda plan, **_: 0)
+    cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path), "--notebooks", *names])
+    said = capsys.readouterr().out
+    assert "Nothing changed" not in said
+    assert (f"{place} is not as it was written: it is made again." in said) == ((kind, damage) != (".done", "deleted"))
+    reproduce.clear(both, job)
     assert not (plan.marks / job.mark).exists(), "without its mark it is run again"
     assert group.exists() == (kind != "runs"), "and so are training runs, but only where one is missing"
-    assert (plan.marks / plan.jobs[1].mark).exists()
+    assert (plan.marks / untouched.mark).exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_reproduction_stops_what_it_started(number):
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background job it is ignored
-    try:
-        _stop(number)
-    finally:
-        signal.signal(signal.SIGINT, previous)
+def test_a_mark_lists_all_that_its_notebook_left(tmp_path):
+    plan = reproduce.plan("smoke", tmp_path, ["01_contrastive_is_sne"])
+    finish(plan)
+    (job,) = plan.jobs
+    listed = json.loads((plan.marks / job.mark).read_text(encoding="utf-8"))
+    left = [path for path in plan.out.rglob("*") if path.is_file() and ".done" not in path.parts]
+    assert listed == {str(path.relative_to(plan.out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in left}
+    assert len(listed) == 5
 
 
-def _stop(number):
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as child:
-        assert reproduce._running(child)
-        timer = threading.Timer(0.2, os.kill, (os.getpid(), number))
-        timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            reproduce._running(child)
-        assert child.poll() == -signal.SIGTERM, "no orphan"
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"schema": 1}', "\udcff"])
+def test_damaged_claims_are_named_with_the_remedy(content, tmp_path, capsys):
+    path = tmp_path / "smoke" / "claims" / "C9.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    assert cli.main(["claims", "--scale", "smoke", "--results-dir", str(tmp_path)]) == 1
+    assert f"{path} is damaged: delete it, and `sscl reproduce --scale smoke --notebooks 05_t_simclr`" in capsys.readouterr().err
 
 
-def test_a_process_that_ended_is_not_running():
-    with subprocess.Popen([sys.executable, "-c", ""]) as child:
-        child.wait()
-        assert not reproduce._running(child)
+def test_another_claims_file_in_its_place_is_refused(tmp_path, capsys):
+    outcome = decide(CLAIMS["C1"], [1e-12], scale="smoke").model_dump_json()
+    store.write_text(tmp_path / "smoke" / "claims" / "C2.json", outcome)
+    assert cli.main(["claims", "--scale", "smoke", "--results-dir", str(tmp_path)]) == 1
+    assert "it holds claim C1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["reproduce", "--cores", "0"], ["reproduce", "--cores", "-3"], ["reproduce", "--cores", "x"]])
@@ -415,7 +499,49 @@ def test_a_results_folder_that_is_a_file_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert cli.main(["claims", "--results-dir", str(tmp_path / "file")]) == 1
     assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path / "file")]) == 1
-    assert "sscl: " in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert all(f"--results-dir must name a folder, got '{tmp_path / 'file'}', which is a file" in line for line in said)
+
+
+@pytest.mark.parametrize("variable", [True, False])
+@pytest.mark.parametrize("what", ["is not there", "is a file"])
+def test_a_data_folder_that_is_none_is_refused_at_once(variable, what, tmp_path, capsys, monkeypatch):
+    (tmp_path / "is a file").write_text("", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    if variable:
+        monkeypatch.setenv("SSCL_DATA_DIR", what)
+    for command in (["data", "fashion_mnist"], ["reproduce", "--scale", "smoke", "--results-dir", "r"], ["train", "--show"]):
+        assert cli.main([*command, *([] if variable else ["--data-dir", what])]) == 1
+        name = "SSCL_DATA_DIR" if variable else "--data-dir"
+        assert f"sscl: {name} must name a folder" in capsys.readouterr().err
+
+
+def test_relative_folders_are_those_of_the_working_directory_for_children_too(tmp_path, monkeypatch):
+    seen = {}
+
+    def run_snakemake(plan, **places):
+        seen.update(places, plan=plan, **reproduce._environment(plan, places["data_dir"]))
+        return 1
+
+    for name in ("data", "other data"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SSCL_DATA_DIR", "other data")
+    monkeypatch.setattr(reproduce, "run_snakemake", run_snakemake)
+    before = dict(os.environ)
+    cli.main(["reproduce", "--scale", "smoke", "--results-dir", "results", "--data-dir", "data"])
+    assert seen["plan"].results == tmp_path / "results"
+    assert seen["data_dir"] == str(tmp_path / "data")
+    assert seen["SSCL_DATA_DIR"] == str(tmp_path / "other data")
+    assert seen["SSCL_RESULTS_DIR"] == str(tmp_path / "results")
+    monkeypatch.setenv("SSCL_RESULTS_DIR", "there")
+    cli.main(["reproduce", "--scale", "smoke"])
+    assert seen["SSCL_RESULTS_DIR"] == str(tmp_path / "there")
+    monkeypatch.undo()
+    assert {key: value for key, value in os.environ.items() if key.startswith("SSCL")} == {
+        key: value for key, value in before.items() if key.startswith("SSCL") and key != "SSCL_DATA_DIR"
+    }
 
 
 def test_without_a_checkout_the_message_says_what_to_do(monkeypatch, capsys):
