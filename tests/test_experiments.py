@@ -314,19 +314,19 @@ def naive_similarity(features: torch.Tensor, labels: torch.Tensor) -> np.ndarray
     return np.array([[np.mean([cosines[i, j] for i in a for j in b]) for b in members] for a in members])
 
 
-def test_similarities_of_classes_on_both_features_and_on_another_set(monkeypatch):
+def test_similarities_of_classes_on_both_features_and_on_another_set(monkeypatch, tmp_path):
     own = read_once("fashion_mnist_subset", "test")
     other, near = own.select(slice(0, 2000, 10)), read_once("fashion_mnist_subset", "train").select(slice(0, 600, 10))
     parts = {("cifar10", "train"): near, ("cifar10", "test"): other, ("fashion_mnist_subset", "test"): own}
 
     def load(name, split, data_dir):
-        assert data_dir == "here"
+        assert data_dir == tmp_path
         return parts[name, split]
 
     monkeypatch.setattr(experiments, "load_images", load)
     config = images(data=Images(n_train=32, holdout=0.02, transfer="cifar10"), projector=Projector(hidden=8, dim=3))
     trained = train(config)
-    metrics, arrays = measure_images(trained, "here")
+    metrics, arrays = measure_images(trained, tmp_path)
     assert arrays.keys() == {"classes_h", "classes_z", "classes_transfer", "z_views"}
     with torch.no_grad():
         test = train_and_test_images(config)[1]
