@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloa
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Point = Annotated[tuple[float, ...], Field(min_length=1)]
+SMALLEST = 1e-37  # what a number of float32 up to 1 can be divided by
 ImageSetName = Literal["fashion_mnist_subset", "fashion_mnist", "cifar10", "cifar100"]
 
 
@@ -176,8 +177,8 @@ class PairWeights(Frozen):
     @field_validator("temperature")
     @classmethod
     def _divides(cls, value: float) -> float:
-        if value == 0 or math.isnan(value):
-            raise ValueError(f"temperature must be a number other than 0, or infinite, got {value}")
+        if not abs(value) >= SMALLEST:
+            raise ValueError(f"temperature must be infinite or at least {SMALLEST:g} away from 0, got {value}: scores over it overflow")
         return value
 
 

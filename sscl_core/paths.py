@@ -47,7 +47,9 @@ def folder(name: str, value: str | Path, *, new: bool = False) -> Path:
 
     `ValueError`: there is no such folder, which `new` allows, or it is a file.
     """
-    path = Path(value).expanduser().resolve()
+    path = Path(os.path.expanduser(value)).resolve()
+    if not str(value):
+        raise ValueError(f"{name} must name a folder, got ''")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{name} must name a folder, got {str(value)!r}, which is a file")
     if not path.exists() and not new:

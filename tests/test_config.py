@@ -137,6 +137,7 @@ ON_A_CLOUD = [
 ]  # fmt: skip
 WEIGHTED = [
     ("weights.temperature", 0.0), ("weights.temperature", -0.0), ("weights.temperature", 0), ("weights.temperature", math.nan),
+    ("weights.temperature", 1e-300), ("weights.temperature", -1e-38),
     ("weights.temperature", "0.5"), ("weights.temperature", "NaN"), ("weights.temperature", True), ("weights.temperature", None),
     ("weights.score", "crop"), ("weights", 0.5), ("weights", {}), ("weights.power", 1.0), ("loss.learn_df", 1), ("loss.learn_df", "true"),
     ("loss.df", "Infinity"),
