@@ -178,7 +178,8 @@ class PairWeights(Frozen):
     @classmethod
     def _divides(cls, value: float) -> float:
         if not abs(value) >= SMALLEST:
-            raise ValueError(f"temperature must be infinite or at least {SMALLEST:g} away from 0, got {value}: scores over it overflow")
+            rule = f"a number other than 0 (at least {SMALLEST:g} away from it), or infinite"
+            raise ValueError(f"temperature must be {rule}, got {value}")
         return value
 
 

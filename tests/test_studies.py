@@ -75,7 +75,7 @@ def test_given_values_win_and_none_means_the_scales_own():
         ({"forms": ["t"]}, "forms must be among"),
         ({"image_sets": ["imagenet"]}, "image_sets.0 = 'imagenet'"),
         ({"weights": [0.3, "many"]}, "weights.1 = 'many'"),
-        ({"weights": [0]}, "weights.0 = 0: temperature must be a number other than 0, or infinite, got 0.0"),
+        ({"weights": [0]}, "weights.0 = 0: temperature must be a number other than 0 (at least 1e-37 away from it), or infinite, got 0.0"),
         ({"weights": [0.3, -0.0]}, "weights.1 = -0.0: temperature must be a number other than 0"),
         ({"weights": [math.nan]}, "weights.0 = nan: temperature must be a number other than 0"),
         ({"seed": 2**32}, "the last seed is at most 4294967295, got 4294967300"),
