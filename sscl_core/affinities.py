@@ -8,6 +8,8 @@ that a view of anchor i falls into cell j; `spectrum` decomposes the augmentatio
 
 Errors, the same for every function here: `TypeError` for what is no tensor, or none of floating-point numbers where a distance is taken;
 `ValueError` for points that are not finite or not of shape (n, d), and for settings out of range, which each function names.
+Numbers are real ones of any kind (Python's, NumPy's, fractions) or tensors of one element; counts are
+whole numbers. `TypeError` for what is none.
 """
 
 import itertools
@@ -23,6 +25,8 @@ from scipy.sparse.linalg import svds
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from . import losses
+
 Normalization = Literal["joint", "conditional"]
 Kind = Literal["gaussian", "laplace", "uniform"]
 
@@ -33,13 +37,14 @@ def positive_pairs(n: int, *, normalization: Normalization = "conditional") -> F
     conditional: P_{j|i} = 1 for j = i ± n, rows sum to 1.  joint: P_ij = 1/(2n), the whole sums to 1.
     `ValueError`: n < 1 or an unknown normalization. Source: arXiv 2205.14814.
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    return _normalized(torch.eye(2 * n, dtype=torch.float64).roll(n, 0).log(), normalization)
+    losses._check_whole("n", n, 1)
+    _require_normalization(normalization)
+    pairs = torch.eye(2 * n, dtype=torch.float64).roll(n, 0)
+    return pairs if normalization == "conditional" else pairs / (2 * n)
 
 
 def perplexity_matched(
-    x: Float[Tensor, "n d"], *, perplexity: float = 30.0, normalization: Normalization = "conditional"
+    x: Float[Tensor, "n d"], *, perplexity: losses.Scalar = 30.0, normalization: Normalization = "conditional"
 ) -> Float[Tensor, "n n"]:
     """conditional (SNE):  P_{j|i} ∝ exp(-β_i ‖x_i - x_j‖²), j ≠ i, β_i such that exp(-Σ_j P_{j|i} log P_{j|i}) = perplexity.
     joint (t-SNE):  P_ij = (P_{j|i} + P_{i|j}) / (2n).
@@ -49,7 +54,8 @@ def perplexity_matched(
     Source: Hinton & Roweis 2002; van der Maaten & Hinton 2008.
     """
     x = _points("x", x)
-    _require_perplexity(perplexity, len(x) - 1)
+    _require_normalization(normalization)
+    perplexity = _require_perplexity(perplexity, len(x) - 1)
     rows = torch.arange(len(x)).split(64)
     return _normalized(torch.cat([_log_perplexity_matched(_squared_to_others(x, some), perplexity) for some in rows]), normalization)
 
@@ -64,7 +70,7 @@ class SparseAffinity(NamedTuple):
 def sparse_perplexity_matched(
     x: Float[Tensor, "n d"],
     *,
-    perplexity: float = 30.0,
+    perplexity: losses.Scalar = 30.0,
     normalization: Normalization = "conditional",
     neighbors: int | None = None,
     checked: int = 100,
@@ -76,13 +82,14 @@ def sparse_perplexity_matched(
     """
     x = _points("x", x)
     _require_normalization(normalization)
-    _require_perplexity(perplexity, len(x) - 1)
+    perplexity = _require_perplexity(perplexity, len(x) - 1)
+    if neighbors is not None:
+        losses._check_whole("neighbors", neighbors)
     k = min(math.ceil(3 * perplexity), len(x) - 1) if neighbors is None else neighbors
     if not 2 <= k <= len(x) - 1:
         raise ValueError(f"neighbors must be in 2..{len(x) - 1} for {len(x)} points, got {k}")
     _require_perplexity(perplexity, k)
-    if checked < 0:
-        raise ValueError(f"checked must be a number of rows, at least 0, got {checked}")
+    losses._check_whole("checked", checked, 0)
     x = x - x.mean(0)
     indices = torch.from_numpy(NearestNeighbors(n_neighbors=k).fit(x.numpy()).kneighbors(return_distance=False))
     # Distances anew, as differences: those of the search may come from a Gram matrix.
@@ -103,7 +110,7 @@ def sparse_perplexity_matched(
 
 
 def log_noise(
-    anchors: Float[Tensor, "n d"], views: Float[Tensor, "m d"], *, scale: float, kind: Kind = "gaussian", twice: bool = False
+    anchors: Float[Tensor, "n d"], views: Float[Tensor, "m d"], *, scale: losses.Scalar, kind: Kind = "gaussian", twice: bool = False
 ) -> Float[Tensor, "n m"]:
     """log φ(x'_j - x_i) for additive noise δ ~ φ with independent coordinates of standard deviation `scale`; `twice`: log (φ*φ).
 
@@ -112,7 +119,7 @@ def log_noise(
     `ValueError`: scale not positive and finite, an unknown kind. Source: claim C3.
     """
     anchors, views = _points("anchors", anchors), _points("views", views, like=anchors)
-    _require_positive("scale", scale)
+    scale = _require_positive("scale", scale)
     one_coordinate = _noise_1d(kind, scale, twice)
     total = torch.zeros(len(anchors), len(views), dtype=torch.float64)
     for a, v in zip(anchors.T, views.T, strict=True):
@@ -125,8 +132,8 @@ def log_mixup(
     views: Float[Tensor, "m d"],
     *,
     means: Float[Tensor, "c d"],
-    std: float,
-    strength: float,
+    std: losses.Scalar,
+    strength: losses.Scalar,
     weights: Float[Tensor, " c"] | None = None,
 ) -> Float[Tensor, "n m"]:
     """log p(x'|x_i) for mixup with a Gaussian mixture,  x' = x_i + λ(x - x_i),  x ~ Σ_c π_c N(μ_c, std² I),  λ ~ U(0, strength):
@@ -139,8 +146,8 @@ def log_mixup(
     """
     anchors = _points("anchors", anchors)
     views, means = _points("views", views, like=anchors), _points("means", means, like=anchors)
-    _require_positive("std", std)
-    _require_strength(strength)
+    std = _require_positive("std", std)
+    strength = _require_strength(strength)
     d, uniform = anchors.shape[1], torch.full((len(means),), 1 / len(means), dtype=torch.float64)
     pi = uniform if weights is None else torch.as_tensor(weights, dtype=torch.float64)
     if pi.shape != uniform.shape or not bool((pi >= 0).all()) or abs(pi.sum() - 1) > 1e-6:  # float32 sums to 1 so far
@@ -153,18 +160,21 @@ def log_mixup(
     return log_p.masked_fill(rr == 0, math.inf)
 
 
-def log_masking(anchors: Shaped[Tensor, "n d"], views: Shaped[Tensor, "m d"], *, rate: float, mask: float = 0.0) -> Float[Tensor, "n m"]:
+def log_masking(
+    anchors: Shaped[Tensor, "n d"], views: Shaped[Tensor, "m d"], *, rate: losses.Scalar, mask: losses.Scalar = 0.0
+) -> Float[Tensor, "n m"]:
     """log Π_d [ (1-rate)·1(x'_d = x_d) + rate·1(x'_d = mask) ]: every column is replaced by `mask` independently with probability `rate`.
 
     `ValueError`: rate not in (0, 1), mask not finite.
     """
-    if not math.isfinite(mask):
+    value = _number("mask", mask)
+    if not math.isfinite(value):
         raise ValueError(f"mask must be a finite number, got {mask}")
-    return _log_by_column(anchors, views, rate, lambda column: (column == mask).double())
+    return _log_by_column(anchors, views, rate, lambda column: (column == value).double())
 
 
 def log_corruption(
-    anchors: Shaped[Tensor, "n d"], views: Shaped[Tensor, "m d"], *, rate: float, table: Shaped[Tensor, "k d"] | None = None
+    anchors: Shaped[Tensor, "n d"], views: Shaped[Tensor, "m d"], *, rate: losses.Scalar, table: Shaped[Tensor, "k d"] | None = None
 ) -> Float[Tensor, "n m"]:
     """log Π_d [ (1-rate)·1(x'_d = x_d) + rate·p_d(x'_d) ]: every column is resampled independently with probability `rate` from its
     marginal p_d, the frequencies in `table` (by default in `anchors`).
@@ -215,7 +225,7 @@ def two_views(log_a: Float[Tensor, "n m"], *, normalization: Normalization = "jo
 
 
 def noise_masses(
-    anchors: Float[Tensor, "n d"], edges: Sequence[Sequence[float]], *, scale: float, kind: Kind = "gaussian"
+    anchors: Float[Tensor, "n d"], edges: Sequence[Sequence[float]], *, scale: losses.Scalar, kind: Kind = "gaussian"
 ) -> Float[Tensor, "n m"]:
     """A_ij = P(x_i + δ in box j), δ as in `log_noise`: the product over coordinates of Φ(upper - x) - Φ(lower - x).
 
@@ -223,7 +233,7 @@ def noise_masses(
     runs fastest. `ValueError`: scale not positive, edges that are not one ascending list a coordinate.
     """
     anchors = _points("anchors", anchors)
-    _require_positive("scale", scale)
+    scale = _require_positive("scale", scale)
     cdf, masses = _noise_cdf(kind, scale), torch.ones(len(anchors), 1, dtype=torch.float64)
     for x, cuts in zip(anchors.T, _edges(edges, anchors.shape[1]), strict=True):
         infinity = torch.tensor([math.inf], dtype=torch.float64)
@@ -234,7 +244,7 @@ def noise_masses(
     return masses
 
 
-def mixup_masses(anchors: Float[Tensor, "n d"], centers: Float[Tensor, "m d"], *, strength: float) -> Float[Tensor, "n m"]:
+def mixup_masses(anchors: Float[Tensor, "n d"], centers: Float[Tensor, "m d"], *, strength: losses.Scalar) -> Float[Tensor, "n m"]:
     """A_ic = P(x_i + λ(x_j - x_i) is nearest to centers[c]),  λ ~ U(0, strength),  partner j ≠ i uniform among the anchors. Exact.
 
     On a finite set views lie on segments and have no density. Along a segment ‖x' - c‖² is, but for what is common to all c, linear in λ: a
@@ -243,7 +253,7 @@ def mixup_masses(anchors: Float[Tensor, "n d"], centers: Float[Tensor, "m d"], *
     """
     anchors = _points("anchors", anchors)
     centers = _points("centers", centers, like=anchors)
-    _require_strength(strength)
+    strength = _require_strength(strength)
     if len(anchors) < 2:
         raise ValueError("anchors must be at least 2 points, got 1: mixup needs a partner")
     origin = anchors.mean(0)
@@ -277,10 +287,8 @@ def empirical_masses(
     """
     if not isinstance(anchors, Tensor):
         raise TypeError(f"anchors must be a tensor, a view of each row of which is drawn, got {type(anchors).__name__}")
-    if draws < 2:
-        raise ValueError(f"draws must be at least 2, got {draws}")
-    if n_cells < 1:
-        raise ValueError(f"n_cells must be at least 1, got {n_cells}")
+    losses._check_whole("draws", draws, 2)
+    losses._check_whole("n_cells", n_cells, 1)
     counts, rows = torch.zeros(len(anchors), n_cells, dtype=torch.float64), torch.arange(len(anchors))
     for _ in range(draws):
         views = augment(anchors)
@@ -332,6 +340,7 @@ def spectrum(A: Any, k: int) -> tuple[Float[Tensor, " k"], Float[Tensor, "m k"]]
     A = scipy.sparse.csr_array(A.numpy(force=True) if isinstance(A, Tensor) else A, dtype=np.float64)
     if (A.data < 0).any() or not np.allclose(A.sum(1), 1):
         raise ValueError("A must hold probabilities, rows that sum to 1, got some that do not: pass masses of cells")
+    losses._check_whole("k", k)
     if not 1 <= k < min(A.shape):
         raise ValueError(f"k must be in 1..{min(A.shape) - 1} for A of shape {A.shape}, got {k}")
     mass = A.mean(0)
@@ -444,7 +453,8 @@ def _log_inverse_moment(rr: Tensor, along: Tensor, across: Tensor, std: float, d
     return (d - 1) * mode.log() - (rr * (mode - along).square() + across) / (2 * std**2) + total.log()
 
 
-def _log_by_column(anchors: Tensor, views: Tensor, rate: float, replaced: Callable[[Tensor], Tensor]) -> Float[Tensor, "n m"]:
+def _log_by_column(anchors: Tensor, views: Tensor, rate: losses.Scalar, replaced: Callable[[Tensor], Tensor]) -> Float[Tensor, "n m"]:
+    rate = _number("rate", rate)
     if not 0 < rate < 1:
         raise ValueError(f"rate must be in (0, 1), got {rate}")
     _points("anchors", anchors, distances=False)
@@ -504,23 +514,34 @@ def _log_densities(log_a: object) -> Float[Tensor, "n m"]:
 
 
 def _require_normalization(normalization: str) -> None:
-    if normalization not in ("conditional", "joint"):
+    if not isinstance(normalization, str) or normalization not in ("conditional", "joint"):
         raise ValueError(f"normalization must be 'conditional' or 'joint', got {normalization!r}")
 
 
-def _require_perplexity(perplexity: float, k: int) -> None:
-    if not 1 < perplexity < k:
+def _number(name: str, value: losses.Scalar) -> float:
+    losses._check_number(name, value)
+    return losses._real(value)
+
+
+def _require_perplexity(perplexity: losses.Scalar, k: int) -> float:
+    number = _number("perplexity", perplexity)
+    if not 1 < number < k:
         raise ValueError(f"perplexity must be in (1, {k}), of {k} possible neighbors, got {perplexity}: change it or give more neighbors")
+    return number
 
 
-def _require_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
+def _require_positive(name: str, value: losses.Scalar) -> float:
+    number = _number(name, value)
+    if not 0 < number < math.inf:
         raise ValueError(f"{name} must be positive and finite, got {value}")
+    return number
 
 
-def _require_strength(strength: float) -> None:
-    if not 0 < strength <= 1:
+def _require_strength(strength: losses.Scalar) -> float:
+    number = _number("strength", strength)
+    if not 0 < number <= 1:
         raise ValueError(f"strength must be in (0, 1], the largest share of the partner, got {strength}")
+    return number
 
 
 def _require_neighbors(linked: Bool[Tensor, "n n"]) -> None:

@@ -3,6 +3,9 @@
 Everything is free of the features' scale. Distances d are those that the similarity depends on: Euclidean, for cosines angles. The push on
 a pair is that of the loss in log d, q · |∂ log s / ∂ log d|, where q is the pair's share of the normaliser: how much the loss falls when
 that one distance grows by a small share of itself, whatever its unit.
+
+Errors are those of `losses`: `TypeError` for what is no floating-point tensor, `ValueError` for shapes,
+for features that are not finite, or zero where the similarity is a cosine.
 """
 
 import math
@@ -12,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from . import losses
 from .config import InfoNCE, TSimCLR
 from .losses import log_q_cosine, log_q_student, squared_distances
 
@@ -21,7 +25,8 @@ Loss = InfoNCE | TSimCLR
 def distances(loss: Loss, z: Float[Tensor, "N d"]) -> Float[Tensor, "N N"]:
     """‖z_j - z_k‖, for InfoNCE the angle between them."""
     if isinstance(loss, InfoNCE):  # by the chord: exact where the angle is small, which its cosine is not
-        return 2 * (squared_distances(normalize(z, dim=1)).sqrt() / 2).clamp(max=1).asin()
+        u = losses._unit(losses._features(z, cosine=True))
+        return 2 * (squared_distances(u).sqrt() / 2).clamp(max=1).asin()
     return squared_distances(z).sqrt()
 
 
@@ -47,7 +52,7 @@ def crowding(loss: Loss, z: Float[Tensor, "two_n d"]) -> dict[str, float]:
     """Of pairs of views z = [z1; z2]: `nearer`, the mean share of other images' views that are nearer to a view than its own other one;
     `ratio`, the median distance of two views of an image over that of two images; and of the push on pairs of different images the shares
     that fall on the nearest, the middle and the farthest third of them."""
-    n = len(z) // 2
+    n = _pairs(z)
     d, push = distances(loss, z), shares(loss, z)
     push = push * steepness(loss, d)
     partner = torch.arange(2 * n).roll(n)
@@ -64,6 +69,9 @@ def crowding(loss: Loss, z: Float[Tensor, "two_n d"]) -> dict[str, float]:
 def three_points(loss: Loss, c: Float[Tensor, "*shape 2"]) -> Float[Tensor, "*shape"]:
     """The loss of neighbors a = (1, -½), b = (1, ½) and a third point c in the plane, as a joint SNE objective up to a constant:
     -log s_ab + log(s_ab + s_ac + s_bc). Cosines see only the direction of c."""
+    losses._check_floating("c", c)
+    if not c.ndim or c.shape[-1] != 2:
+        raise ValueError(f"c must have shape (..., 2), points in the plane, got {tuple(c.shape)}")
     a, b = c.new_tensor([1.0, -0.5]), c.new_tensor([1.0, 0.5])
 
     def log_s(x: Tensor, y: Tensor) -> Tensor:
@@ -78,8 +86,16 @@ def three_points(loss: Loss, c: Float[Tensor, "*shape 2"]) -> Float[Tensor, "*sh
 
 def pair_distances(loss: Loss, z: Float[Tensor, "two_n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"]]:
     """Distances of the two views of an image, and of views of two images (j < k), in units of the median of the latter."""
-    n = len(z) // 2
+    n = _pairs(z)
     d = distances(loss, z)
     others = (~torch.eye(n, dtype=torch.bool).repeat(2, 2)).triu()
     between = d[others]
     return d[torch.arange(n), torch.arange(n) + n] / between.median(), between / between.median()
+
+
+def _pairs(z: Tensor) -> int:
+    """n, of two views of n ≥ 2 images."""
+    z = losses._features(z, cosine=False)
+    if len(z) < 4 or len(z) % 2:
+        raise ValueError(f"z must hold two views of at least 2 images, (2n, d), got {tuple(z.shape)}")
+    return len(z) // 2

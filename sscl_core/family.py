@@ -4,7 +4,8 @@ P says which pairs are positive, the similarity what features make of a pair, th
 `FAMILY` is a function of two views that returns its two `Terms`; their gradients are the measured attraction and repulsion, `forces`.
 
 Notation and errors are those of `losses`: Z = [z1; z2] of 2n rows, i' the other view of i, d_jk = ‖z_j - z_k‖; the negatives of
-row i are the 2n - 2 rows other than i and i'. All of them are used; nothing is sampled.
+row i are the 2n - 2 rows other than i and i'. All of them are used; nothing is sampled. Both terms
+come in the precision of the features, at least float32.
 """
 
 import math
@@ -57,14 +58,16 @@ def forces(loss: Callable[..., Terms], z1: View, z2: View, **settings: Any) -> t
 
 def info_nce_terms(z1: View, z2: View, *, temperature: Scalar = 0.5) -> Terms:
     """-mean l_ii'  and  mean_i log Σ_{k≠i} exp l_ik,  l = cos/temperature: `losses.info_nce` in two."""
+    loss = losses.info_nce(z1, z2, temperature=temperature)
     attraction = -_cosine(z1, z2, temperature)[0].mean()
-    return Terms(attraction, losses.info_nce(z1, z2, temperature=temperature) - attraction)
+    return _terms(loss, attraction, loss - attraction)
 
 
 def t_simclr_terms(z1: View, z2: View, *, temperature: Scalar = 1.0, df: Scalar = 5.0, normalization: Normalization = "joint") -> Terms:
     """-mean log s_ii'  and  log Σ_{j≠k} s_jk (joint) or mean_i log Σ_{k≠i} s_ik (conditional): `losses.t_simclr` in two."""
+    loss = losses.t_simclr(z1, z2, temperature=temperature, df=df, normalization=normalization)
     attraction = -_student(z1, z2, temperature, df)[0].mean()
-    return Terms(attraction, losses.t_simclr(z1, z2, temperature=temperature, df=df, normalization=normalization) - attraction)
+    return _terms(loss, attraction, loss - attraction)
 
 
 def sne_terms(z1: View, z2: View, *, P: Affinity | None = None, temperature: Scalar = 0.5) -> Terms:
@@ -86,13 +89,17 @@ def t_sne_terms(z1: View, z2: View, *, P: Affinity | None = None, temperature: S
 def dcl_terms(z1: View, z2: View, *, temperature: Scalar = 0.5) -> Terms:
     """-mean l_ii'  and  mean_i log Σ_k exp l_ik over the negatives k of i,  l = cos/temperature."""
     positive, logits = _cosine(z1, z2, temperature)
-    return Terms(-positive.mean(), _negatives(logits, len(z1), -math.inf).logsumexp(1).mean())
+    repulsion = _negatives(logits, len(z1), -math.inf).logsumexp(1).mean()
+    return _terms(z1, -positive.mean(), repulsion)
 
 
 def siglip_terms(z1: View, z2: View, *, temperature: Scalar = 0.1, bias: Scalar = -10.0) -> Terms:
     """-1/n Σ_i log σ(l_ii)  and  -1/n Σ_{i≠j} log σ(-l_ij),  l_ij = cos(z1_i, z2_j)/temperature + bias: pairs across views only."""
+    losses._check_number("bias", bias)
+    if not losses._holds(losses._detached(losses._scalar(bias)).isfinite()):
+        raise ValueError(f"bias must be finite, got {bias}")
     (positive, logits), bias = _cosine(z1, z2, temperature), losses._scalar(bias)
-    return _binary_terms(positive + bias, logits[: len(z1), len(z1) :] + bias)
+    return _binary_terms(z1, positive + bias, logits[: len(z1), len(z1) :] + bias)
 
 
 def negative_sampling_terms(z1: View, z2: View, *, temperature: Scalar = 1.0, df: Scalar = 1.0) -> Terms:
@@ -100,7 +107,7 @@ def negative_sampling_terms(z1: View, z2: View, *, temperature: Scalar = 1.0, df
 
     s is that of `losses.t_simclr`; the defaults, s = 1/(1 + d²), are Neg-t-SNE's.
     """
-    return _binary_terms(*_student(z1, z2, temperature, df))
+    return _binary_terms(z1, *_student(z1, z2, temperature, df))
 
 
 def umap_terms(z1: View, z2: View) -> Terms:
@@ -108,10 +115,12 @@ def umap_terms(z1: View, z2: View) -> Terms:
 
     Infinite where two negatives coincide, or lie so near that their distance rounds to 0.
     """
-    z1, z2 = _views(z1, z2)
-    with losses._full_precision(z1):
-        distances = _negatives(losses.squared_distances(torch.cat([z1, z2])), len(z1), math.inf)
-    return Terms((z1 - z2).square().sum(1).log1p().mean(), -F.logsigmoid(distances.log()).sum() / len(distances))
+    z = _stacked(z1, z2)
+    a, b = z.chunk(2)
+    with losses._full_precision(z):
+        distances = _negatives(losses._squared_distances(z), len(a), math.inf)
+    attraction = (a - b).square().sum(1).log1p().mean()
+    return _terms(z1, attraction, -F.logsigmoid(distances.log()).sum() / len(distances))
 
 
 def spectral_terms(z1: View, z2: View) -> Terms:
@@ -120,9 +129,10 @@ def spectral_terms(z1: View, z2: View) -> Terms:
     With P joint and p its marginal, 1/(2n) for each row:  Σ_ij p_i p_j (P_ij/(p_i p_j) - z_i·z_j)² = constant - 2 Σ_ij P_ij z_i·z_j
     + Σ_ij p_i p_j (z_i·z_j)². The last sum is over independent pairs, for which negatives stand.
     """
-    a, b = _views(z1, z2)
+    loss = losses.spectral_contrastive(z1, z2)
+    a, b = _stacked(z1, z2, power=4).chunk(2)
     attraction = -2 * (a * b).sum(1).mean()
-    return Terms(attraction, losses.spectral_contrastive(z1, z2) - attraction)
+    return _terms(loss, attraction, loss - attraction)
 
 
 def barlow_twins_terms(z1: View, z2: View, *, redundancy: Scalar = 5e-3) -> Terms:
@@ -132,11 +142,13 @@ def barlow_twins_terms(z1: View, z2: View, *, redundancy: Scalar = 5e-3) -> Term
     Positive pairs enter all of C: its off-diagonal is called repulsion for what it does.
     """
     losses._check_settings(redundancy=redundancy)
-    z1, z2 = _views(z1, z2)
-    with losses._full_precision(z1):
-        x1, x2 = (F.batch_norm(z, None, None, training=True) for z in (z1, z2))
-        C = x1.T @ x2 / len(z1)
-    return Terms((1 - C.diagonal()).square().sum(), losses._scalar(redundancy) * _negatives(C, len(C), 0.0).square().sum())
+    z = _stacked(z1, z2)
+    with losses._full_precision(z):
+        x1, x2 = (F.batch_norm(view, None, None, training=True) for view in z.chunk(2))
+        C = x1.T @ x2 / len(x1)
+    redundancies = _negatives(C, len(C), 0.0).square().sum()
+    attraction = (1 - C.diagonal()).square().sum()
+    return _terms(z1, attraction, losses._scalar(redundancy) * redundancies)
 
 
 def vicreg_terms(z1: View, z2: View, *, invariance: Scalar = 25.0, variance: Scalar = 25.0, covariance: Scalar = 1.0) -> Terms:
@@ -146,7 +158,7 @@ def vicreg_terms(z1: View, z2: View, *, invariance: Scalar = 25.0, variance: Sca
     On the n × n side the last sum is  Σ_ij (x_i·x_j)² / (n - 1)² - Σ_a C_aa²,  x the centred rows.
     """
     losses._check_settings(invariance=invariance, variance=variance, covariance=covariance)
-    z1, z2 = _views(z1, z2)
+    a, b = _stacked(z1, z2, power=4).chunk(2)
 
     def decorrelation(z: Tensor) -> Tensor:
         x = z - z.mean(0)
@@ -155,7 +167,8 @@ def vicreg_terms(z1: View, z2: View, *, invariance: Scalar = 25.0, variance: Sca
         hinge, squares = (1 - (C.diagonal() + 1e-4).sqrt()).relu(), _negatives(C, len(C), 0.0).square()
         return losses._scalar(variance) / 2 * hinge.mean() + losses._scalar(covariance) * squares.sum() / len(C)
 
-    return Terms(losses._scalar(invariance) * (z1 - z2).square().mean(), decorrelation(z1) + decorrelation(z2))
+    attraction = losses._scalar(invariance) * (a - b).square().mean()
+    return _terms(z1, attraction, decorrelation(a) + decorrelation(b))
 
 
 def _kl_terms(z1: Tensor, z2: Tensor, P: Tensor | None, temperature: Scalar, df: Scalar, normalization: Normalization) -> Terms:
@@ -168,13 +181,21 @@ def _kl_terms(z1: Tensor, z2: Tensor, P: Tensor | None, temperature: Scalar, df:
     if not losses._holds(((sums if normalization == "conditional" else sums.sum()) - 1).abs().max() < 1e-5):
         what = "sum to 1 in each row" if normalization == "conditional" else "sum to 1"
         raise ValueError(f"P must {what} off the diagonal, got rows that sum to {sums.min():g}..{sums.max():g}: divide by the sum")
-    return Terms(attraction, losses.sne_objective(P, losses._log_q(logits, normalization)) - attraction)
+    loss = losses.sne_objective(P, losses._log_q(logits, normalization))
+    return _terms(z1, attraction, loss - attraction)
 
 
-def _binary_terms(positive: Tensor, logits: Tensor) -> Terms:
+def _terms(like: Tensor, attraction: Tensor, repulsion: Tensor) -> Terms:
+    """Both in the precision of `like`, at least float32."""
+    like = losses._single(like)
+    return Terms(losses._in_precision_of(like, attraction), losses._in_precision_of(like, repulsion))
+
+
+def _binary_terms(z1: Tensor, positive: Tensor, logits: Tensor) -> Terms:
     """-log σ of the positives' log-odds; -log σ(-·) of the negatives', summed over each row and averaged over rows."""
     negatives = _negatives(logits, len(positive), -math.inf)
-    return Terms(-F.logsigmoid(positive).mean(), -F.logsigmoid(-negatives).sum() / len(logits))
+    repulsion = -F.logsigmoid(-negatives).sum() / len(logits)
+    return _terms(z1, -F.logsigmoid(positive).mean(), repulsion)
 
 
 def _negatives(square: Tensor, n: int, fill: float) -> Tensor:
@@ -182,15 +203,19 @@ def _negatives(square: Tensor, n: int, fill: float) -> Tensor:
     return square.masked_fill(losses._diagonal(square[:n]).repeat(len(square) // n, len(square) // n), fill)
 
 
-def _views(z1: Tensor, z2: Tensor, *, cosine: bool = False, validate: bool = True) -> tuple[Tensor, Tensor]:
-    return losses._prepare(z1, z2, None, validate=validate, cosine=cosine)[:2]
+def _stacked(z1: Tensor, z2: Tensor, *, power: int = 2) -> Tensor:
+    """Z, checked, in a precision in which powers of features are finite."""
+    z = losses._prepare(z1, z2, None, validate=True, cosine=False)[0]
+    return losses._wide_enough(z, losses._largest(z), power=power)
 
 
 def _cosine(z1: Tensor, z2: Tensor, temperature: Scalar) -> tuple[Tensor, Tensor]:
     """cos/temperature of the n positive pairs, and of all pairs (2n, 2n)."""
     losses._check_settings(temperature=temperature)
-    u1, u2 = (losses._unit(z) for z in _views(z1, z2, cosine=True))
-    u, temperature = torch.cat([u1, u2]), losses._scalar(temperature)
+    z = losses._prepare(z1, z2, None, validate=True, cosine=True)[0]
+    temperature = losses._scalar(temperature)
+    u = losses._unit_scaled(z, temperature)
+    u1, u2 = u.chunk(2)
     with losses._full_precision(u):
         return (u1 * u2).sum(1) / temperature, (u / temperature) @ u.T
 
@@ -198,11 +223,13 @@ def _cosine(z1: Tensor, z2: Tensor, temperature: Scalar) -> tuple[Tensor, Tensor
 def _student(z1: Tensor, z2: Tensor, temperature: Scalar, df: Scalar) -> tuple[Tensor, Tensor]:
     """log s, as in `losses.t_simclr`, of the n positive pairs, by their difference, and of all pairs (2n, 2n)."""
     losses._check_settings(temperature=temperature, df=df)
+    z = losses._prepare(z1, z2, None, validate=True, cosine=False)[0]
     temperature, df = losses._scalar(temperature), losses._scalar(df)
-    z1, z2 = (losses._student_scaled(z, temperature, df) for z in _views(z1, z2))
-    with losses._full_precision(z1):
-        distances = (z1 - z2).square().sum(1), losses.squared_distances(torch.cat([z1, z2]))
-        return losses._student_logit(distances[0], df), losses._student_logit(distances[1], df)
+    scaled = losses._student_scaled(z, temperature, df)
+    a, b = scaled.chunk(2)
+    with losses._full_precision(z):
+        positive = losses._student_logit((a - b).square().sum(1), df)
+        return positive, losses._student_logit(losses._squared_distances(scaled), df)
 
 
 _PAIR, _COS, _STUDENT, _HU = "positive pair, one per row", "exp(cos/τ)", "(1 + d²/(τν))^(-(ν+1)/2)", "Hu et al., arXiv 2205.14814"

@@ -1,4 +1,9 @@
-"""Closed forms that training is measured against."""
+"""Closed forms that training is measured against.
+
+Errors, the same for every function here: `TypeError` for what is no floating-point tensor, no number
+or no whole number; `ValueError` for shapes, for values that are not finite, for rows of zeros where
+a direction is needed, and for settings out of range, which each function names.
+"""
 
 import itertools
 import math
@@ -8,9 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from . import losses
+from .losses import Scalar
+
 
 def attraction_repulsion(
-    P: Float[Tensor, "N N"], Q: Float[Tensor, "N N"], z: Float[Tensor, "N d"], slope: Float[Tensor, "N N"] | float
+    P: Float[Tensor, "N N"], Q: Float[Tensor, "N N"], z: Float[Tensor, "N d"], slope: Float[Tensor, "N N"] | Scalar
 ) -> tuple[Float[Tensor, "N d"], Float[Tensor, "N d"]]:
     """∂KL(P‖Q)/∂z = attraction + repulsion for a Q that depends on squared distances D through its logits:
 
@@ -19,32 +27,53 @@ def attraction_repulsion(
     Both directions of a pair enter: for conditional forms the one-sided sum is not the gradient.
     """
 
+    z = _points("z", z)
+    for name, value in (("P", P), ("Q", Q)):
+        _square(name, value, len(z))
+    if isinstance(slope, Tensor) and slope.numel() != 1:
+        _square("slope", slope, len(z))
+    else:
+        losses._check_number("slope", slope)
+        slope = losses._scalar(slope)
+
     def pull(weights: Tensor) -> Tensor:
         return 2 * (weights.sum(1, keepdim=True) * z - weights @ z)
 
     return pull(slope * (P + P.T)), -pull(slope * (Q + Q.T))
 
 
-def student_slope(squared_distance: Float[Tensor, "N N"], *, temperature: float, df: float) -> Float[Tensor, "N N"]:
-    """-dl/dD = (ν+1) / (2 (τν + D)) for l = -(ν+1)/2 · log(1 + D/(τν))."""
+def student_slope(squared_distance: Float[Tensor, "N N"], *, temperature: Scalar, df: Scalar) -> Float[Tensor, "N N"]:
+    """-dl/dD = (ν+1) / (2 (τν + D)) for l = -(ν+1)/2 · log(1 + D/(τν)); 1/(2τ) for ν = ∞."""
+    losses._check_settings(temperature=temperature, df=df)
+    temperature, df = losses._scalar(temperature), losses._scalar(df)
+    if losses._is_gaussian(df):
+        return torch.zeros_like(squared_distance) + 1 / (2 * temperature)
     return (df + 1) / 2 / (temperature * df + squared_distance)
 
 
 def through_normalization(z: Float[Tensor, "N d"], gradient: Float[Tensor, "N d"]) -> Float[Tensor, "N d"]:
-    """The gradient with respect to z of a function of u = z/‖z‖, given the one with respect to u: (I - u uᵀ) g / ‖z‖."""
+    """The gradient with respect to z of a function of u = z/‖z‖, given the one with respect to u: (I - u uᵀ) g / ‖z‖.
+
+    `ValueError`: a row of zeros, which has no direction.
+    """
+    z = _directions("z", z)
+    _like("gradient", gradient, z)
     norm = z.norm(dim=1, keepdim=True)
     u = z / norm
     return (gradient - (gradient * u).sum(1, keepdim=True) * u) / norm
 
 
 def regular_polygon(m: int) -> Float[Tensor, "m 2"]:
-    """m points spaced evenly on the unit circle, the minimiser of Σ exp(z·z'/τ) there for every τ."""
+    """m ≥ 1 points spaced evenly on the unit circle, the minimiser of Σ exp(z·z'/τ) there for every τ."""
+    losses._check_whole("m", m, 1)
     angle = 2 * math.pi * torch.arange(m, dtype=torch.float64) / m
     return torch.stack([angle.cos(), angle.sin()], 1)
 
 
 def regular_simplex(m: int, d: int) -> Float[Tensor, "m d"]:
-    """m unit vectors in d ≥ m-1 dimensions with cosine -1/(m-1) between any two, the minimiser for every τ."""
+    """m ≥ 2 unit vectors in d ≥ m-1 dimensions with cosine -1/(m-1) between any two, the minimiser for every τ."""
+    losses._check_whole("m", m, 2)
+    losses._check_whole("d", d, 1)
     if d < m - 1:
         raise ValueError(f"d must be at least m - 1 = {m - 1} for a simplex of m = {m} points, got {d}")
     centred = torch.eye(m, dtype=torch.float64) - 1 / m
@@ -55,18 +84,20 @@ def regular_simplex(m: int, d: int) -> Float[Tensor, "m d"]:
 
 def uniform_arrangement(m: int, d: int) -> Float[Tensor, "m d"]:
     """The polygon for d = 2, the simplex for d ≥ m-1; `ValueError` between them, where no closed form is known here."""
+    losses._check_whole("d", d, 1)
     return regular_polygon(m) if d == 2 else regular_simplex(m, d)
 
 
 def circle_gaps(z: Float[Tensor, "m 2"]) -> Float[Tensor, " m"]:
     """Angles between neighbors on the circle in degrees, in cyclic order; they sum to 360."""
+    z = _on_circle(z)
     angles = torch.atan2(z[:, 1], z[:, 0]).rad2deg().remainder(360).sort().values
     return torch.cat([angles[1:], angles[:1] + 360]) - angles
 
 
 def fitted_polygon(z: Float[Tensor, "m 2"]) -> Float[Tensor, "m 2"]:
     """The regular polygon turned to lie nearest to m points on the circle: each, turned back by its place in cyclic order, votes."""
-    m = len(z)
+    z, m = _on_circle(z), len(z)
     angles = torch.atan2(z[:, 1], z[:, 0]).double().sort().values - 2 * math.pi * torch.arange(m, dtype=torch.float64) / m
     turn = torch.atan2(angles.sin().sum(), angles.cos().sum())
     rotation = torch.stack([torch.stack([turn.cos(), turn.sin()]), torch.stack([-turn.sin(), turn.cos()])])
@@ -74,7 +105,17 @@ def fitted_polygon(z: Float[Tensor, "m 2"]) -> Float[Tensor, "m 2"]:
 
 
 def component_means(u: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], m: int) -> Float[Tensor, "m d"]:
-    """The mean feature of each of m components; every one must occur in `labels`."""
+    """The mean feature of each of m components; every one must occur in `labels`, or `ValueError`."""
+    u = _points("u", u)
+    losses._check_whole("m", m, 1)
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"labels must be a tensor of int64, got {kind}: convert them with .long()")
+    if labels.shape != u.shape[:1]:
+        raise ValueError(f"labels must have shape ({len(u)},), got {tuple(labels.shape)}")
+    found = labels.unique().tolist()
+    if found != list(range(m)):
+        raise ValueError(f"labels must be 0..{m - 1}, each at least once, got {found}: change m")
     sums = torch.zeros(m, u.shape[1], dtype=u.dtype, device=u.device).index_add(0, labels, u)
     return sums / labels.bincount(minlength=m)[:, None]
 
@@ -82,7 +123,13 @@ def component_means(u: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], m: int
 def minimise_free(
     objective: Callable[[Tensor], Tensor], shape: tuple[int, int], *, starts: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, " starts"], Float[Tensor, "m d"]]:
-    """The values that L-BFGS reaches from `starts` random arrangements of free points, one vector each, no network; the best of them."""
+    """The values that L-BFGS reaches from `starts` random arrangements of free points, one vector each, no network; the best of them.
+
+    `ValueError`: starts < 1, a shape with less than one row or column.
+    """
+    losses._check_whole("starts", starts, 1)
+    for size in shape:
+        losses._check_whole("every size in shape", size, 1)
     found = [_descend(objective, torch.randn(shape, dtype=torch.float64, generator=generator)) for _ in range(starts)]
     values = torch.stack([objective(z) for z in found])
     return values, found[int(values.argmin())]
@@ -103,12 +150,20 @@ def _descend(objective: Callable[[Tensor], Tensor], z: Float[Tensor, "m d"]) -> 
 
 
 def spread(
-    m: int, d: int, *, temperature: float, starts: int = 20, generator: torch.Generator, start: Float[Tensor, "m d"] | None = None
+    m: int, d: int, *, temperature: Scalar, starts: int = 20, generator: torch.Generator, start: Float[Tensor, "m d"] | None = None
 ) -> Float[Tensor, "m d"]:
     """The best arrangement found of m unit vectors under τ log Σ_{i<j} exp(z_i·z_j/τ), from random starts, or from `start`.
 
     Where there is a closed form (`uniform_arrangement`) it is that one, turned; elsewhere a minimum by search, without proof.
+    `ValueError`: m < 2, d < 1, temperature not positive.
     """
+    losses._check_whole("m", m, 2)
+    losses._check_whole("d", d, 1)
+    losses._check_settings(temperature=temperature)
+    temperature = losses._real(temperature)
+    if start is not None:
+        start = _directions("start", start)
+        _like("start", start, torch.empty(m, d))
     i, j = torch.triu_indices(m, m, 1)
 
     def energy(z: Tensor) -> Tensor:
@@ -128,7 +183,10 @@ def tammes(m: int, d: int, *, starts: int = 20, generator: torch.Generator) -> F
 
 
 def smallest_angle(z: Float[Tensor, "m d"]) -> float:
-    """In degrees, between two of m unit vectors."""
+    """In degrees, between two of m ≥ 2 unit vectors."""
+    z = _directions("z", z)
+    if len(z) < 2:
+        raise ValueError(f"z must have at least 2 rows, between which there is an angle, got {len(z)}")
     return (z @ z.T - 2 * torch.eye(len(z), dtype=z.dtype)).max().clamp(-1, 1).acos().rad2deg().item()
 
 
@@ -137,6 +195,7 @@ def cyclic_orders(m: int) -> Int64[Tensor, "k m"]:
 
     `order[c]` is what stands at corner c: corners[order.argsort()] are the places of things 0, 1, …, m-1.
     """
+    losses._check_whole("m", m)
     if not 3 <= m <= 10:
         raise ValueError(f"m must be in 3..10, got {m}: there are (m-1)!/2 orders")
     return torch.tensor([(0, *rest) for rest in itertools.permutations(range(1, m)) if rest[0] < rest[-1]])
@@ -149,9 +208,45 @@ def circular_splits(c: Float[Tensor, "m m"]) -> tuple[Float[Tensor, " k"], Bool[
     c is Kalmanson (in this order) if α_S ≥ 0 for all S of more than one element whose complement has more than one.
     Returns α and, as rows of a mask, the sets S.
     """
+    _square("c", c, None)
     m = len(c)
     i, j = torch.triu_indices(m, m, 1)
     after_i, after_j = (i + 1) % m, (j + 1) % m
     weights = (c[i, j] + c[after_i, after_j] - c[i, after_j] - c[after_i, j]) / 2
     place = torch.arange(m)
     return weights, (place > i[:, None]) & (place <= j[:, None])
+
+
+def _points(name: str, z: Tensor) -> Tensor:
+    losses._check_floating(name, z)
+    if z.ndim != 2 or 0 in z.shape:
+        raise ValueError(f"{name} must have shape (N, d), N and d at least 1, got {tuple(z.shape)}")
+    if not losses._holds(z.isfinite().all()):
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return z
+
+
+def _directions(name: str, z: Tensor) -> Tensor:
+    empty = (_points(name, z) == 0).all(1).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"{name} has a row of zeros, row {empty[0]}, which has no direction: leave it out")
+    return z
+
+
+def _on_circle(z: Tensor) -> Tensor:
+    if _directions("z", z).shape[1] != 2:
+        raise ValueError(f"z must have shape (m, 2), points on a circle, got {tuple(z.shape)}")
+    return z
+
+
+def _like(name: str, x: Tensor, z: Tensor) -> None:
+    losses._check_floating(name, x)
+    if x.shape != z.shape:
+        raise ValueError(f"{name} must have shape {tuple(z.shape)}, got {tuple(x.shape)}")
+
+
+def _square(name: str, x: Tensor, n: int | None) -> None:
+    losses._check_floating(name, x)
+    if x.ndim != 2 or x.shape[0] != x.shape[1] or n not in (None, len(x)):
+        wanted = "(m, m)" if n is None else f"({n}, {n})"
+        raise ValueError(f"{name} must have shape {wanted}, got {tuple(x.shape)}")

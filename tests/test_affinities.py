@@ -1,11 +1,14 @@
 """Every P against loops, quadrature and densities written out, other people's code, and draws."""
 
-import importlib.util
+import importlib
 import itertools
 import math
 import subprocess
 import sys
+from fractions import Fraction
 from functools import partial
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import scipy.sparse
 import scipy.stats
 import torch
 from scipy.integrate import quad
+from scipy.optimize import brentq
 from scipy.spatial.distance import squareform
 from scipy.special import logsumexp
 from sklearn.manifold._t_sne import _joint_probabilities, _joint_probabilities_nn
@@ -46,10 +50,10 @@ all_kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 def _without_type_checks():
-    spec = importlib.util.spec_from_file_location("affinities_without_type_checks", sscl_core.affinities.__file__)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The package under another name, which conftest's import hook does not know."""
+    sys.modules["uncheckedaffinities"] = package = ModuleType("uncheckedaffinities")
+    package.__path__ = [str(Path(sscl_core.affinities.__file__).parent)]
+    return importlib.import_module("uncheckedaffinities.affinities")
 
 
 plain = _without_type_checks()
@@ -816,6 +820,7 @@ def changed(x, value):
 
 BAD = [
     *((plain.positive_pairs, {"n": n}, ValueError, ["n must be at least 1", str(n)]) for n in (0, -3)),
+    *((plain.positive_pairs, {"n": n}, TypeError, ["n must be a whole number", str(n)]) for n in (1.5, "2", True, None)),
     *((plain.positive_pairs, {"n": 2, "normalization": form}, ValueError, ["normalization", repr(form)]) for form in ("rows", None)),
     *(
         (function, {"x": X, "perplexity": value}, ValueError, ["perplexity must be in (1, 7)", str(value)])
@@ -956,3 +961,97 @@ def test_two_views_where_the_diagonal_overflows():
     assert P.sum() == pytest.approx(1)
     nearest = torch.cdist(x, x).fill_diagonal_(math.inf).argmin()
     assert P.argmax() in (nearest, nearest % 5 * 5 + nearest // 5)
+
+
+# --- numbers and counts, of whatever kind --------------------------------------------------------
+
+NUMBERS = {  # function: its settings that are numbers, each with a good value
+    plain.perplexity_matched: ({"x": X}, {"perplexity": 3}),
+    plain.sparse_perplexity_matched: ({"x": X}, {"perplexity": 2}),
+    plain.log_noise: ({"anchors": X, "views": X}, {"scale": 2}),
+    plain.log_mixup: (MIX, {"std": 2, "strength": 1}),
+    plain.noise_masses: ({"anchors": X, "edges": [[0.0], [0.0]]}, {"scale": 2}),
+    plain.mixup_masses: ({"anchors": X, "centers": X}, {"strength": 1}),
+    plain.log_masking: ({"anchors": X, "views": X}, {"rate": Fraction(1, 2), "mask": 2}),
+    plain.log_corruption: ({"anchors": X, "views": X}, {"rate": Fraction(1, 2)}),
+}
+EVERY_NUMBER = [(f, name) for f, (_, settings) in NUMBERS.items() for name in settings]
+COUNTS = {
+    plain.sparse_perplexity_matched: ({"x": X, "perplexity": 2}, ["neighbors", "checked"]),
+    plain.empirical_masses: (DRAWS, ["draws", "n_cells"]),
+    plain.spectrum: ({"A": A}, ["k"]),
+}
+EVERY_COUNT = [(f, name) for f, (_, names) in COUNTS.items() for name in names]
+
+
+def as_tensors(result):
+    if isinstance(result, plain.SparseAffinity):
+        return torch.from_numpy(result.P.toarray())
+    return result
+
+
+@pytest.mark.parametrize(("function", "name"), EVERY_NUMBER, ids=label)
+def test_any_real_number_is_a_setting(function, name):
+    arguments, settings = NUMBERS[function]
+    good = settings[name]
+    expected = as_tensors(function(**arguments | settings | {name: float(good)}))
+    others = [np.float32(float(good)), torch.tensor([float(good)]), Fraction(good)]
+    if good == int(good):
+        others += [np.int64(good), int(good)]
+    for number in others:
+        assert torch.equal(as_tensors(function(**arguments | settings | {name: number})), expected)
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "words"),
+    [
+        ("2", TypeError, ["number", "str"]),
+        (None, TypeError, ["number", "NoneType"]),
+        (True, TypeError, ["number", "bool"]),
+        ([2.0], TypeError, ["number", "list"]),
+        (np.array([2.0, 2.0]), TypeError, ["number", "ndarray"]),
+        (torch.ones(2), ValueError, ["scalar", "(2,)"]),
+        (10**400, ValueError, ["range of a float"]),
+    ],
+    ids=lambda x: str(x)[:10],
+)
+@pytest.mark.parametrize(("function", "name"), EVERY_NUMBER, ids=label)
+def test_what_is_no_number(function, name, bad, error, words):
+    arguments, settings = NUMBERS[function]
+    test_bad_input(function, arguments | settings | {name: bad}, error, [f"{name} must", *words])
+
+
+@pytest.mark.parametrize("bad", [2.0, "2", True, torch.tensor(2), [2]], ids=str)
+@pytest.mark.parametrize(("function", "name"), EVERY_COUNT, ids=label)
+def test_what_is_no_count(function, name, bad):
+    words = [f"{name} must be a whole number", repr(bad)]
+    test_bad_input(function, COUNTS[function][0] | {name: bad}, TypeError, words)
+
+
+def test_counts_of_numpy():
+    assert torch.equal(plain.positive_pairs(np.int64(3)), positive_pairs(3))
+    assert torch.equal(plain.spectrum(A, np.int32(2))[0], spectrum(A, 2)[0])
+
+
+# --- ties ----------------------------------------------------------------------------------------
+
+
+def test_nearly_equal_distances_are_no_ties():
+    """Squared distances 1, 1 + 1e-8, …: four orders of magnitude above rounding, and two below 1e-6.
+
+    As ties they would share evenly, with perplexity 4.
+    """
+    squared = 1 + 1e-8 * torch.arange(4, dtype=torch.float64)
+    x = torch.cat([torch.zeros(1, 4, dtype=torch.float64), squared.sqrt().diag()])
+
+    def entropy(log_beta):
+        p = np.exp(-np.exp(log_beta) * 1e-8 * np.arange(4))
+        p /= p.sum()
+        return -(p * np.log(p)).sum(), p
+
+    root = brentq(lambda log_beta: entropy(log_beta)[0] - math.log(2), math.log(1e7), math.log(1e9))
+    exact = torch.from_numpy(entropy(root)[1])
+    assert exact[0] > 2 * exact[1] > 0.3
+    close(perplexity_matched(x, perplexity=2)[0, 1:], exact, rtol=1e-5)
+    sparse = sparse_perplexity_matched(x, perplexity=2, neighbors=4).P.toarray()
+    close(torch.from_numpy(sparse)[0, 1:], exact, rtol=1e-5)

@@ -1,11 +1,16 @@
 """Pushes, crowding and the energy of three points, against autograd and naive loops."""
 
+import importlib
 import itertools
 import math
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
+import sscl_core
 from sscl_core.config import InfoNCE, TSimCLR
 from sscl_core.crowding import crowding, distances, pair_distances, shares, steepness, three_points
 from sscl_core.losses import info_nce, t_simclr
@@ -125,3 +130,66 @@ def test_contrastive_loss_of_the_loop_agrees():
     z = features()
     for loss in LOSSES:
         assert torch.allclose(contrastive_loss(TrainConfig(loss=loss), *z.chunk(2)), contrastive_loss_of(loss, z))
+
+
+# ---- bad input, and features on any scale
+
+
+def _without_type_checks() -> ModuleType:
+    """The package under another name, which conftest's import hook does not know."""
+    sys.modules["uncheckedcrowding"] = package = ModuleType("uncheckedcrowding")
+    package.__path__ = [str(Path(sscl_core.__file__).parent)]
+    return importlib.import_module("uncheckedcrowding.crowding")
+
+
+plain = _without_type_checks()
+COSINE, STUDENT = plain.InfoNCE(temperature=0.3), plain.TSimCLR(temperature=0.7, df=2.0)
+Z = features(10)
+BAD = [
+    (Z[:5], ValueError, "two views of at least 2 images, (2n, d), got (5, 3)"),
+    (Z[:2], ValueError, "two views of at least 2 images, (2n, d), got (2, 3)"),
+    (Z[0], ValueError, "z must have shape (n, d)"),
+    (Z[:0], ValueError, "z must have shape (n, d)"),
+    (Z * math.nan, ValueError, "z must be finite"),
+    (Z.long(), TypeError, "z must be a floating-point tensor, got torch.int64"),
+    (Z.tolist(), TypeError, "z must be a floating-point tensor, got list"),
+]
+
+
+@pytest.mark.parametrize(("z", "error", "message"), BAD, ids=lambda x: str(x)[:30])
+@pytest.mark.parametrize("loss", [COSINE, STUDENT], ids=str)
+def test_bad_features(loss, z, error, message):
+    for function in (plain.crowding, plain.pair_distances):
+        with pytest.raises(error) as caught:
+            function(loss, z)
+        assert message in str(caught.value)
+
+
+def test_rows_of_zeros_have_no_angle():
+    z = Z.index_fill(0, torch.tensor(2), 0.0)
+    for function in (plain.distances, plain.shares, plain.crowding, plain.pair_distances):
+        with pytest.raises(ValueError, match="z has a row of zeros, which has no direction"):
+            function(COSINE, z)
+        assert function(STUDENT, z) is not None
+
+
+@pytest.mark.parametrize("c", [torch.zeros(3), torch.tensor(1.0), torch.zeros(2, 3)], ids=str)
+def test_third_points_that_are_not_in_the_plane(c):
+    with pytest.raises(ValueError, match=r"c must have shape \(\.\.\., 2\), points in the plane, got"):
+        plain.three_points(STUDENT, c)
+    with pytest.raises(TypeError, match="c must be a floating-point tensor, got list"):
+        plain.three_points(STUDENT, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_angles_do_not_depend_on_the_scale_in_float32(scale):
+    """Squares of 1e30 overflow there, and those of 1e-30 are 0."""
+    expected = crowding(LOSSES[0], features())
+    assert crowding(LOSSES[0], scale * features().float()) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+def test_half_precision_is_computed_in_float32(loss, dtype):
+    z = features().to(dtype)
+    assert crowding(loss, z) == crowding(loss, z.float())

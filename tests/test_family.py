@@ -12,12 +12,14 @@ import importlib
 import importlib.util
 import math
 import sys
+from fractions import Fraction
 from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from itertools import product
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from pytorch_metric_learning.distances import LpDistance
@@ -605,6 +607,37 @@ def test_autocast_does_not_reach_inside(name):
     assert all(x.dtype == torch.float32 and torch.equal(x, y) for x, y in zip(inside, outside, strict=True))
 
 
+# ---- beyond the range of float32
+
+
+SCALE_FREE = ["InfoNCE", JOINT, CONDITIONAL, "t-SNE", "DCL", "SigLIP", "Neg-t-SNE", "UMAP", "Barlow Twins"]
+
+
+@pytest.mark.parametrize("scale", [1e10, 1e20, 1e37])
+@pytest.mark.parametrize("name", SCALE_FREE)
+def test_features_whose_squares_overflow_in_float32(name, scale):
+    """Both terms are small all the same: cosines, logarithms, what is divided by a deviation."""
+    z1, z2 = (scale * z for z in views(dtype=torch.float32))
+    ours = FAMILY[name].loss(z1, z2)
+    exact = naive(name, z1.double(), z2.double())
+    assert max(map(abs, exact)) > 5e-3
+    for x, y in zip(ours, exact, strict=True):
+        assert x.dtype == torch.float32
+        assert float(x) == pytest.approx(float(y), rel=1e-5, abs=1e-5 * float(max(map(abs, exact))))
+
+
+@pytest.mark.parametrize("name", ["SNE", "spectral contrastive", "VICReg"])
+def test_terms_beyond_the_range_of_the_features_are_refused(name):
+    z1, z2 = views(dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"reaches .*e\+\d\d, beyond torch.float32: pass features as"):
+        plain.FAMILY[name].loss(1e20 * z1, 1e20 * z2)
+    ours = plain.FAMILY[name].loss(1e20 * z1.double(), 1e20 * z2.double())
+    exact = naive(name, 1e20 * z1.double(), 1e20 * z2.double())
+    known = 1 if name == "SNE" else 2  # the loop's exp(-1e40) is 0
+    for x, y in list(zip(ours, exact, strict=True))[:known]:
+        assert float(x) == pytest.approx(float(y), rel=1e-6)
+
+
 # ---- bad input, as users meet it
 
 GOOD = torch.tensor([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0]])
@@ -631,14 +664,42 @@ def test_bad_features(name, bad, error, message):
             plain.losses.spectral_contrastive(GOOD, bad)
 
 
-@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, "1"])
-@pytest.mark.parametrize(
-    ("name", "setting"),
-    [(name, key) for name, rows in SETTINGS.items() for key in rows[0] if key not in ("P", "bias")],
-)
-def test_bad_settings(name, setting, bad):
-    with pytest.raises(TypeError if bad == "1" else ValueError, match=f"{setting} must be"):
+NUMBERS = [(name, key) for name, rows in SETTINGS.items() for key in rows[0] if key != "P"]
+BAD_NUMBERS = [
+    (math.nan, ValueError),
+    (torch.ones(2), ValueError),
+    (10**400, ValueError),
+    ("1", TypeError),
+    (None, TypeError),
+    (True, TypeError),
+    (torch.tensor(True), TypeError),
+]
+BAD_POSITIVE = [(0.0, ValueError), (-1.0, ValueError), (Fraction(-1, 2), ValueError)]
+
+
+@pytest.mark.parametrize(("bad", "error"), BAD_NUMBERS + BAD_POSITIVE, ids=lambda x: str(x)[:10])
+@pytest.mark.parametrize(("name", "setting"), NUMBERS)
+def test_bad_settings(name, setting, bad, error):
+    if setting == "bias" and any(bad is value for value, _ in BAD_POSITIVE):
+        assert plain.FAMILY[name].loss(GOOD, GOOD, bias=bad).loss.isfinite()
+        return
+    with pytest.raises(error, match=f"{setting} must be"):
         plain.FAMILY[name].loss(GOOD, GOOD, **{setting: bad})
+
+
+def test_an_infinite_bias():
+    with pytest.raises(ValueError, match="bias must be finite, got -inf"):
+        plain.FAMILY["SigLIP"].loss(GOOD, GOOD, bias=-INF)
+
+
+@pytest.mark.parametrize("number", [np.float32(1.5), np.int64(3), Fraction(3, 2)], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(("name", "setting"), NUMBERS)
+def test_any_real_number_is_a_setting(name, setting, number):
+    z1, z2 = views(dtype=torch.float32)
+    ours = FAMILY[name].loss(z1, z2, **{setting: number})
+    assert ours == FAMILY[name].loss(z1, z2, **{setting: float(number)})
+    assert [x.dtype for x in ours] == [torch.float32, torch.float32]
+    assert ours != FAMILY[name].loss(z1, z2)
 
 
 @pytest.mark.parametrize("name", ["InfoNCE", "DCL", "SigLIP"])

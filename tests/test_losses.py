@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import sys
+from fractions import Fraction
 from functools import partial, reduce
 from types import ModuleType
 
@@ -27,6 +28,7 @@ from sscl_core.losses import (
     log_q_gaussian,
     log_q_student,
     sne_objective,
+    spectral_contrastive,
     squared_distances,
     t_simclr,
 )
@@ -556,6 +558,119 @@ def test_weights_beyond_the_range_of_the_features(weights):
     torch.testing.assert_close(info_nce(z1, z2, weights=torch.tensor(weights, dtype=torch.float64)), expected)
 
 
+@pytest.mark.parametrize("scale", [1e20, 1e38])
+@pytest.mark.parametrize("name", ["joint", "conditional"])
+@pytest.mark.parametrize("df", [0.5, 5.0])
+def test_features_whose_squares_overflow_in_float32(df, name, scale):
+    """The logarithm of a square is no large number: values and gradients are those of float64."""
+    z1, z2 = (z * scale for z in views(4, 4, dtype=torch.float32))
+    assert (z1.square() == INF).any()
+    loss = partial(LOSSES[name], df=df)
+    reference = value_and_grad(naive_of(name, df=df), z1.double(), z2.double())
+    # Gradients of 1e-38 are below the smallest normal number of float32.
+    assert_same(value_and_grad(loss, z1, z2), reference, rtol=1e-5 if scale < 1e38 else 1e-3, check_dtype=False)
+    value = loss(z1, z2)
+    assert value.dtype == torch.float32
+    assert loss(z1.double(), z2.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("log_q", [log_q_student, partial(log_q_student, df=5.0)])
+@both_normalizations
+def test_log_q_of_features_whose_squares_overflow_in_float32(log_q, normalization):
+    z = 1e20 * views(3, 4, dtype=torch.float32)[0]
+    ours = log_q(z, normalization=normalization)
+    df = 1.0 if log_q is log_q_student else 5.0
+    naive = naive_log_q(z.double(), temperature=1.0, df=df, normalization=normalization)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours.double(), naive, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-45, 1e-200])
+def test_temperatures_below_the_range_of_float32(temperature):
+    z1, z2 = views(4, 4, dtype=torch.float32)
+    assert info_nce(z1, z1, temperature=temperature) == 0
+    learned = torch.tensor(temperature, dtype=torch.float64)
+    for name in ("joint", "conditional"):
+        loss = partial(LOSSES[name], temperature=temperature)
+        naive = naive_of(name, temperature=temperature)
+        reference = value_and_grad(naive, z1.double(), z2.double())
+        assert_same(value_and_grad(loss, z1, z2), reference, rtol=1e-5, check_dtype=False)
+        torch.testing.assert_close(LOSSES[name](z1, z2, temperature=learned), loss(z1, z2))
+
+
+def test_a_product_of_temperature_and_df_that_is_zero_in_float64():
+    z1, z2 = (1e-30 * z for z in views(4, 4, dtype=torch.float32))
+    value = JOINT(z1, z2, temperature=1e-200, df=1e-130)
+    in_other_units = (1e100 * z.double() for z in (z1, z2))
+    exact = naive_loss(*in_other_units, temperature=1.0, df=1e-130, normalization="joint")
+    torch.testing.assert_close(value.double(), exact, rtol=1e-6, atol=0)
+
+
+def test_results_beyond_the_range_of_the_features_are_refused():
+    z1, z2 = views(4, 4, dtype=torch.float32)
+    words = ["the result reaches", "beyond torch.float32", ".double()"]
+    for far in ({"df": INF}, {"df": INF, "normalization": "conditional"}):
+        rejects(ValueError, words, plain.t_simclr, 1e20 * z1, 1e20 * z2.flip(0), **far)
+        assert plain.t_simclr(1e20 * z1.double(), 1e20 * z2.double().flip(0), **far) > 1e39
+    rejects(ValueError, words, plain.info_nce, z1, z2.flip(0), temperature=1e-45)
+    rejects(ValueError, words, plain.log_q_gaussian, 1e20 * z1)
+    rejects(ValueError, words, plain.log_q_cosine, z1, temperature=1e-45)
+    rejects(ValueError, words, plain.spectral_contrastive, 1e20 * z1, 1e20 * z2)
+    rejects(ValueError, words, plain.squared_distances, 1e20 * z1)
+    words = ["features over the temperature reach", "beyond float64", "rescale"]
+    rejects(ValueError, words, plain.t_simclr, 1e200 * z1.double(), 1e200 * z2.double())
+    rejects(ValueError, words, plain.t_simclr, z1, z2, temperature=1e-200, df=1e-200)
+    rejects(ValueError, words, plain.info_nce, z1, z2, temperature=1e-310)
+    rejects(ValueError, words, plain.squared_distances, 1e200 * z1.double())
+    rejects(ValueError, words, plain.spectral_contrastive, 1e90 * z1.double(), z2.double())
+
+
+def test_spectral_contrastive_of_large_features_in_float32():
+    """Squares of products are a fourth power: those of 1e9 are representable, their sum is not."""
+    z1, z2 = (2e9 * z for z in views(40, 4, dtype=torch.float32))
+    z = [*z1.double(), *z2.double()]
+    squares = sum(float(z[i] @ z[k]) ** 2 for i in range(80) for k in range(80) if i % 40 != k % 40)
+    exact = -2 * sum(float(a @ b) for a, b in zip(z[:40], z[40:], strict=True)) / 40 + squares / (80 * 78)
+    assert squares > torch.finfo(torch.float32).max > exact
+    assert float(spectral_contrastive(z1, z2)) == pytest.approx(exact, rel=1e-5)
+
+
+@both_precisions
+@pytest.mark.parametrize("df", [1e30, 1e40, 1e300])
+def test_df_without_number_is_the_gaussian(df, dtype):
+    z1, z2 = views(dtype=dtype)
+    expected = value_and_grad(naive_of("gaussian joint"), z1.double(), z2.double())
+    rtol = 20 * torch.finfo(dtype).eps
+    assert_same(value_and_grad(partial(t_simclr, df=df), z1, z2), expected, rtol=rtol, check_dtype=False)
+
+
+# ---- squared distances, which keep the promises of all the rest
+
+
+def naive_squared_distances(z: Tensor) -> Tensor:
+    return torch.tensor([[float(((a - b) ** 2).sum()) for b in z.double()] for a in z.double()])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_squared_distances_in_half_precision_are_those_of_float32(dtype):
+    """Squares of 300 overflow in float16; of bfloat16 two digits would be left."""
+    z = (300 * views(6, 4)[0]).to(dtype)
+    ours = squared_distances(z)
+    assert ours.dtype == torch.float32
+    assert ours.max() > 65504
+    torch.testing.assert_close(ours, naive_squared_distances(z), rtol=1e-5, atol=1e-6 * float(ours.max()))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(squared_distances(z), ours)
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1.0, 1e17, 1e18])
+def test_squared_distances_up_to_the_largest_number(scale):
+    z = scale * views(6, 4, dtype=torch.float32)[0]
+    ours, exact = squared_distances(z), naive_squared_distances(z)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, exact, rtol=1e-5, atol=1e-6 * float(exact.max()))
+
+
 @all_losses
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_features_are_computed_in_float32(name, dtype):
@@ -644,6 +759,16 @@ BAD_POSITIVE = [
     (torch.tensor(INF), ValueError, ["finite", "inf"]),
     (torch.tensor(math.nan), ValueError, ["positive", "nan"]),
     (torch.ones(2), ValueError, ["scalar", "(2,)"]),
+    (torch.ones(0), ValueError, ["scalar", "(0,)"]),
+    (torch.tensor(True), TypeError, ["number", "torch.bool"]),
+    (torch.tensor(1j), TypeError, ["number", "torch.complex64"]),
+    (np.float32(-1.5), ValueError, ["positive", "-1.5"]),
+    (Fraction(-3, 2), ValueError, ["positive", "-3/2"]),
+    (10**400, ValueError, ["range of a float", "1000"]),
+    (Fraction(1, 10**400), ValueError, ["positive", "1/1000"]),
+    (np.bool_(True), TypeError, ["number", "bool"]),
+    (np.array(1.5), TypeError, ["number", "ndarray"]),
+    (1j, TypeError, ["number", "complex"]),
     ("1", TypeError, ["number", "str"]),
     (None, TypeError, ["number", "NoneType"]),
     (True, TypeError, ["number", "bool"]),
@@ -661,6 +786,8 @@ BAD_WEIGHTS = [
 ]
 BAD_WEIGHT_VALUES = [(torch.tensor(w), ValueError, ["nonnegative"]) for w in ([1, -1e-9, 1], [1, math.nan, 1], [INF, 1, 1], [0.0, 0, 0])]
 FUNCTIONS_OF_VIEWS, FUNCTIONS_OF_Z = ("info_nce", "t_simclr"), ("log_q_cosine", "log_q_gaussian", "log_q_student")
+# A fraction, and NumPy's scalars, most of which are no subclass of Python's numbers.
+NUMBERS = [Fraction(3, 2), np.float64(1.5), np.float32(1.5), np.float16(1.5), np.int64(3), np.uint8(3), 3]
 
 
 def rejects(error: type[Exception], words: list[str], call, *args, **options) -> None:
@@ -678,6 +805,7 @@ def test_bad_features(bad, error, words):
         rejects(error, ["z2", *words], getattr(plain, function), GOOD, bad)
     for function in FUNCTIONS_OF_Z:
         rejects(error, ["z must", *words], getattr(plain, function), bad)
+    rejects(error, ["z must", *words], plain.squared_distances, bad)
 
 
 def test_views_of_different_shapes():
@@ -712,7 +840,7 @@ def test_infinity_is_a_df_and_no_temperature():
     assert plain.t_simclr(GOOD, GOOD, df=INF).isfinite()
 
 
-@pytest.mark.parametrize("bad", ["Joint", "", None, 1], ids=str)
+@pytest.mark.parametrize("bad", ["Joint", "", None, 1, np.array(["joint", "joint"])], ids=str)
 def test_unknown_normalization(bad):
     words = ["normalization", "joint", "conditional", repr(bad)]
     rejects(ValueError, words, plain.t_simclr, GOOD, GOOD, normalization=bad)
@@ -842,6 +970,39 @@ def test_a_setting_of_one_element_is_a_scalar_whatever_its_shape_and_dtype(shape
         (plain.t_simclr(z1, z2, temperature=one, df=two), plain.t_simclr(z1, z2, temperature=1.5, df=3.0)),
     ]:
         torch.testing.assert_close(ours, expected)  # float32 and () too
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda x: type(x).__name__)
+def test_any_real_number_is_a_setting(number):
+    z1, z2 = views(dtype=torch.float32)
+    same, exact = {"temperature": number}, {"temperature": float(number)}
+    pairs = [
+        (plain.info_nce(z1, z2, **same), plain.info_nce(z1, z2, **exact)),
+        (plain.InfoNCELoss(**same)(z1, z2), plain.info_nce(z1, z2, **exact)),
+        (plain.log_q_cosine(z1, **same), plain.log_q_cosine(z1, **exact)),
+        (plain.log_q_gaussian(z1, **same), plain.log_q_gaussian(z1, **exact)),
+    ]
+    same["df"], exact["df"] = number, float(number)
+    pairs += [
+        (plain.t_simclr(z1, z2, **same), plain.t_simclr(z1, z2, **exact)),
+        (plain.TSimCLRLoss(**same)(z1, z2), plain.t_simclr(z1, z2, **exact)),
+        (plain.log_q_student(z1, **same), plain.log_q_student(z1, **exact)),
+        (t_simclr(z1, z2, **same), plain.t_simclr(z1, z2, **exact)),  # types checked
+    ]
+    for ours, expected in pairs:
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours, expected)
+    shown = f"{float(number):g}"
+    assert repr(plain.InfoNCELoss(temperature=number)) == f"InfoNCELoss(temperature={shown})"
+    assert f"df={shown}, normalization='joint'" in repr(plain.TSimCLRLoss(df=number))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_the_objective_in_half_precision_is_that_of_float32(dtype):
+    P, log_Q = some_P().to(dtype), log_q_student(views(6)[0]).to(dtype)
+    value = sne_objective(P, log_Q)
+    assert value.dtype == torch.float32
+    assert float(value) == pytest.approx(float(naive_kl(P.double(), log_Q.double())), rel=1e-6)
 
 
 def test_repr_and_numpy_scalars():

@@ -1,8 +1,14 @@
 """The closed forms, each against a loop or a definition written out."""
 
+import importlib
 import itertools
 import math
+import sys
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +16,13 @@ from sscl_core import theory
 from sscl_core.affinities import positive_pairs
 from sscl_core.evaluate import cyclic_order, lipschitz
 from sscl_core.losses import info_nce, log_q_cosine, log_q_student, sne_objective, squared_distances
+
+
+def _without_type_checks():
+    """The package under another name, which conftest's import hook does not know."""
+    sys.modules["uncheckedtheory"] = package = ModuleType("uncheckedtheory")
+    package.__path__ = [str(Path(theory.__file__).parent)]
+    return importlib.import_module("uncheckedtheory.theory")
 
 
 def seeded(seed=0):
@@ -281,3 +294,110 @@ def test_the_natural_order_has_the_least_lipschitz_constant(m):
         x = torch.randn(m, 1, generator=seeded(seed), dtype=torch.float64).sort(0).values
         constants = lipschitz(x, placed)
         assert constants[1:].min() > constants[0] + 1e-6
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+plain = _without_type_checks()
+Z = random_points(5, 3)
+CIRCLE = Z[:, :2]
+SQUARE = random_points(5, 5)
+
+
+def with_row_of(value, row=2):
+    return Z.index_fill(0, torch.tensor(row), value)
+
+
+def on(function, **good):
+    """A function with good arguments, one of which is replaced."""
+    return lambda **bad: function(**good | bad)
+
+
+FORCES = on(plain.attraction_repulsion, P=SQUARE, Q=SQUARE, z=Z, slope=0.5)
+SLOPE = on(plain.student_slope, squared_distance=SQUARE.square(), temperature=1.0, df=2.0)
+THROUGH = on(plain.through_normalization, z=Z, gradient=Z)
+MEANS = on(plain.component_means, u=Z, labels=torch.tensor([0, 1, 0, 1, 2]), m=3)
+MINIMISE = on(plain.minimise_free, objective=lambda z: z.square().sum(), shape=(2, 2), starts=2, generator=seeded())
+SPREAD = on(plain.spread, m=5, d=3, temperature=0.5, starts=1, generator=seeded())
+TAMMES_5 = on(plain.tammes, m=5, d=3, starts=1, generator=seeded())
+BAD = [
+    (plain.regular_simplex, {"m": 0, "d": 0}, ValueError, "m must be at least 2, got 0"),
+    (plain.regular_simplex, {"m": 1, "d": 3}, ValueError, "m must be at least 2, got 1"),
+    (plain.regular_simplex, {"m": 3, "d": 1}, ValueError, "d must be at least m - 1 = 2"),
+    (plain.regular_simplex, {"m": 3.0, "d": 2}, TypeError, "m must be a whole number, got 3.0"),
+    (plain.regular_simplex, {"m": 3, "d": "2"}, TypeError, "d must be a whole number, got '2'"),
+    *((plain.regular_polygon, {"m": m}, ValueError, f"m must be at least 1, got {m}") for m in (0, -1)),
+    (plain.regular_polygon, {"m": torch.ones(2)}, TypeError, "m must be a whole number, got tensor"),
+    (plain.uniform_arrangement, {"m": 0, "d": 2}, ValueError, "m must be at least 1, got 0"),
+    (plain.uniform_arrangement, {"m": 3, "d": 0}, ValueError, "d must be at least 1, got 0"),
+    (plain.uniform_arrangement, {"m": 3, "d": None}, TypeError, "d must be a whole number, got None"),
+    (THROUGH, {"z": with_row_of(0.0)}, ValueError, "z has a row of zeros, row 2, which has no direction"),
+    (THROUGH, {"z": with_row_of(math.nan)}, ValueError, "z must be finite"),
+    (THROUGH, {"z": Z[0]}, ValueError, "z must have shape (N, d), N and d at least 1, got (3,)"),
+    (THROUGH, {"z": Z.long()}, TypeError, "z must be a floating-point tensor, got torch.int64"),
+    (THROUGH, {"gradient": Z[:2]}, ValueError, "gradient must have shape (5, 3), got (2, 3)"),
+    (THROUGH, {"gradient": None}, TypeError, "gradient must be a floating-point tensor"),
+    (FORCES, {"P": SQUARE[:2]}, ValueError, "P must have shape (5, 5), got (2, 5)"),
+    (FORCES, {"Q": SQUARE.tolist()}, TypeError, "Q must be a floating-point tensor, got list"),
+    (FORCES, {"z": Z[:0]}, ValueError, "z must have shape (N, d), N and d at least 1, got (0, 3)"),
+    (FORCES, {"slope": torch.ones(2)}, ValueError, "slope must have shape (5, 5), got (2,)"),
+    (FORCES, {"slope": "1"}, TypeError, "slope must be a number"),
+    (SLOPE, {"temperature": 0.0}, ValueError, "temperature must be positive"),
+    (SLOPE, {"df": -1.0}, ValueError, "df must be positive"),
+    (SLOPE, {"df": torch.ones(2)}, ValueError, "df must be a scalar"),
+    (plain.circle_gaps, {"z": Z}, ValueError, "z must have shape (m, 2), points on a circle, got (5, 3)"),
+    (plain.circle_gaps, {"z": CIRCLE[:0]}, ValueError, "z must have shape"),
+    (plain.circle_gaps, {"z": 0 * CIRCLE}, ValueError, "z has a row of zeros, row 0"),
+    (plain.fitted_polygon, {"z": Z}, ValueError, "points on a circle"),
+    (plain.fitted_polygon, {"z": 0 * CIRCLE}, ValueError, "z has a row of zeros, row 0"),
+    (plain.fitted_polygon, {"z": CIRCLE * math.inf}, ValueError, "z must be finite"),
+    (MEANS, {"m": 2}, ValueError, "labels must be 0..1, each at least once, got [0, 1, 2]: change m"),
+    (MEANS, {"m": 4}, ValueError, "labels must be 0..3, each at least once, got [0, 1, 2]: change m"),
+    (MEANS, {"m": 0}, ValueError, "m must be at least 1, got 0"),
+    (MEANS, {"labels": torch.tensor([0, 1])}, ValueError, "labels must have shape (5,), got (2,)"),
+    (MEANS, {"labels": torch.zeros(5)}, TypeError, "labels must be a tensor of int64, got torch.float32"),
+    (MEANS, {"labels": [0, 1, 0, 1, 2]}, TypeError, "labels must be a tensor of int64, got list"),
+    (MINIMISE, {"starts": 0}, ValueError, "starts must be at least 1, got 0"),
+    (MINIMISE, {"shape": (0, 2)}, ValueError, "every size in shape must be at least 1, got 0"),
+    *((f, {"m": 1}, ValueError, "m must be at least 2, got 1") for f in (SPREAD, TAMMES_5)),
+    *((f, {"d": 0}, ValueError, "d must be at least 1, got 0") for f in (SPREAD, TAMMES_5)),
+    *((f, {"starts": 0}, ValueError, "starts must be at least 1, got 0") for f in (SPREAD, TAMMES_5)),
+    (SPREAD, {"temperature": 0.0}, ValueError, "temperature must be positive"),
+    (SPREAD, {"temperature": "1"}, TypeError, "temperature must be a number"),
+    (SPREAD, {"start": Z[:2]}, ValueError, "start must have shape (5, 3), got (2, 3)"),
+    (SPREAD, {"start": with_row_of(0.0)}, ValueError, "start has a row of zeros, row 2"),
+    (plain.smallest_angle, {"z": Z[:1]}, ValueError, "z must have at least 2 rows"),
+    (plain.smallest_angle, {"z": with_row_of(0.0)}, ValueError, "z has a row of zeros, row 2"),
+    (plain.cyclic_orders, {"m": 4.0}, TypeError, "m must be a whole number, got 4.0"),
+    (plain.circular_splits, {"c": Z}, ValueError, "c must have shape (m, m), got (5, 3)"),
+    (plain.circular_splits, {"c": SQUARE.tolist()}, TypeError, "c must be a floating-point tensor, got list"),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "error", "message"), BAD, ids=lambda x: str(x)[:40])
+def test_bad_input(function, arguments, error, message):
+    with pytest.raises(error) as caught:
+        function(**arguments)
+    assert type(caught.value) is error
+    assert message in str(caught.value)
+
+
+def test_the_slope_of_the_gaussian():
+    """1/(2τ), which (ν+1) / (2 (τν + D)) is no number for at ν = ∞."""
+    D = SQUARE.square()
+    slope = theory.student_slope(D, temperature=0.7, df=math.inf)
+    assert torch.equal(slope, torch.full((5, 5), 1 / 1.4, dtype=torch.float64))
+    assert torch.allclose(theory.student_slope(D, temperature=0.7, df=1e12), slope, rtol=1e-9)
+
+
+@pytest.mark.parametrize("number", [np.float32(1.5), np.int64(3), Fraction(3, 2)], ids=lambda x: type(x).__name__)
+def test_any_real_number_is_a_setting(number):
+    D, exact = SQUARE.square().float(), float(number)
+    slope = plain.student_slope(D, temperature=number, df=number)
+    assert slope.dtype == torch.float32
+    assert torch.equal(slope, theory.student_slope(D, temperature=exact, df=exact))
+    ours = plain.attraction_repulsion(SQUARE, SQUARE, Z, number)
+    theirs = theory.attraction_repulsion(SQUARE, SQUARE, Z, exact)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    ours = plain.spread(4, 2, temperature=number, starts=1, generator=seeded())
+    assert torch.equal(ours, theory.spread(4, 2, temperature=exact, starts=1, generator=seeded()))
