@@ -23,10 +23,10 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 reproduce: $(STAMP)
-	$(VENV)/bin/python -m sscl_core reproduce --scale quick --cores $(CORES)
+	$(VENV)/bin/python -m sscl_experiments reproduce --scale quick --cores $(CORES)
 
 notebooks: $(STAMP)
-	$(VENV)/bin/python -m sscl_core reproduce --scale quick --cores $(CORES) --publish
+	$(VENV)/bin/python -m sscl_experiments reproduce --scale quick --cores $(CORES) --publish
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -n $(CORES) --dist loadgroup

@@ -4,10 +4,12 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-RESOURCES = ("data/fashion_mnist_subset.npz", "data/LICENSE-fashion-mnist", "workflow/scales.toml")
+RESOURCES = ("data/fashion_mnist_subset.npz", "data/LICENSE-fashion-mnist")
 
 
 class ResourcesHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version != "editable":
-            build_data["force_include"].update({path: f"sscl_core/resources/{path}" for path in RESOURCES})
+            build_data["force_include"].update(
+                {path: f"sscl_experiments/resources/{path}" for path in RESOURCES}
+            )

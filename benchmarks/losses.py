@@ -30,26 +30,42 @@ from torch import Tensor
 from sscl_core.losses import info_nce, t_simclr
 
 
-def direct_loss(z1: Tensor, z2: Tensor, *, temperature: float, df: float | None, normalization: str) -> Tensor:
+def direct_loss(
+    z1: Tensor, z2: Tensor, *, temperature: float, df: float | None, normalization: str
+) -> Tensor:
     """The formula as it is written: Student's kernel, or (df None) the cosine one, 1 - ‖u - v‖²/2 for unit vectors."""
     z = torch.cat([z1, z2])
     if df is None:
         z = z / z.norm(dim=1, keepdim=True)
     squared = (z[:, None] - z[None]).square().sum(2)
-    logits = (1 - squared / 2) / temperature if df is None else -(df + 1) / 2 * (squared / (temperature * df)).log1p()
+    logits = (
+        (1 - squared / 2) / temperature
+        if df is None
+        else -(df + 1) / 2 * (squared / (temperature * df)).log1p()
+    )
     n = len(z1)
     positive = torch.cat([logits.diagonal(n), logits.diagonal(-n)])
     logits = logits.masked_fill(torch.eye(2 * n, dtype=torch.bool), -math.inf)
-    return (logits.logsumexp(1) - positive).mean() if normalization == "conditional" else logits.logsumexp((0, 1)) - positive.mean()
+    return (
+        (logits.logsumexp(1) - positive).mean()
+        if normalization == "conditional"
+        else logits.logsumexp((0, 1)) - positive.mean()
+    )
 
 
 CONTENDERS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
-    "t_simclr joint": (t_simclr, partial(direct_loss, temperature=1.0, df=5.0, normalization="joint")),
+    "t_simclr joint": (
+        t_simclr,
+        partial(direct_loss, temperature=1.0, df=5.0, normalization="joint"),
+    ),
     "t_simclr conditional": (
         partial(t_simclr, normalization="conditional"),
         partial(direct_loss, temperature=1.0, df=5.0, normalization="conditional"),
     ),
-    "info_nce": (info_nce, partial(direct_loss, temperature=0.5, df=None, normalization="conditional")),
+    "info_nce": (
+        info_nce,
+        partial(direct_loss, temperature=0.5, df=None, normalization="conditional"),
+    ),
 }
 
 
@@ -76,8 +92,17 @@ def seconds(call: Callable[[], object]) -> float:
 
 def peak_bytes() -> int:
     if Path("/proc/self/status").exists():
-        return next(int(line.split()[1]) for line in open("/proc/self/status", encoding="utf-8") if line.startswith("VmHWM")) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return (
+            next(
+                int(line.split()[1])
+                for line in open("/proc/self/status", encoding="utf-8")
+                if line.startswith("VmHWM")
+            )
+            * 1024
+        )
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def peak_memory(name: str, which: int, n: int, dim: int, threads: int) -> int:
@@ -112,7 +137,9 @@ def main() -> None:
         for a, b in zip(gradient(ours, small), gradient(direct, small), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
-    times: dict[tuple[str, int], list[float]] = {(name, which): [] for name in CONTENDERS for which in (0, 1)}
+    times: dict[tuple[str, int], list[float]] = {
+        (name, which): [] for name in CONTENDERS for which in (0, 1)
+    }
     processor = {key: [0.0, 0.0] for key in times}
     products: list[float] = []
     for _ in range(args.repeats):
@@ -122,17 +149,28 @@ def main() -> None:
             before = kernel_and_total()
             record += [seconds(call) for _ in range(1 if which else 5)]
             used = (now - then for now, then in zip(kernel_and_total(), before, strict=True))
-            processor[name, which] = [a + b for a, b in zip(processor[name, which], used, strict=True)]
+            processor[name, which] = [
+                a + b for a, b in zip(processor[name, which], used, strict=True)
+            ]
     matmul = min(products)
 
-    print(f"2n = {rows}, d = {dim}, float32, forward and backward; {args.threads} thread(s), {args.repeats} rounds")
+    print(
+        f"2n = {rows}, d = {dim}, float32, forward and backward; {args.threads} thread(s), {args.repeats} rounds"
+    )
     print(f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores\n")
-    print(f"{'loss':22}{'ours ms':>10}{'kernel':>8}{'direct ms':>12}{'kernel':>8}{'ratio':>8}{'× floor':>9}", end="")
+    print(
+        f"{'loss':22}{'ours ms':>10}{'kernel':>8}{'direct ms':>12}{'kernel':>8}{'ratio':>8}{'× floor':>9}",
+        end="",
+    )
     print(f"{'ours MB':>10}{'direct MB':>12}{'ratio':>8}")
     for name in CONTENDERS:
         fast, slow = (min(times[name, which]) for which in (0, 1))
-        kernel = [f"{part / whole:.0%}" for part, whole in (processor[name, which] for which in (0, 1))]
-        small_peak, large_peak = (in_fresh_process(name, which, n, dim, args.threads) for which in (0, 1))
+        kernel = [
+            f"{part / whole:.0%}" for part, whole in (processor[name, which] for which in (0, 1))
+        ]
+        small_peak, large_peak = (
+            in_fresh_process(name, which, n, dim, args.threads) for which in (0, 1)
+        )
         print(
             f"{name:22}{fast * 1e3:10.1f}{kernel[0]:>8}{slow * 1e3:12.0f}{kernel[1]:>8}{slow / fast:8.0f}{fast / (3 * matmul):9.1f}"
             f"{small_peak / 1e6:10.0f}{large_peak / 1e6:12.0f}{large_peak / max(small_peak, 1):8.0f}"
@@ -142,7 +180,9 @@ def main() -> None:
         f"\nfloor: 3 products of {flops / 1e9:.2f} Gflop at {flops / matmul / 1e9:.0f} Gflop/s = {3 * matmul * 1e3:.1f} ms;",
         end=" ",
     )
-    print(f"one (2n)² array is {4 * rows**2 / 1e6:.1f} MB, one (2n)² × d tensor {4 * rows**2 * dim / 1e6:.0f} MB")
+    print(
+        f"one (2n)² array is {4 * rows**2 / 1e6:.1f} MB, one (2n)² × d tensor {4 * rows**2 * dim / 1e6:.0f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -15,10 +15,19 @@ import pandas as pd
 import torch
 
 from sscl_core.config import TrainConfig
-from sscl_core.paper import RUNS
-from sscl_core.settings import AUGMENTATION, FAMILIES, image_run, tuned
-from sscl_core.studies import LARGE_SETS, Images
-from sscl_core.train import contrastive_loss, fabric_of, initial_network, optimizer_of, parameter_groups, source
+from sscl_core.train import (
+    contrastive_loss,
+    fabric_of,
+    initial_network,
+    optimizer_of,
+    parameter_groups,
+    source,
+)
+from sscl_experiments.settings import AUGMENTATION, image_run
+from sscl_experiments.studies.t_simclr.paper_scale import RUNS
+from sscl_experiments.studies.t_simclr.parameters import LARGE_SETS
+from sscl_experiments.studies.t_simclr.searches import FAMILIES, tuned
+from sscl_experiments.study import Images
 
 
 def rate(work: Callable[[], Any], images: int, device: torch.device, repeats: int = 3) -> float:
@@ -36,7 +45,11 @@ def rate(work: Callable[[], Any], images: int, device: torch.device, repeats: in
 def profile(config: TrainConfig, device: str, compiled: bool, steps: int) -> dict[str, float]:
     fabric = fabric_of(config, device)
     data = source(config, None, fabric.device)
-    network = initial_network(config, data.sample_shape).to(fabric.device).to(memory_format=torch.channels_last)
+    network = (
+        initial_network(config, data.sample_shape)
+        .to(fabric.device)
+        .to(memory_format=torch.channels_last)
+    )
     callee = torch.compile(network, dynamic=False) if compiled else network
     model, optimizer = fabric.setup(callee, optimizer_of(config, parameter_groups(network)))
     ready = [views for views, _ in zip(data.batches(0), range(steps), strict=False)]
@@ -57,7 +70,11 @@ def profile(config: TrainConfig, device: str, compiled: bool, steps: int) -> dic
         return [views for views, _ in zip(data.batches(1), range(steps), strict=False)]
 
     rates = {
-        "whole step": rate(lambda: [step(views) for views, _ in zip(data.batches(1), range(steps), strict=False)], images, fabric.device),
+        "whole step": rate(
+            lambda: [step(views) for views, _ in zip(data.batches(1), range(steps), strict=False)],
+            images,
+            fabric.device,
+        ),
         "ready-made views": rate(lambda: [step(views) for views in ready], images, fabric.device),
         "views alone": rate(views_alone, images, fabric.device),
         "loss alone": rate(loss_alone, images, fabric.device),
@@ -74,16 +91,29 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table as CSV")
     a = parser.parse_args()
     fashion = Images(n_train=8000, augmentation=AUGMENTATION)
-    runs = {f"Fashion-MNIST, {method}": image_run(tuned(method, 32), fashion, dim=32, epochs=1, seed=0) for method in FAMILIES}
+    runs = {
+        f"Fashion-MNIST, {method}": image_run(tuned(method, 32), fashion, dim=32, epochs=1, seed=0)
+        for method in FAMILIES
+    }
     if a.cifar10:
         large = LARGE_SETS["cifar10"]
-        runs["CIFAR-10, small network"] = image_run(tuned("SimCLR", 64), large.images, dim=64, epochs=1, seed=0, width=large.width)
+        runs["CIFAR-10, small network"] = image_run(
+            tuned("SimCLR", 64), large.images, dim=64, epochs=1, seed=0, width=large.width
+        )
         if a.device != "cpu":  # a step would take a minute there
-            runs |= {name: RUNS[name] for name in ("best-simclr-resnet18-100", "best-t_simclr-resnet18-100")}
-    table = pd.DataFrame({"images per second": name, **profile(config, a.device, a.compile, a.steps)} for name, config in runs.items())
+            runs |= {
+                name: RUNS[name]
+                for name in ("best-simclr-resnet18-100", "best-t_simclr-resnet18-100")
+            }
+    table = pd.DataFrame(
+        {"images per second": name, **profile(config, a.device, a.compile, a.steps)}
+        for name, config in runs.items()
+    )
     print(table.to_string(index=False, float_format=lambda x: f"{x:.0f}" if x > 10 else f"{x:.2f}"))
     if a.out:
-        table.assign(device=a.device, threads=torch.get_num_threads()).to_csv(a.out, index=False, float_format="%.4g")
+        table.assign(device=a.device, threads=torch.get_num_threads()).to_csv(
+            a.out, index=False, float_format="%.4g"
+        )
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sscl_core.data import SPLITS, SUBSET, ImageData, load_images
-from sscl_core.paths import EMBEDDED
+from sscl_experiments.datasets.images import SPLITS, SUBSET, ImageData, load_images
+from sscl_experiments.paths import EMBEDDED
 
 # Where Debian's package `dataset-fashion-mnist` installs the files.
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -28,7 +28,9 @@ def subset(source: Path) -> dict[str, np.ndarray]:
     """{train,test}_images (n, 28, 28) and {train,test}_labels (n,), all uint8."""
     arrays = {}
     for split in SPLITS:
-        chosen = first_of_each_class(load_images("fashion_mnist", split, data_dir=source), PER_CLASS[split])
+        chosen = first_of_each_class(
+            load_images("fashion_mnist", split, data_dir=source), PER_CLASS[split]
+        )
         arrays[f"{split}_images"] = chosen.images[:, 0].numpy()
         arrays[f"{split}_labels"] = chosen.labels.numpy().astype(np.uint8)
     return arrays
@@ -36,12 +38,16 @@ def subset(source: Path) -> dict[str, np.ndarray]:
 
 def first_of_each_class(data: ImageData, k: int) -> ImageData:
     labels = data.labels.numpy()
-    index = np.concatenate([np.flatnonzero(labels == label)[:k] for label in range(len(data.classes))])
+    index = np.concatenate(
+        [np.flatnonzero(labels == label)[:k] for label in range(len(data.classes))]
+    )
     return data.select(torch.from_numpy(np.sort(index)))
 
 
 def content_sha256(arrays: dict[str, np.ndarray]) -> str:
-    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())).hexdigest()
+    return hashlib.sha256(
+        b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
+    ).hexdigest()
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -54,18 +60,33 @@ def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def npy_bytes(array: np.ndarray) -> bytes:
     stream = io.BytesIO()
-    np.lib.format.write_array(stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    np.lib.format.write_array(
+        stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
+    )
     return stream.getvalue()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the embedded subset of Fashion-MNIST.")
-    parser.add_argument("source", nargs="?", type=Path, default=DEBIAN, help="folder of the four files (%(default)s)")
-    parser.add_argument("--out", type=Path, default=EMBEDDED / f"{SUBSET}.npz", help="the file to write (%(default)s)")
+    parser.add_argument(
+        "source",
+        nargs="?",
+        type=Path,
+        default=DEBIAN,
+        help="folder of the four files (%(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=EMBEDDED / f"{SUBSET}.npz",
+        help="the file to write (%(default)s)",
+    )
     arguments = parser.parse_args()
     arrays = subset(arguments.source)
     write_npz(arguments.out, arrays)
-    print(f"{arguments.out}: {arguments.out.stat().st_size} bytes, content sha256 {content_sha256(arrays)}")
+    print(
+        f"{arguments.out}: {arguments.out.stat().st_size} bytes, content sha256 {content_sha256(arrays)}"
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from scipy.sparse.linalg import svds
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from . import losses
+from . import checks
 
 Normalization = Literal["joint", "conditional"]
 Kind = Literal["gaussian", "laplace", "uniform"]
@@ -37,14 +37,17 @@ def positive_pairs(n: int, *, normalization: Normalization = "conditional") -> F
     conditional: P_{j|i} = 1 for j = i ± n, rows sum to 1.  joint: P_ij = 1/(2n), the whole sums to 1.
     `ValueError`: n < 1 or an unknown normalization. Source: arXiv 2205.14814.
     """
-    losses._check_whole("n", n, 1)
+    checks.check_whole("n", n, 1)
     _require_normalization(normalization)
     pairs = torch.eye(2 * n, dtype=torch.float64).roll(n, 0)
     return pairs if normalization == "conditional" else pairs / (2 * n)
 
 
 def perplexity_matched(
-    x: Float[Tensor, "n d"], *, perplexity: losses.Scalar = 30.0, normalization: Normalization = "conditional"
+    x: Float[Tensor, "n d"],
+    *,
+    perplexity: checks.Scalar = 30.0,
+    normalization: Normalization = "conditional",
 ) -> Float[Tensor, "n n"]:
     """conditional (SNE):  P_{j|i} ∝ exp(-β_i ‖x_i - x_j‖²), j ≠ i, β_i such that exp(-Σ_j P_{j|i} log P_{j|i}) = perplexity.
     joint (t-SNE):  P_ij = (P_{j|i} + P_{i|j}) / (2n).
@@ -57,7 +60,12 @@ def perplexity_matched(
     _require_normalization(normalization)
     perplexity = _require_perplexity(perplexity, len(x) - 1)
     rows = torch.arange(len(x)).split(64)
-    return _normalized(torch.cat([_log_perplexity_matched(_squared_to_others(x, some), perplexity) for some in rows]), normalization)
+    return _normalized(
+        torch.cat(
+            [_log_perplexity_matched(_squared_to_others(x, some), perplexity) for some in rows]
+        ),
+        normalization,
+    )
 
 
 class SparseAffinity(NamedTuple):
@@ -70,7 +78,7 @@ class SparseAffinity(NamedTuple):
 def sparse_perplexity_matched(
     x: Float[Tensor, "n d"],
     *,
-    perplexity: losses.Scalar = 30.0,
+    perplexity: checks.Scalar = 30.0,
     normalization: Normalization = "conditional",
     neighbors: int | None = None,
     checked: int = 100,
@@ -84,25 +92,40 @@ def sparse_perplexity_matched(
     _require_normalization(normalization)
     perplexity = _require_perplexity(perplexity, len(x) - 1)
     if neighbors is not None:
-        losses._check_whole("neighbors", neighbors)
+        checks.check_whole("neighbors", neighbors)
     k = min(math.ceil(3 * perplexity), len(x) - 1) if neighbors is None else neighbors
     if not 2 <= k <= len(x) - 1:
         raise ValueError(f"neighbors must be in 2..{len(x) - 1} for {len(x)} points, got {k}")
     _require_perplexity(perplexity, k)
-    losses._check_whole("checked", checked, 0)
+    checks.check_whole("checked", checked, 0)
     x = x - x.mean(0)
-    indices = torch.from_numpy(NearestNeighbors(n_neighbors=k).fit(x.numpy()).kneighbors(return_distance=False))
+    indices = torch.from_numpy(
+        NearestNeighbors(n_neighbors=k).fit(x.numpy()).kneighbors(return_distance=False)
+    )
     # Distances anew, as differences: those of the search may come from a Gram matrix.
     chunks = zip(x.split(1024), indices.split(1024), strict=True)
-    P = torch.cat([_log_perplexity_matched((rows[:, None] - x[near]).square().sum(2), perplexity).exp() for rows, near in chunks])
+    P = torch.cat(
+        [
+            _log_perplexity_matched((rows[:, None] - x[near]).square().sum(2), perplexity).exp()
+            for rows, near in chunks
+        ]
+    )
 
     truncation = []
-    for some in torch.linspace(0, len(x) - 1, min(checked, len(x)), dtype=torch.float64).round().long().split(16):
+    for some in (
+        torch.linspace(0, len(x) - 1, min(checked, len(x)), dtype=torch.float64)
+        .round()
+        .long()
+        .split(16)
+    ):
         dense = _log_perplexity_matched(_squared_to_others(x, some), perplexity).exp()
         truncation.append(dense.scatter_add(1, indices[some], -P[some]).abs().sum(1) / 2)
 
     starts = np.arange(0, P.numel() + 1, k)
-    sparse = scipy.sparse.csr_array((P.flatten().numpy(), indices.flatten().numpy().astype(np.int32), starts), shape=(len(x), len(x)))
+    sparse = scipy.sparse.csr_array(
+        (P.flatten().numpy(), indices.flatten().numpy().astype(np.int32), starts),
+        shape=(len(x), len(x)),
+    )
     if normalization == "joint":
         sparse = (sparse + sparse.T).tocsr() / (2 * len(x))
     sparse.sort_indices()
@@ -110,7 +133,12 @@ def sparse_perplexity_matched(
 
 
 def log_noise(
-    anchors: Float[Tensor, "n d"], views: Float[Tensor, "m d"], *, scale: losses.Scalar, kind: Kind = "gaussian", twice: bool = False
+    anchors: Float[Tensor, "n d"],
+    views: Float[Tensor, "m d"],
+    *,
+    scale: checks.Scalar,
+    kind: Kind = "gaussian",
+    twice: bool = False,
 ) -> Float[Tensor, "n m"]:
     """log φ(x'_j - x_i) for additive noise δ ~ φ with independent coordinates of standard deviation `scale`; `twice`: log (φ*φ).
 
@@ -132,8 +160,8 @@ def log_mixup(
     views: Float[Tensor, "m d"],
     *,
     means: Float[Tensor, "c d"],
-    std: losses.Scalar,
-    strength: losses.Scalar,
+    std: checks.Scalar,
+    strength: checks.Scalar,
     weights: Float[Tensor, " c"] | None = None,
 ) -> Float[Tensor, "n m"]:
     """log p(x'|x_i) for mixup with a Gaussian mixture,  x' = x_i + λ(x - x_i),  x ~ Σ_c π_c N(μ_c, std² I),  λ ~ U(0, strength):
@@ -150,18 +178,30 @@ def log_mixup(
     strength = _require_strength(strength)
     d, uniform = anchors.shape[1], torch.full((len(means),), 1 / len(means), dtype=torch.float64)
     pi = uniform if weights is None else torch.as_tensor(weights, dtype=torch.float64)
-    if pi.shape != uniform.shape or not bool((pi >= 0).all()) or abs(pi.sum() - 1) > 1e-6:  # float32 sums to 1 so far
+    if (
+        pi.shape != uniform.shape or not bool((pi >= 0).all()) or abs(pi.sum() - 1) > 1e-6
+    ):  # float32 sums to 1 so far
         raise ValueError(f"weights must be {len(means)} probabilities that sum to 1, got {weights}")
     terms = []
     for log_weight, mean in zip((pi / pi.sum()).log(), means, strict=True):
-        rr, along, across = map(torch.stack, zip(*(_relative_to(views - a, mean - a) for a in anchors), strict=True))
+        rr, along, across = map(
+            torch.stack, zip(*(_relative_to(views - a, mean - a) for a in anchors), strict=True)
+        )
         terms.append(log_weight + _log_inverse_moment(rr, along, across, std, d, 1 / strength))
-    log_p = torch.stack(terms).logsumexp(0) - math.log(strength) - d / 2 * math.log(2 * math.pi * std**2)
+    log_p = (
+        torch.stack(terms).logsumexp(0)
+        - math.log(strength)
+        - d / 2 * math.log(2 * math.pi * std**2)
+    )
     return log_p.masked_fill(rr == 0, math.inf)
 
 
 def log_masking(
-    anchors: Shaped[Tensor, "n d"], views: Shaped[Tensor, "m d"], *, rate: losses.Scalar, mask: losses.Scalar = 0.0
+    anchors: Shaped[Tensor, "n d"],
+    views: Shaped[Tensor, "m d"],
+    *,
+    rate: checks.Scalar,
+    mask: checks.Scalar = 0.0,
 ) -> Float[Tensor, "n m"]:
     """log Π_d [ (1-rate)·1(x'_d = x_d) + rate·1(x'_d = mask) ]: every column is replaced by `mask` independently with probability `rate`.
 
@@ -174,7 +214,11 @@ def log_masking(
 
 
 def log_corruption(
-    anchors: Shaped[Tensor, "n d"], views: Shaped[Tensor, "m d"], *, rate: losses.Scalar, table: Shaped[Tensor, "k d"] | None = None
+    anchors: Shaped[Tensor, "n d"],
+    views: Shaped[Tensor, "m d"],
+    *,
+    rate: checks.Scalar,
+    table: Shaped[Tensor, "k d"] | None = None,
 ) -> Float[Tensor, "n m"]:
     """log Π_d [ (1-rate)·1(x'_d = x_d) + rate·p_d(x'_d) ]: every column is resampled independently with probability `rate` from its
     marginal p_d, the frequencies in `table` (by default in `anchors`).
@@ -185,21 +229,32 @@ def log_corruption(
     if table is not None:
         _points("table", table, like=anchors, distances=False)
     columns = iter((anchors if table is None else table).T)
-    return _log_by_column(anchors, views, rate, lambda column: (column[:, None] == next(columns)[None]).double().mean(1))
+    return _log_by_column(
+        anchors,
+        views,
+        rate,
+        lambda column: (column[:, None] == next(columns)[None]).double().mean(1),
+    )
 
 
-def one_view(log_a: Float[Tensor, "n n"], *, normalization: Normalization = "conditional") -> Float[Tensor, "n n"]:
+def one_view(
+    log_a: Float[Tensor, "n n"], *, normalization: Normalization = "conditional"
+) -> Float[Tensor, "n n"]:
     """P_{j|i} = a(x_j | x_i) / Σ_{k≠i} a(x_k | x_i): points x_j ≠ x_i as views of the clean anchor x_i;  joint: (P_{j|i} + P_{i|j}) / (2n).
 
     `ValueError`: a point that has no other within reach (all of its densities zero).
     """
     log_a = _log_densities(log_a)
     if log_a.shape[0] != log_a.shape[1]:
-        raise ValueError(f"log_a must be of shape (n, n), the points as anchors and as views, got {tuple(log_a.shape)}")
+        raise ValueError(
+            f"log_a must be of shape (n, n), the points as anchors and as views, got {tuple(log_a.shape)}"
+        )
     return _normalized(log_a.clone(), normalization)
 
 
-def two_views(log_a: Float[Tensor, "n m"], *, normalization: Normalization = "joint") -> Float[Tensor, "m m"]:
+def two_views(
+    log_a: Float[Tensor, "n m"], *, normalization: Normalization = "joint"
+) -> Float[Tensor, "m m"]:
     """P_ij ∝ Σ_k a(x_i | x̄_k) a(x_j | x̄_k), i ≠ j: points as two views of one of n equally likely anchors; K Kᵀ with K_ik = a(x_i | x̄_k).
 
     joint: the whole sums to 1;  conditional: rows do. `ValueError`: a point that shares no anchor with another, an infinite density.
@@ -207,7 +262,9 @@ def two_views(log_a: Float[Tensor, "n m"], *, normalization: Normalization = "jo
     log_a = _log_densities(log_a)
     _require_normalization(normalization)
     if bool((log_a == math.inf).any()):
-        raise ValueError("log_a must hold no pole, got +inf where a view lies on an anchor: use one_view, or anchors that are no views")
+        raise ValueError(
+            "log_a must hold no pole, got +inf where a view lies on an anchor: use one_view, or anchors that are no views"
+        )
     top = log_a.amax(0).nan_to_num(neginf=0.0)
     scaled = (log_a - top).exp()
     gram = scaled.T @ scaled
@@ -225,7 +282,11 @@ def two_views(log_a: Float[Tensor, "n m"], *, normalization: Normalization = "jo
 
 
 def noise_masses(
-    anchors: Float[Tensor, "n d"], edges: Sequence[Sequence[float]], *, scale: losses.Scalar, kind: Kind = "gaussian"
+    anchors: Float[Tensor, "n d"],
+    edges: Sequence[Sequence[float]],
+    *,
+    scale: checks.Scalar,
+    kind: Kind = "gaussian",
 ) -> Float[Tensor, "n m"]:
     """A_ij = P(x_i + δ in box j), δ as in `log_noise`: the product over coordinates of Φ(upper - x) - Φ(lower - x).
 
@@ -239,12 +300,16 @@ def noise_masses(
         infinity = torch.tensor([math.inf], dtype=torch.float64)
         ends = torch.cat([-infinity, cuts, infinity]) - x[:, None]
         lower, upper = ends[:, :-1], ends[:, 1:]
-        mass = torch.where(lower > 0, cdf(-lower) - cdf(-upper), cdf(upper) - cdf(lower))  # of both tails the small one
+        mass = torch.where(
+            lower > 0, cdf(-lower) - cdf(-upper), cdf(upper) - cdf(lower)
+        )  # of both tails the small one
         masses = (masses[:, :, None] * mass[:, None]).flatten(1)
     return masses
 
 
-def mixup_masses(anchors: Float[Tensor, "n d"], centers: Float[Tensor, "m d"], *, strength: losses.Scalar) -> Float[Tensor, "n m"]:
+def mixup_masses(
+    anchors: Float[Tensor, "n d"], centers: Float[Tensor, "m d"], *, strength: checks.Scalar
+) -> Float[Tensor, "n m"]:
     """A_ic = P(x_i + λ(x_j - x_i) is nearest to centers[c]),  λ ~ U(0, strength),  partner j ≠ i uniform among the anchors. Exact.
 
     On a finite set views lie on segments and have no density. Along a segment ‖x' - c‖² is, but for what is common to all c, linear in λ: a
@@ -260,12 +325,16 @@ def mixup_masses(anchors: Float[Tensor, "n d"], centers: Float[Tensor, "m d"], *
     anchors, centers = anchors - origin, centers - origin
     height = torch.cdist(anchors, centers, compute_mode="donot_use_mm_for_euclid_dist").square()
     projected = torch.zeros_like(height)
-    for a, c in zip(anchors.T, centers.T, strict=True):  # no matrix product: equal centers must give equal bits, or they share at random
+    for a, c in zip(
+        anchors.T, centers.T, strict=True
+    ):  # no matrix product: equal centers must give equal bits, or they share at random
         projected += a[:, None] * c
     masses = torch.zeros(len(anchors), len(centers), dtype=torch.float64)
     for i in range(len(anchors)):
         partners = torch.arange(len(anchors)) != i
-        slope = 2 * (projected[i] - projected[partners])  # of ‖x' - c‖² - λ²‖x_j - x_i‖² - …, up to a constant of each segment
+        slope = 2 * (
+            projected[i] - projected[partners]
+        )  # of ‖x' - c‖² - λ²‖x_j - x_i‖² - …, up to a constant of each segment
         for cell, length in _envelope(height[i], slope, strength):
             masses[i].index_add_(0, cell, length)
     return masses / (strength * (len(anchors) - 1))
@@ -286,16 +355,25 @@ def empirical_masses(
     `ValueError`: draws < 2, views of another shape, cells out of range.
     """
     if not isinstance(anchors, Tensor):
-        raise TypeError(f"anchors must be a tensor, a view of each row of which is drawn, got {type(anchors).__name__}")
-    losses._check_whole("draws", draws, 2)
-    losses._check_whole("n_cells", n_cells, 1)
-    counts, rows = torch.zeros(len(anchors), n_cells, dtype=torch.float64), torch.arange(len(anchors))
+        raise TypeError(
+            f"anchors must be a tensor, a view of each row of which is drawn, got {type(anchors).__name__}"
+        )
+    checks.check_whole("draws", draws, 2)
+    checks.check_whole("n_cells", n_cells, 1)
+    counts, rows = (
+        torch.zeros(len(anchors), n_cells, dtype=torch.float64),
+        torch.arange(len(anchors)),
+    )
     for _ in range(draws):
         views = augment(anchors)
         if not isinstance(views, Tensor):
-            raise TypeError(f"augment must give a tensor, one view a row, got {type(views).__name__}")
+            raise TypeError(
+                f"augment must give a tensor, one view a row, got {type(views).__name__}"
+            )
         if views.shape != anchors.shape:
-            raise ValueError(f"augment must keep the shape {tuple(anchors.shape)}, one view a row, got {tuple(views.shape)}")
+            raise ValueError(
+                f"augment must keep the shape {tuple(anchors.shape)}, one view a row, got {tuple(views.shape)}"
+            )
         cell = cells(views)
         if not isinstance(cell, Tensor) or cell.is_floating_point():
             raise TypeError(
@@ -314,7 +392,9 @@ def empirical_masses(
 def nearest_cells(centers: Float[Tensor, "m d"]) -> Callable[[Tensor], Int64[Tensor, " n"]]:
     """The cells of `centers`: every (flattened) row belongs to its nearest, of equally near ones to the first."""
     centers = _points("centers", centers)
-    return lambda x: torch.cdist(x.flatten(1).double().cpu(), centers, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+    return lambda x: torch.cdist(
+        x.flatten(1).double().cpu(), centers, compute_mode="donot_use_mm_for_euclid_dist"
+    ).argmin(1)
 
 
 def box_cells(edges: Sequence[Sequence[float]]) -> Callable[[Tensor], Int64[Tensor, " n"]]:
@@ -337,18 +417,28 @@ def spectrum(A: Any, k: int) -> tuple[Float[Tensor, " k"], Float[Tensor, "m k"]]
     `ValueError`: A with negative entries or rows that do not sum to 1, k not in 1..min(n, m) - 1.
     Source: HaoChen et al. 2021.
     """
-    A = scipy.sparse.csr_array(A.numpy(force=True) if isinstance(A, Tensor) else A, dtype=np.float64)
+    A = scipy.sparse.csr_array(
+        A.numpy(force=True) if isinstance(A, Tensor) else A, dtype=np.float64
+    )
     if (A.data < 0).any() or not np.allclose(A.sum(1), 1):
-        raise ValueError("A must hold probabilities, rows that sum to 1, got some that do not: pass masses of cells")
-    losses._check_whole("k", k)
+        raise ValueError(
+            "A must hold probabilities, rows that sum to 1, got some that do not: pass masses of cells"
+        )
+    checks.check_whole("k", k)
     if not 1 <= k < min(A.shape):
         raise ValueError(f"k must be in 1..{min(A.shape) - 1} for A of shape {A.shape}, got {k}")
     mass = A.mean(0)
     scale = np.where(mass > 0, mass, 1) ** -0.5
-    _, values, vectors = svds(A * scale / A.shape[0] ** 0.5, k=k, v0=np.random.default_rng(0).standard_normal(min(A.shape)))
+    _, values, vectors = svds(
+        A * scale / A.shape[0] ** 0.5,
+        k=k,
+        v0=np.random.default_rng(0).standard_normal(min(A.shape)),
+    )
     order = np.argsort(-values)
     signs = np.sign(vectors.sum(1) + 1e-300)  # of no meaning, but the same every time
-    return torch.from_numpy(values[order] ** 2), torch.from_numpy((signs[:, None] * vectors * (mass > 0))[order].T.copy())
+    return torch.from_numpy(values[order] ** 2), torch.from_numpy(
+        (signs[:, None] * vectors * (mass > 0))[order].T.copy()
+    )
 
 
 def _normalized(log_p: Float[Tensor, "n n"], normalization: str) -> Float[Tensor, "n n"]:
@@ -365,10 +455,14 @@ def _normalized(log_p: Float[Tensor, "n n"], normalization: str) -> Float[Tensor
 def _squared_to_others(x: Float[Tensor, "n d"], rows: Int64[Tensor, " r"]) -> Float[Tensor, "r n"]:
     """‖x_i - x_j‖² for i among `rows`, ∞ for j = i: no neighbor of itself."""
     squared = torch.cdist(x[rows], x, compute_mode="donot_use_mm_for_euclid_dist").square()
-    return squared.index_put((torch.arange(len(rows)), rows), torch.tensor(math.inf, dtype=torch.float64))
+    return squared.index_put(
+        (torch.arange(len(rows)), rows), torch.tensor(math.inf, dtype=torch.float64)
+    )
 
 
-def _log_perplexity_matched(squared: Float[Tensor, "n k"], perplexity: float) -> Float[Tensor, "n k"]:
+def _log_perplexity_matched(
+    squared: Float[Tensor, "n k"], perplexity: float
+) -> Float[Tensor, "n k"]:
     """log P ∝ -β_i squared_ij, by Newton steps on log β inside a bracket. The entropy falls with β: it is at least log k - β·(range of
     squared), so reached above the lower end, and at the upper one all mass lies on the nearest (those equal to it up to rounding)."""
     possible = squared.isfinite()
@@ -378,19 +472,27 @@ def _log_perplexity_matched(squared: Float[Tensor, "n k"], perplexity: float) ->
     count = nearest.sum(1, keepdim=True)
     reachable = count < perplexity
     log_entropy_left = (possible.sum(1, keepdim=True).double().log() - target).log()
-    low = (log_entropy_left - finite.amax(1, keepdim=True).clamp_min(1e-290).log()).where(reachable, 0.0)
-    high = (5.0 - excess.where(~nearest, math.inf).amin(1, keepdim=True).log()).where(reachable, 0.0)
+    low = (log_entropy_left - finite.amax(1, keepdim=True).clamp_min(1e-290).log()).where(
+        reachable, 0.0
+    )
+    high = (5.0 - excess.where(~nearest, math.inf).amin(1, keepdim=True).log()).where(
+        reachable, 0.0
+    )
     typical = excess.kthvalue(math.ceil(perplexity), 1, keepdim=True).values
     log_beta = (1 - typical.clamp_min(1e-290).log()).maximum(low).minimum(high)
     for _ in range(200):
         log_p = (-log_beta.exp() * excess).log_softmax(1)
         p, energy = log_p.exp(), log_beta.exp() * finite
         mean = (p * energy).sum(1, keepdim=True)
-        error = (mean - log_p.amax(1, keepdim=True) - target).where(reachable, 0.0)  # the entropy is mean energy + log Σ_j exp(-energy_j)
+        error = (mean - log_p.amax(1, keepdim=True) - target).where(
+            reachable, 0.0
+        )  # the entropy is mean energy + log Σ_j exp(-energy_j)
         if bool((error.abs() < 1e-13).all()):
             break
         low, high = torch.where(error > 0, log_beta, low), torch.where(error < 0, log_beta, high)
-        newton = log_beta + error / (p * (energy - mean).square()).sum(1, keepdim=True)  # d entropy / d log β = -Var(energy)
+        newton = log_beta + error / (p * (energy - mean).square()).sum(
+            1, keepdim=True
+        )  # d entropy / d log β = -Var(energy)
         log_beta = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
     return torch.where(reachable, log_p, torch.where(nearest, -count.double().log(), -math.inf))
 
@@ -418,21 +520,27 @@ def _noise_cdf(kind: str, scale: float) -> Callable[[Tensor], Tensor]:
         return lambda t: torch.special.ndtr(t / scale)
     if kind == "laplace":
         b = scale / math.sqrt(2)
-        return lambda t: torch.where(t < 0, (t.clamp_max(0) / b).exp() / 2, 1 - (-t.clamp_min(0) / b).exp() / 2)
+        return lambda t: torch.where(
+            t < 0, (t.clamp_max(0) / b).exp() / 2, 1 - (-t.clamp_min(0) / b).exp() / 2
+        )
     if kind == "uniform":
         w = scale * math.sqrt(3)
         return lambda t: ((t + w) / (2 * w)).clamp(0, 1)
     raise ValueError(f"kind must be 'gaussian', 'laplace' or 'uniform', got {kind!r}")
 
 
-def _relative_to(r: Float[Tensor, "m d"], v: Float[Tensor, " d"]) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"], Float[Tensor, " m"]]:
+def _relative_to(
+    r: Float[Tensor, "m d"], v: Float[Tensor, " d"]
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"], Float[Tensor, " m"]]:
     """‖r‖², and v in parts along and across r: t₀ = r·v/‖r‖², ‖v - t₀ r‖². Then ‖t r - v‖² = ‖r‖²(t - t₀)² + ‖v - t₀ r‖²."""
     rr = r.square().sum(1)
     along = r @ v / rr.where(rr > 0, 1.0)
     return rr, along, (v - along[:, None] * r).square().sum(1)
 
 
-def _log_inverse_moment(rr: Tensor, along: Tensor, across: Tensor, std: float, d: int, start: float) -> Float[Tensor, "n m"]:
+def _log_inverse_moment(
+    rr: Tensor, along: Tensor, across: Tensor, std: float, d: int, start: float
+) -> Float[Tensor, "n m"]:
     """log ∫_start^∞ t^(d-2) exp(-(rr (t - along)² + across) / (2 std²)) dt, by Gauss–Legendre in u = log t around the integrand's mode."""
     rr = rr.where(rr > 0, 1.0)  # the pole, which the caller fills in
     mode = ((along + (along.square() + 4 * (d - 1) * std**2 / rr).sqrt()) / 2).clamp_min(start)
@@ -444,16 +552,22 @@ def _log_inverse_moment(rr: Tensor, along: Tensor, across: Tensor, std: float, d
     points, weights = np.polynomial.legendre.leggauss(32)
     total, unlimited = torch.zeros_like(mode), torch.full_like(mode, math.inf)
     for side, limit in ((-1, mode.log() - math.log(start)), (1, unlimited)):
-        reach = torch.full_like(mode, 1e-15)  # doubled as far as the integrand is above e^-45 of its largest
+        reach = torch.full_like(
+            mode, 1e-15
+        )  # doubled as far as the integrand is above e^-45 of its largest
         while bool((short := (g(side * reach) > -45) & (reach < limit)).any()):
             reach = torch.where(short, 2 * reach, reach)
         reach = reach.minimum(limit)
         for i, (point, weight) in itertools.product(range(8), zip(points, weights, strict=True)):
             total += weight / 16 * reach * g(side * reach * (i + (1 + point) / 2) / 8).exp()
-    return (d - 1) * mode.log() - (rr * (mode - along).square() + across) / (2 * std**2) + total.log()
+    return (
+        (d - 1) * mode.log() - (rr * (mode - along).square() + across) / (2 * std**2) + total.log()
+    )
 
 
-def _log_by_column(anchors: Tensor, views: Tensor, rate: losses.Scalar, replaced: Callable[[Tensor], Tensor]) -> Float[Tensor, "n m"]:
+def _log_by_column(
+    anchors: Tensor, views: Tensor, rate: checks.Scalar, replaced: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "n m"]:
     rate = _number("rate", rate)
     if not 0 < rate < 1:
         raise ValueError(f"rate must be in (0, 1), got {rate}")
@@ -465,7 +579,9 @@ def _log_by_column(anchors: Tensor, views: Tensor, rate: losses.Scalar, replaced
     return total
 
 
-def _envelope(height: Float[Tensor, " m"], slope: Float[Tensor, "s m"], end: float) -> Iterator[tuple[Tensor, Tensor]]:
+def _envelope(
+    height: Float[Tensor, " m"], slope: Float[Tensor, "s m"], end: float
+) -> Iterator[tuple[Tensor, Tensor]]:
     """For each of s families of m lines height_c + λ slope_sc: which is lowest on which part of [0, end], as (cells, lengths) at a time."""
     rows = torch.arange(len(slope))
     lowest = height == height.amin()
@@ -485,12 +601,18 @@ def _envelope(height: Float[Tensor, " m"], slope: Float[Tensor, "s m"], end: flo
 
 def _edges(edges: Sequence[Sequence[float]], d: int) -> list[Float[Tensor, " k"]]:
     cuts = [torch.as_tensor(e, dtype=torch.float64).reshape(-1) for e in edges]
-    if len(cuts) != d or any(bool((c.diff() <= 0).any()) or not bool(c.isfinite().all()) for c in cuts):
-        raise ValueError(f"edges must be one ascending list of finite numbers for each of {d} coordinates, got {edges}")
+    if len(cuts) != d or any(
+        bool((c.diff() <= 0).any()) or not bool(c.isfinite().all()) for c in cuts
+    ):
+        raise ValueError(
+            f"edges must be one ascending list of finite numbers for each of {d} coordinates, got {edges}"
+        )
     return cuts
 
 
-def _points(name: str, x: object, *, like: Tensor | None = None, distances: bool = True) -> Float[Tensor, "n d"]:
+def _points(
+    name: str, x: object, *, like: Tensor | None = None, distances: bool = True
+) -> Float[Tensor, "n d"]:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor of points (n, d), got {type(x).__name__}")
     if distances and not x.is_floating_point():
@@ -498,8 +620,12 @@ def _points(name: str, x: object, *, like: Tensor | None = None, distances: bool
     if x.ndim != 2 or 0 in x.shape or (like is not None and x.shape[1] != like.shape[1]):
         width = "d" if like is None else like.shape[1]
         raise ValueError(f"{name} must have shape (n, {width}), got {tuple(x.shape)}")
-    if not bool((x.abs() < 1e100).all() if distances else x.isfinite().all()):  # beyond, squares overflow
-        raise ValueError(f"{name} must be finite and below 1e100, got NaN, infinity or more: drop, fill in or rescale those rows first")
+    if not bool(
+        (x.abs() < 1e100).all() if distances else x.isfinite().all()
+    ):  # beyond, squares overflow
+        raise ValueError(
+            f"{name} must be finite and below 1e100, got NaN, infinity or more: drop, fill in or rescale those rows first"
+        )
     return x.detach().double().cpu()
 
 
@@ -507,7 +633,9 @@ def _log_densities(log_a: object) -> Float[Tensor, "n m"]:
     if not isinstance(log_a, Tensor):
         raise TypeError(f"log_a must be a tensor of log densities, got {type(log_a).__name__}")
     if log_a.ndim != 2 or 0 in log_a.shape:
-        raise ValueError(f"log_a must have shape (n, m), anchors and views, got {tuple(log_a.shape)}")
+        raise ValueError(
+            f"log_a must have shape (n, m), anchors and views, got {tuple(log_a.shape)}"
+        )
     if bool(log_a.isnan().any()):
         raise ValueError("log_a must hold log densities, got NaN: look for it in what made them")
     return log_a.detach().double().cpu()
@@ -518,33 +646,39 @@ def _require_normalization(normalization: str) -> None:
         raise ValueError(f"normalization must be 'conditional' or 'joint', got {normalization!r}")
 
 
-def _number(name: str, value: losses.Scalar) -> float:
-    losses._check_number(name, value)
-    return losses._real(value)
+def _number(name: str, value: checks.Scalar) -> float:
+    checks.check_number(name, value)
+    return checks.real(value)
 
 
-def _require_perplexity(perplexity: losses.Scalar, k: int) -> float:
+def _require_perplexity(perplexity: checks.Scalar, k: int) -> float:
     number = _number("perplexity", perplexity)
     if not 1 < number < k:
-        raise ValueError(f"perplexity must be in (1, {k}), of {k} possible neighbors, got {perplexity}: change it or give more neighbors")
+        raise ValueError(
+            f"perplexity must be in (1, {k}), of {k} possible neighbors, got {perplexity}: change it or give more neighbors"
+        )
     return number
 
 
-def _require_positive(name: str, value: losses.Scalar) -> float:
+def _require_positive(name: str, value: checks.Scalar) -> float:
     number = _number(name, value)
     if not 0 < number < math.inf:
         raise ValueError(f"{name} must be positive and finite, got {value}")
     return number
 
 
-def _require_strength(strength: losses.Scalar) -> float:
+def _require_strength(strength: checks.Scalar) -> float:
     number = _number("strength", strength)
     if not 0 < number <= 1:
-        raise ValueError(f"strength must be in (0, 1], the largest share of the partner, got {strength}")
+        raise ValueError(
+            f"strength must be in (0, 1], the largest share of the partner, got {strength}"
+        )
     return number
 
 
 def _require_neighbors(linked: Bool[Tensor, "n n"]) -> None:
     alone = (~linked.any(1)).nonzero().flatten()
     if len(alone):
-        raise ValueError(f"point {int(alone[0])} (of {len(alone)} such) has no neighbor at all: use a wider augmentation")
+        raise ValueError(
+            f"point {int(alone[0])} (of {len(alone)} such) has no neighbor at all: use a wider augmentation"
+        )

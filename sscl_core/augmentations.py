@@ -10,12 +10,16 @@ from torch import Tensor, nn
 from .config import Agnostic, Corruption, ImageAugmentation, Masking, Mixup
 
 
-def agnostic_views(x: Float[Tensor, "n ..."], steps: Sequence[Agnostic], pool: Shaped[Tensor, "m ..."]) -> Float[Tensor, "n ..."]:
+def agnostic_views(
+    x: Float[Tensor, "n ..."], steps: Sequence[Agnostic], pool: Shaped[Tensor, "m ..."]
+) -> Float[Tensor, "n ..."]:
     """One random view of each row: the steps in turn (`config.Agnostic` says what each does). `pool` is the data that partners and
     marginals are drawn from, as it is stored: bytes count as 0..1. Randomness is torch's global generator."""
     for step in steps:
         if isinstance(step, Mixup):
-            share = step.strength * torch.rand(len(x), *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device)
+            share = step.strength * torch.rand(
+                len(x), *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device
+            )
             partner = pool[torch.randint(len(pool), (len(x),), device=x.device)]
             x = torch.lerp(x, _as_numbers(partner, x), share)
         elif isinstance(step, Masking):
@@ -23,7 +27,9 @@ def agnostic_views(x: Float[Tensor, "n ..."], steps: Sequence[Agnostic], pool: S
         elif isinstance(step, Corruption):
             replaced = torch.rand_like(x) < step.rate
             entry = torch.arange(x[0].numel(), device=x.device).expand(len(x), -1)
-            drawn = pool.flatten(1)[torch.randint(len(pool), entry.shape, device=x.device), entry].view_as(x)
+            drawn = pool.flatten(1)[
+                torch.randint(len(pool), entry.shape, device=x.device), entry
+            ].view_as(x)
             x = torch.where(replaced, _as_numbers(drawn, x), x)
         else:
             x = x + step.scale * _standard_noise(x, step.kind)
@@ -40,7 +46,9 @@ def _standard_noise(x: Tensor, kind: str) -> Tensor:
         return torch.randn_like(x)
     if kind == "uniform":
         return 3**0.5 * (2 * torch.rand_like(x) - 1)
-    return (torch.empty_like(x).exponential_() - torch.empty_like(x).exponential_()) / 2**0.5  # Laplace
+    return (
+        torch.empty_like(x).exponential_() - torch.empty_like(x).exponential_()
+    ) / 2**0.5  # Laplace
 
 
 class ImageViews(nn.Module):
@@ -52,7 +60,9 @@ class ImageViews(nn.Module):
 
     def __init__(self, config: ImageAugmentation, shape: Sequence[int]) -> None:
         super().__init__()
-        self.crop = K.RandomResizedCrop((shape[1], shape[2]), scale=config.crop_scale, cropping_mode="resample")
+        self.crop = K.RandomResizedCrop(
+            (shape[1], shape[2]), scale=config.crop_scale, cropping_mode="resample"
+        )
         self.then = config.then
         self.rest = nn.Sequential(K.RandomHorizontalFlip(p=config.flip), *_colour(config, shape[0]))
 
@@ -71,7 +81,9 @@ def crop_overlap(first: Float[Tensor, "n 4"], second: Float[Tensor, "n 4"]) -> F
 
     Boxes are in the image's own coordinates, where a flip, which comes after the crop, moves nothing: the overlap of what the views show.
     """
-    size = (torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])).clamp_min(0)
+    size = (
+        torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])
+    ).clamp_min(0)
     shared = size.prod(1)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (first, second)]
     return shared / (areas[0] + areas[1] - shared)
@@ -83,7 +95,15 @@ def _colour(config: ImageAugmentation, channels: int) -> list[nn.Module]:
     spread = (1 - 0.8 * s, 1 + 0.8 * s)
     stages: list[nn.Module] = []
     if s > 0:
-        stages.append(K.ColorJitter(spread, spread, spread if colour else 0.0, 0.2 * s if colour else 0.0, p=config.jitter_probability))
+        stages.append(
+            K.ColorJitter(
+                spread,
+                spread,
+                spread if colour else 0.0,
+                0.2 * s if colour else 0.0,
+                p=config.jitter_probability,
+            )
+        )
     if config.grayscale > 0 and colour:
         stages.append(K.RandomGrayscale(p=config.grayscale))
     return stages

@@ -2,21 +2,32 @@
 where the run computes and where it finds its data are arguments of `train`, not part of what it is."""
 
 import math
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Point = Annotated[tuple[float, ...], Field(min_length=1)]
 SMALLEST = 1e-37  # what a number of float32 up to 1 can be divided by
+Metric = Literal["cosine", "euclidean"]
 ImageSetName = Literal["fashion_mnist_subset", "fashion_mnist", "cifar10", "cifar100"]
 
 
 class Frozen(BaseModel):
     """Rejects unknown keys and silent conversions ("3" for 3); cannot be changed once made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, ser_json_inf_nan="strings")
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, ser_json_inf_nan="strings"
+    )
 
 
 def as_number(value: Any) -> Any:
@@ -112,7 +123,9 @@ class Cloud(Frozen):
         outside = max(1, self.rank) if self.structure == "complement" else 0
         least = self.components - 1 + outside
         if self.dim < least or (self.rank and not outside):
-            raise ValueError(f"dim must be at least {least}, and rank 0 unless for complement, got {self.dim} and {self.rank}")
+            raise ValueError(
+                f"dim must be at least {least}, and rank 0 unless for complement, got {self.dim} and {self.rank}"
+            )
         return self
 
 
@@ -138,9 +151,14 @@ class ImageAugmentation(Frozen):
     """SimCLR's views: random resized crop, horizontal flip, colour jitter, grayscale. The last two do nothing at 0. Then the steps of
     `then`, on pixels in [0, 1]."""
 
-    crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.2, 1.0)
+    crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (
+        0.2,
+        1.0,
+    )
     flip: Fraction = 0.5
-    jitter: Annotated[float, Field(ge=0, le=1)] = 0.0  # strength s of SimCLR: brightness, contrast, saturation .8s, hue .2s
+    jitter: Annotated[float, Field(ge=0, le=1)] = (
+        0.0  # strength s of SimCLR: brightness, contrast, saturation .8s, hue .2s
+    )
     jitter_probability: Fraction = 0.8
     grayscale: Fraction = 0.0
     then: tuple[Agnostic, ...] = ()
@@ -148,7 +166,9 @@ class ImageAugmentation(Frozen):
     @model_validator(mode="after")
     def _ordered(self) -> "ImageAugmentation":
         if self.crop_scale[0] > self.crop_scale[1]:
-            raise ValueError(f"crop_scale must be (smallest, largest) share of the area, got {self.crop_scale}")
+            raise ValueError(
+                f"crop_scale must be (smallest, largest) share of the area, got {self.crop_scale}"
+            )
         return self
 
 
@@ -160,7 +180,9 @@ class Images(Frozen):
     n_train: Annotated[int, Field(ge=2)] | None = None  # the first n of a seeded shuffle; None: all
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augmentation: ImageAugmentation = ImageAugmentation()
-    transfer: ImageSetName | None = None  # another set, of as many channels, whose test images are looked at after training too
+    transfer: ImageSetName | None = (
+        None  # another set, of as many channels, whose test images are looked at after training too
+    )
 
 
 class PairWeights(Frozen):
@@ -185,6 +207,7 @@ class PairWeights(Frozen):
 
 class InfoNCE(Frozen):
     name: Literal["info_nce"] = "info_nce"
+    metric: ClassVar[Metric] = "cosine"  # of the features that it compares
     temperature: PositiveFloat = 0.5
 
 
@@ -192,6 +215,7 @@ class TSimCLR(Frozen):
     """`learn_df`: log df is a parameter of the network, with ten times its learning rate, and `df` only where it starts."""
 
     name: Literal["t_simclr"] = "t_simclr"
+    metric: ClassVar[Metric] = "euclidean"
     temperature: PositiveFloat = 1.0
     df: Annotated[float, Field(gt=0, allow_inf_nan=True), BeforeValidator(as_number)] = 5.0
     normalization: Literal["joint", "conditional"] = "joint"
@@ -200,12 +224,15 @@ class TSimCLR(Frozen):
     @model_validator(mode="after")
     def _starts(self) -> "TSimCLR":
         if self.learn_df and self.df == math.inf:
-            raise ValueError("df must be finite where it is learned: no step leads away from infinity")
+            raise ValueError(
+                "df must be finite where it is learned: no step leads away from infinity"
+            )
         return self
 
 
 class SpectralContrastive(Frozen):
     name: Literal["spectral_contrastive"] = "spectral_contrastive"
+    metric: ClassVar[Metric] = "euclidean"
 
 
 class MLP(Frozen):
@@ -251,15 +278,6 @@ class Optimizer(Frozen):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["cosine", "constant"] = "cosine"
 
-    def factor(self, step: int, *, steps_per_epoch: int, epochs: int) -> float:
-        """The share of `lr` that step number `step` (from 0) uses."""
-        warmup, total = self.warmup_epochs * steps_per_epoch, epochs * steps_per_epoch
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if self.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
-
 
 class TrainConfig(Frozen):
     """A training run. `epochs=0` is the untrained network.
@@ -272,7 +290,9 @@ class TrainConfig(Frozen):
     data: Annotated[Mixture | Points | Images, Field(discriminator="name")] = Images()
     backbone: Annotated[MLP | ConvNet | ResNet, Field(discriminator="name")] = ConvNet()
     projector: Projector = Projector()
-    loss: Annotated[InfoNCE | TSimCLR | SpectralContrastive, Field(discriminator="name")] = InfoNCE()
+    loss: Annotated[InfoNCE | TSimCLR | SpectralContrastive, Field(discriminator="name")] = (
+        InfoNCE()
+    )
     optimizer: Optimizer = Optimizer()
     epochs: Annotated[int, Field(ge=0)] = 6
     batch_size: Annotated[int, Field(ge=2)] = 256
@@ -285,27 +305,22 @@ class TrainConfig(Frozen):
     @model_validator(mode="after")
     def _fits(self) -> "TrainConfig":
         if not isinstance(self.data, Images) and not isinstance(self.backbone, MLP):
-            raise ValueError(f"backbone must be 'mlp' for {self.data.name}, which are no images, got {self.backbone.name!r}")
-        if not isinstance(self.data, Images) and (self.weights or (self.loss.name == "t_simclr" and self.loss.learn_df)):
+            raise ValueError(
+                f"backbone must be 'mlp' for {self.data.name}, which are no images, got {self.backbone.name!r}"
+            )
+        if not isinstance(self.data, Images) and (
+            self.weights or (self.loss.name == "t_simclr" and self.loss.learn_df)
+        ):
             raise ValueError(f"weights and learn_df are for images, got them for {self.data.name}")
         if self.weights and self.loss.name == "spectral_contrastive":
             raise ValueError("weights must be left out for spectral_contrastive, which has none")
         if self.start_order is not None:
             m = len(self.data.means) if isinstance(self.data, Mixture) else 0
-            if sorted(self.start_order) != list(range(m)) or self.projector.dim != 2 or self.projector.batchnorm:
+            if (
+                sorted(self.start_order) != list(range(m))
+                or self.projector.dim != 2
+                or self.projector.batchnorm
+            ):
                 rule = "an order of the mixture's components, for d_z=2 without BatchNorm"
                 raise ValueError(f"start_order must be {rule}, got {self.start_order}")
         return self
-
-
-def family(config: TrainConfig) -> TrainConfig:
-    """What runs that are trained together have in common: on vectors, not images, all but the seed."""
-    return config if isinstance(config.data, Images) else config.model_copy(update={"seed": 0})
-
-
-def ensembles(configs: Iterable[TrainConfig], largest: int = 256) -> list[list[TrainConfig]]:
-    """The runs in the groups that are trained together: up to `largest` of one family on vectors, a run on images by itself."""
-    families: dict[TrainConfig, list[TrainConfig]] = {}
-    for config in dict.fromkeys(configs):
-        families.setdefault(family(config), []).append(config)
-    return [alike[start : start + largest] for alike in families.values() for start in range(0, len(alike), largest)]

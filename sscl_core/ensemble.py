@@ -1,44 +1,42 @@
-"""Many networks trained at once: their parameters stacked, every operation batched over seeds by `torch.func.vmap`.
+"""Many networks trained at once: parameters stacked, operations batched by `torch.func.vmap`.
 
-A small network on small batches is all overhead: the cost of a step is that of launching its operations. A stack launches them once.
-The gain ends where the operations themselves cost more. On one core, 256 seeds of two hidden layers of 64 (benchmarks/ensembles.py): 11
-times faster than one after the other at 16 pairs a batch, 7.5 at 32, 3.5 at 64, 1.2 at 128, as the (2n)² similarities take over; and 25
-times at width 16, 4 at width 128, as the products of weights do.
+A small network on small batches is all overhead: a step costs what launching its operations costs,
+and a stack launches them once. The gain ends where the operations themselves cost more. On one
+core, 256 seeds of two hidden layers of 64 (benchmarks/ensembles.py): 11 times faster than one after
+the other at 16 pairs a batch, 7.5 at 32, 3.5 at 64, 1.2 at 128, as the (2n)² similarities take
+over; and 25 times at width 16, 4 at width 128, as the products of weights do.
 """
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
-from tqdm import tqdm
 
-from .config import Images, TrainConfig, family
+from .batches import Batch, Data, Source, epoch_pairs, epoch_shape
+from .config import Images, TrainConfig
+from .divergence import NonFiniteLossError, diverged
 from .models import Encoder
 from .train import (
-    CHECK_EVERY,
-    NonFiniteLossError,
     TrainResult,
     computing,
     contrastive_loss,
-    diverged,
-    epoch_pairs,
-    epoch_shape,
-    fabric_of,
+    device_of,
     initial_network,
     optimizer_of,
-    set_lr,
+    precision,
+    run_epoch,
+    steps_bar,
 )
 
 
 @dataclass
 class Ensemble:
-    """Networks of one architecture, each tensor of their states stacked along a first axis of s seeds."""
+    """Networks of one architecture, each tensor of their states stacked along a first axis."""
 
     skeleton: Encoder
     parameters: dict[str, Tensor]
@@ -46,96 +44,127 @@ class Ensemble:
 
     def __call__(self, x: Float[Tensor, "s n d"]) -> Float[Tensor, "s n d_z"]:
         """Network i's features z of x_i."""
-        return vmap(lambda p, b, xi: functional_call(self.skeleton, (p, b), (xi,))[1])(self.parameters, self.buffers, x)
+
+        def features(
+            parameters: dict[str, Tensor], buffers: dict[str, Tensor], xi: Tensor
+        ) -> Tensor:
+            return functional_call(self.skeleton, (parameters, buffers), (xi,))[1]
+
+        return vmap(features)(self.parameters, self.buffers, x)
 
     def member(self, i: int, network: Encoder) -> Encoder:
         """`network` with the state of number i."""
-        state = {name: value[i].detach().clone() for name, value in (self.parameters | self.buffers).items()}
-        network.load_state_dict(state)
+        state = self.parameters | self.buffers
+        network.load_state_dict({name: value[i].detach().clone() for name, value in state.items()})
         return network.eval()
+
+    def not_finite(self) -> Float[Tensor, " s"]:
+        """Which networks have a parameter that is NaN or infinite."""
+        parts = [value.detach().flatten(1).isfinite().all(1) for value in self.parameters.values()]
+        return ~torch.stack(parts).all(0)
 
 
 def train_ensemble(
     configs: Sequence[TrainConfig],
+    data: Sequence[Data],
     *,
+    networks: Sequence[Encoder] | None = None,
     device: str = "auto",
     progress: bool = False,
     on_epoch: Callable[[int, Ensemble], None] | None = None,
 ) -> list[TrainResult]:
-    """What `train` makes of each of these runs on vectors, which differ in their seed alone: the same initial networks, batches and
-    updates, since every seed has its own random streams and the optimisers work entry by entry. Equal up to rounding, that is: AdamW
-    makes steps of full size out of rounding where a gradient is zero but for it, as that of a bias before BatchNorm.
+    """What `train` makes of each of these runs on vectors, which differ in their seed alone.
 
-    `on_epoch(epoch, ensemble)` is called before the first epoch (0) and after each. `ValueError`: runs that differ in more than the
-    seed, are on images, or none. `NonFiniteLossError` names every seed whose loss became NaN or infinite, and holds the results of the
-    others, which it does not touch.
+    `data` has one entry a run, and so has `networks`, by default the initial ones of the seeds.
+    The same batches and updates: every seed has its own random streams, and the optimisers work
+    entry by entry. Equal up to rounding, that is: AdamW makes steps of full size out of rounding
+    where a gradient is zero but for it, as that of a bias before BatchNorm.
+    `on_epoch(epoch, ensemble)` is called before the first epoch (0) and after each.
+
+    `ValueError`: runs that differ in more than the seed, are on images, or none.
+    `NonFiniteLossError` names every seed whose loss became NaN or infinite, and holds the results
+    of the others, which it does not touch.
     """
-    config = configs[0] if configs else TrainConfig()
-    if isinstance(config.data, Images) or len({family(c) for c in configs}) != 1:
-        raise ValueError(f"configs must be one or more runs on vectors that differ in their seed alone, got {len(configs)} runs")
+    _require_alike(configs, data)
+    config, place = configs[0], device_of(device)
     with computing(config):
-        return _train_ensemble(configs, fabric_of(config, device), progress, on_epoch)
+        batches = _stacked(configs, data, place)
+        shape = batches.sample_shape
+        members = list(networks or [initial_network(c, shape) for c in configs])
+        ensemble = _stack(members, place)
+        weights = [p.requires_grad_() for p in ensemble.parameters.values()]
+        optimizer = optimizer_of(config, [{"params": weights}])
+        lost: dict[int, int] = {}  # members that diverged, and the step at which that was seen
 
+        def losses_of(batch: Batch, _: int) -> Tensor:
+            with precision(config, place):
+                z = ensemble(torch.cat([batch.x1, batch.x2], 1))
+                return vmap(lambda z: contrastive_loss(config, *z.chunk(2)))(z)
 
-def _train_ensemble(
-    configs: Sequence[TrainConfig], fabric: Fabric, progress: bool, on_epoch: Callable[[int, Ensemble], None] | None
-) -> list[TrainResult]:
-    config = configs[0]
-    dim, steps, batch = epoch_shape(config)
-    networks = [initial_network(c, torch.Size([dim])) for c in configs]
-    parameters, buffers = (
-        {name: value.detach().to(fabric.device) for name, value in state.items()} for state in stack_module_state(networks)
-    )
-    ensemble = Ensemble(copy.deepcopy(networks[0]).to(fabric.device), parameters, buffers)
-    optimizer = optimizer_of(config, [{"params": [p.requires_grad_() for p in parameters.values()]}])
-    losses: list[Tensor] = []
-    lost: dict[int, int] = {}  # the members that diverged, and the step at which that was seen
-    if on_epoch:
-        _frozen(ensemble, on_epoch, 0)
-    began = time.monotonic()
-    with tqdm(total=config.epochs * steps, unit="step", disable=not progress, mininterval=1) as bar:
-        for epoch in range(config.epochs):
-            ensemble.skeleton.train()
-            pairs = torch.stack([torch.cat(epoch_pairs(c, epoch), 1) for c in configs], 1).to(fabric.device)  # (steps, s, 2n, d)
-            for step, x in enumerate(pairs):
-                set_lr(optimizer, config, epoch * steps + step, steps)
-                with fabric.autocast():
-                    loss = vmap(lambda z: contrastive_loss(config, *z.chunk(2)))(ensemble(x))
-                loss.sum().backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                losses.append(loss.detach())
-                if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
-                    now = _not_finite(losses[-CHECK_EVERY:], parameters)
-                    lost = dict.fromkeys(now, epoch * steps + step + 1) | lost
-                    if len(lost) == len(configs):
-                        raise _error(configs, lost, [])
-                bar.update()
-            if on_epoch:
-                _frozen(ensemble, on_epoch, epoch + 1)
-    seconds = time.monotonic() - began
-    speed, share = len(configs) * config.epochs * steps * batch / seconds, seconds / len(configs)
-    curves = torch.stack(losses, 1).tolist() if losses else [[] for _ in configs]
-    results = [TrainResult(c, ensemble.member(i, networks[i]), curves[i], speed, share) for i, c in enumerate(configs) if i not in lost]
+        def check(losses: list[Tensor], step: int, _: bool) -> None:
+            wrong = ~torch.stack(losses).isfinite().all(0) | ensemble.not_finite()
+            for i in wrong.nonzero().flatten().tolist():
+                lost.setdefault(i, step)
+            if len(lost) == len(configs):
+                raise _error(configs, lost, [])
+
+        curves: list[Tensor] = []
+        _look(ensemble, on_epoch, 0)
+        began = time.monotonic()
+        with steps_bar(config, batches, 0, progress) as bar:
+            for epoch in range(config.epochs):
+                ensemble.skeleton.train()
+                curves.append(run_epoch(config, epoch, batches, optimizer, losses_of, check, bar))
+                _look(ensemble, on_epoch, epoch + 1)
+        seconds = (time.monotonic() - began) / len(configs)
+    speed = config.epochs * batches.images_per_epoch / seconds
+    losses = torch.cat(curves).T.tolist() if curves else [[] for _ in configs]
+    results = [
+        TrainResult(c, ensemble.member(i, members[i]), losses[i], speed, seconds)
+        for i, c in enumerate(configs)
+        if i not in lost
+    ]
     if lost:
         raise _error(configs, lost, results)
     return results
 
 
+def _require_alike(configs: Sequence[TrainConfig], data: Sequence[Data]) -> None:
+    alike = {config.model_copy(update={"seed": 0}) for config in configs}
+    if len(alike) != 1 or isinstance(configs[0].data, Images):
+        rule = "one or more runs on vectors that differ in their seed alone"
+        raise ValueError(f"configs must be {rule}, got {len(configs)} runs")
+    if len(data) != len(configs):
+        raise ValueError(f"data must have one entry a run, {len(configs)}, got {len(data)}")
+
+
+def _stack(networks: Sequence[Encoder], device: torch.device) -> Ensemble:
+    states = stack_module_state(list(networks))
+    parameters, buffers = ({k: v.detach().to(device) for k, v in state.items()} for state in states)
+    return Ensemble(copy.deepcopy(networks[0]).to(device), parameters, buffers)
+
+
+def _stacked(configs: Sequence[TrainConfig], data: Sequence[Data], device: torch.device) -> Source:
+    """The batches of all runs, (s, n, d) each."""
+    dim, steps, batch = epoch_shape(configs[0], data[0])
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        views = [epoch_pairs(config, own, epoch) for config, own in zip(configs, data, strict=True)]
+        x1, x2 = (torch.stack(view, 1).to(device) for view in zip(*views, strict=True))
+        yield from map(Batch, x1, x2)
+
+    return Source(torch.Size([dim]), steps, steps * batch, batches)
+
+
 @torch.no_grad()
-def _frozen(ensemble: Ensemble, on_epoch: Callable[[int, Ensemble], None], epoch: int) -> None:
-    ensemble.skeleton.eval()
-    on_epoch(epoch, ensemble)
+def _look(ensemble: Ensemble, on_epoch: Callable[[int, Ensemble], None] | None, epoch: int) -> None:
+    if on_epoch:
+        ensemble.skeleton.eval()
+        on_epoch(epoch, ensemble)
 
 
-def _not_finite(losses: list[Tensor], parameters: dict[str, Tensor]) -> list[int]:
-    """The members with a loss, or a parameter, that is NaN or infinite."""
-    finite = torch.stack(losses).isfinite().all(0)
-    for value in parameters.values():
-        finite &= value.detach().flatten(1).isfinite().all(1)
-    return (~finite).nonzero().flatten().tolist()
-
-
-def _error(configs: Sequence[TrainConfig], lost: dict[int, int], finished: list[TrainResult]) -> NonFiniteLossError:
+def _error(
+    configs: Sequence[TrainConfig], lost: dict[int, int], finished: list[TrainResult]
+) -> NonFiniteLossError:
     steps = {configs[i].seed: step for i, step in sorted(lost.items())}
     return NonFiniteLossError(diverged(configs[0], steps), finished)

@@ -14,13 +14,19 @@ from .config import MLP, ConvNet, Projector, TrainConfig, TSimCLR
 class Encoder(nn.Module):
     """x -> (h, z): the backbone's features h, which are used afterwards, and their projection z, which training compares."""
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module, *, learned_df: float | None = None) -> None:
+    def __init__(
+        self, backbone: nn.Module, projector: nn.Module, *, learned_df: float | None = None
+    ) -> None:
         super().__init__()
         self.backbone, self.projector = backbone, projector
         # The one parameter that a loss may have: Student's degrees of freedom, by their logarithm, from `learned_df` on.
-        self.log_df = None if learned_df is None else nn.Parameter(torch.tensor(math.log(learned_df)))
+        self.log_df = (
+            None if learned_df is None else nn.Parameter(torch.tensor(math.log(learned_df)))
+        )
 
-    def forward(self, x: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n d_h"], Float[Tensor, "n d_z"]]:
+    def forward(
+        self, x: Float[Tensor, "n ..."]
+    ) -> tuple[Float[Tensor, "n d_h"], Float[Tensor, "n d_z"]]:
         h = self.backbone(x)
         return h, self.projector(h)
 
@@ -30,12 +36,17 @@ def build(config: TrainConfig, sample_shape: tuple[int, ...]) -> Encoder:
     spec = config.backbone
     if isinstance(spec, MLP):
         dim = int(torch.Size(sample_shape).numel())
-        backbone, width = mlp(dim, spec.width, spec.depth, spec.activation), spec.width if spec.depth else dim
+        backbone, width = (
+            mlp(dim, spec.width, spec.depth, spec.activation),
+            spec.width if spec.depth else dim,
+        )
     elif isinstance(spec, ConvNet):
         backbone, width = convnet(sample_shape, spec.width), 64 * spec.width
     else:
         backbone, width = resnet(spec.depth, sample_shape[0])
-    learned_df = config.loss.df if isinstance(config.loss, TSimCLR) and config.loss.learn_df else None
+    learned_df = (
+        config.loss.df if isinstance(config.loss, TSimCLR) and config.loss.learn_df else None
+    )
     network = Encoder(backbone, projector(width, config.projector), learned_df=learned_df)
     if isinstance(spec, MLP) and spec.init_scale != 1:
         for part in (network.backbone, network.projector):
@@ -53,36 +64,19 @@ def mlp(dim: int, width: int, depth: int, activation: str = "relu") -> nn.Sequen
     return nn.Sequential(*layers)
 
 
-def fit(network: Encoder, x: Float[Tensor, "n ..."], target: Float[Tensor, "n d_z"], *, iterations: int = 50, ridge: float = 1e-3) -> None:
-    """Fits the features z to `target` by least squares: the last layer in closed form (ridge regression), then all layers by L-BFGS."""
-    *below, last = network.projector.children()
-    assert isinstance(last, nn.Linear)
-    with torch.no_grad():
-        A = F.pad(nn.Sequential(network.backbone, *below)(x), (0, 1), value=1.0).double()
-        w = torch.linalg.solve(A.T @ A + ridge * len(x) * torch.eye(A.shape[1], dtype=A.dtype), A.T @ target.double())
-        last.weight.copy_(w[:-1].T)
-        last.bias.copy_(w[-1])
-    optimizer = torch.optim.LBFGS(network.parameters(), max_iter=iterations, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        error = F.mse_loss(network(x)[1], target)
-        error.backward()
-        return error
-
-    optimizer.step(closure)
-    optimizer.zero_grad()
-
-
 def convnet(sample_shape: tuple[int, ...], width: int) -> nn.Sequential:
     """Four convolutions, widths w, 2w, 4w, 4w, strides 2, 2, 1, 2, on a 4×4 grid in the end: 64w features.
 
     Positions are kept: where a sleeve is tells garments apart. Images of other sizes than 25 to 32 are pooled to that grid."""
     channels, *size = sample_shape
     widths, strides = (channels, width, 2 * width, 4 * width, 4 * width), (2, 2, 1, 2)
-    blocks = [_conv_bn(a, b, 3, stride) for a, b, stride in zip(widths, widths[1:], strides, strict=False)]
+    blocks = [
+        _conv_bn(a, b, 3, stride) for a, b, stride in zip(widths, widths[1:], strides, strict=False)
+    ]
     pool = [] if all(math.ceil(side / 8) == 4 for side in size) else [nn.AdaptiveAvgPool2d(4)]
-    return nn.Sequential(*(layer for block in blocks for layer in (block, nn.ReLU())), *pool, nn.Flatten())
+    return nn.Sequential(
+        *(layer for block in blocks for layer in (block, nn.ReLU())), *pool, nn.Flatten()
+    )
 
 
 def resnet(depth: int, channels: int) -> tuple[nn.Sequential, int]:
@@ -134,7 +128,9 @@ class _Basic(_Residual):
     expansion = 1
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
-        body = nn.Sequential(_conv_bn(width_in, width, 3, stride), nn.ReLU(), _conv_bn(width, width, 3))
+        body = nn.Sequential(
+            _conv_bn(width_in, width, 3, stride), nn.ReLU(), _conv_bn(width, width, 3)
+        )
         super().__init__(body, width_in, width, stride)
 
 
@@ -142,5 +138,12 @@ class _Bottleneck(_Residual):
     expansion = 4
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
-        inner = (_conv_bn(width_in, width, 1), nn.ReLU(), _conv_bn(width, width, 3, stride), nn.ReLU())
-        super().__init__(nn.Sequential(*inner, _conv_bn(width, 4 * width, 1)), width_in, 4 * width, stride)
+        inner = (
+            _conv_bn(width_in, width, 1),
+            nn.ReLU(),
+            _conv_bn(width, width, 3, stride),
+            nn.ReLU(),
+        )
+        super().__init__(
+            nn.Sequential(*inner, _conv_bn(width, 4 * width, 1)), width_in, 4 * width, stride
+        )

@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("sscl_core", "beartype.beartype")
+install_import_hook(("sscl_core", "sscl_experiments"), "beartype.beartype")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from sscl_core.paths import CHECKOUT
+from sscl_experiments.paths import CHECKOUT
 
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = dict(
@@ -27,7 +27,9 @@ def canonical(name):
 
 def requirements():
     groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
-    return [Requirement(line) for group in groups for line in group if not line.startswith("sscl-core")]
+    return [
+        Requirement(line) for group in groups for line in group if not line.startswith("sscl-core")
+    ]
 
 
 @pytest.mark.parametrize("requirement", requirements(), ids=str)
@@ -39,7 +41,9 @@ def test_every_dependency_is_pinned_within_its_range(requirement):
 
 def test_pins_are_plain_versions_that_any_index_serves():
     for name, pin in PINS.items():
-        assert re.fullmatch(r"[0-9][0-9a-z.]*(post[0-9]+)?", pin), f"{name}=={pin}: no local version, path or address"
+        assert re.fullmatch(r"[0-9][0-9a-z.]*(post[0-9]+)?", pin), (
+            f"{name}=={pin}: no local version, path or address"
+        )
 
 
 def test_what_runs_here_is_what_is_pinned():
@@ -53,8 +57,14 @@ def test_conda_environment_installs_the_same():
     assert pip[0] == "-c constraints.txt"
     extras = re.fullmatch(r"-e \.\[(.*)\]", pip[1]).group(1).split(",")
     assert set(extras) <= set(PROJECT["optional-dependencies"])
-    python = next(item for item in environment["dependencies"] if isinstance(item, str) and item.startswith("python="))
-    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python.split("=")[1])
+    python = next(
+        item
+        for item in environment["dependencies"]
+        if isinstance(item, str) and item.startswith("python=")
+    )
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(
+        python.split("=")[1]
+    )
 
 
 def test_citation_prefers_the_paper():
@@ -86,12 +96,23 @@ def test_the_wheel_stands_alone(tmp_path):
         "assert paths.CHECKOUT is None, paths.CHECKOUT;"
         "print(sscl_core.__file__, len(load_images('fashion_mnist_subset')), studies.resolve('05_t_simclr', {}).seeds)"
     )
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")}, capture_output=True)
-    assert run.stdout.decode().split() == [str(tmp_path / "site/sscl_core/__init__.py"), "10000", "5"], run.stderr.decode()
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+    )
+    assert run.stdout.decode().split() == [
+        str(tmp_path / "site/sscl_core/__init__.py"),
+        "10000",
+        "5",
+    ], run.stderr.decode()
 
 
 def committed_files():
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.split("\0")
+    names = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
     return [CHECKOUT / name for name in names if name and (CHECKOUT / name).is_file()]
 
 

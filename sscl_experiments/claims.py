@@ -1,0 +1,82 @@
+"""The claims under test: for each an estimand and a rule fixed before the run, and what the numbers then say."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from sscl_core.config import Frozen
+
+from .statistics import interval, rate_interval
+
+# The interval of one seed is everything; JSON has no number for that.
+Bound = Annotated[float, Field(allow_inf_nan=True), BeforeValidator(lambda value: float(value))]
+Verdict = Literal["replicates", "mixed", "does not replicate", "not run at this scale"]
+MIN_SEEDS = 5
+
+
+class Claim(Frozen):
+    """`estimand` is one number a seed; the claim holds where its mean is `direction` `threshold`. With `rate` the numbers are 0 or 1."""
+
+    id: str
+    sentence: str
+    source: str
+    estimand: str
+    direction: Literal["at least", "at most"]
+    threshold: float
+    rate: bool = False
+
+    @property
+    def rule(self) -> str:
+        return f"{self.direction} {self.threshold:g}, the whole 95 % interval, from {MIN_SEEDS} seeds on"
+
+
+class Outcome(Frozen):
+    """A claim with its estimate, 95 % interval over seeds, number of seeds and verdict."""
+
+    claim: Claim
+    scale: str
+    values: tuple[float, ...]
+    estimate: float
+    low: Bound
+    high: Bound
+    n: int
+    verdict: Verdict
+    note: str = ""
+
+
+def decide(claim: Claim, values: Sequence[float], *, scale: str, withheld: str = "") -> Outcome:
+    """The verdict: *replicates* if the whole interval satisfies the rule, *does not replicate* if none of it does, else *mixed*.
+
+    `ValueError` for values that `interval` refuses, and for those of a rate that are neither 0 nor 1.
+    Below 5 seeds, or where a precondition fixed in advance is not met (`withheld` says which), there is none: *not run at this scale*.
+    """
+    if claim.rate and not set(values) <= {0, 1}:
+        raise ValueError(
+            f"values of {claim.id}, a rate, must be 0 or 1, got {sorted(set(values) - {0, 1})}"
+        )
+    mean, low, high = (
+        rate_interval(int(sum(values)), len(values)) if claim.rate else interval(values)
+    )
+    few = f"{len(values)} seeds, a verdict needs {MIN_SEEDS}" if len(values) < MIN_SEEDS else ""
+    note = "; ".join(filter(None, (few, withheld)))
+    verdict: Verdict = "not run at this scale" if note else _verdict(claim, low, high)
+    outcome = {
+        "estimate": mean,
+        "low": low,
+        "high": high,
+        "n": len(values),
+        "verdict": verdict,
+        "note": note,
+    }
+    return Outcome(claim=claim, scale=scale, values=tuple(map(float, values)), **outcome)  # type: ignore[arg-type]
+
+
+def _verdict(claim: Claim, low: float, high: float) -> Verdict:
+    if claim.direction == "at most":
+        low, high, threshold = -high, -low, -claim.threshold
+    else:
+        threshold = claim.threshold
+    return (
+        "replicates" if low >= threshold else "does not replicate" if high < threshold else "mixed"
+    )

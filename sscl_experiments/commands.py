@@ -1,0 +1,373 @@
+"""What each command of `sscl` does."""
+
+import argparse
+import json
+import os
+import tomllib
+from collections.abc import Sequence
+from datetime import date, time
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from pydantic import ValidationError
+
+from sscl_core.config import TrainConfig
+from sscl_core.files import write_text
+from sscl_experiments.workflow import execution, kernels, locks, planning, publishing, report
+
+from . import paths, store, study
+from .surroundings import importing
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="sscl", description="Contrastive learning as stochastic neighbor embedding."
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument(
+        "--results-dir",
+        metavar="DIR",
+        help="default: $SSCL_RESULTS_DIR, then results/ of the checkout",
+    )
+    where.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="canonical data files; default: $SSCL_DATA_DIR, then the cache",
+    )
+    scale = argparse.ArgumentParser(add_help=False)
+    scale.add_argument("--scale", choices=study.SCALES, default="quick")
+
+    def add(
+        name: str, run: Any, text: str, *parents: argparse.ArgumentParser
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, parents=parents)
+        command.set_defaults(run=run)
+        return command
+
+    command = add(
+        "reproduce",
+        _reproduce,
+        "run every notebook of a scale, and end with the table of claims",
+        where,
+        scale,
+    )
+    command.add_argument(
+        "--cores",
+        type=_positive,
+        default=os.cpu_count(),
+        help="jobs side by side (default: all cores)",
+    )
+    command.add_argument(
+        "--notebooks", nargs="+", default=[], choices=list(study.all_studies()), metavar="NAME"
+    )
+    command.add_argument(
+        "--profile",
+        default="local",
+        help="local, slurm, or a folder with a Snakemake profile of your own",
+    )
+    command.add_argument(
+        "--publish",
+        action="store_true",
+        help="then put the executed notebooks in place of the committed ones",
+    )
+
+    command = add("notebook", _notebook, "run one notebook", where, scale)
+    command.add_argument("name", choices=list(study.all_studies()), metavar="NAME")
+    command.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("KEY", "VALUE")
+    )
+    command.add_argument(
+        "--mark",
+        type=Path,
+        metavar="FILE",
+        help="where to list what it left, with checksums (a job of the workflow)",
+    )
+
+    command = add(
+        "prefetch",
+        _prefetch,
+        "make training runs of a notebook that are not there yet (a job of the workflow)",
+        where,
+        scale,
+    )
+    command.add_argument("name", choices=list(study.all_studies()), metavar="NAME")
+    command.add_argument("--group", type=int, help="only this group of runs")
+
+    command = add(
+        "train",
+        _train,
+        "one training run: prints what was measured, keeps it under results/runs",
+        where,
+    )
+    command.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a run as .toml or .json; what it leaves out has its default",
+    )
+    command.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for instance projector.dim=2 loss.name=t_simclr",
+    )
+    command.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    command.add_argument("--show", action="store_true", help="print the configuration and stop")
+
+    command = add(
+        "tune", _tune, "search the settings of notebook 5 on held-out training labels", where
+    )
+    command.add_argument(
+        "--image-set", choices=["fashion_mnist_subset", "cifar10"], default="fashion_mnist_subset"
+    )
+    command.add_argument("--out", type=Path, metavar="FILE", help="write the table as CSV")
+
+    command = add(
+        "paper",
+        _paper,
+        "list the runs of scale paper (one GPU, hours), or make one and its record",
+        where,
+    )
+    command.add_argument("name", nargs="?")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    command.add_argument(
+        "--no-compile",
+        action="store_true",
+        help="without torch.compile, which needs a C++ compiler",
+    )
+    command.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="2 epochs of 64 images; the record goes to results/rehearsal",
+    )
+
+    command = add("data", _data, "list the data sets, or load one, downloading it where needed")
+    command.add_argument("name", nargs="?")
+    command.add_argument("--data-dir", metavar="DIR")
+
+    add("claims", _claims, "the table of claims of what has run", where, scale)
+    return top
+
+
+def _reproduce(a: argparse.Namespace) -> int:
+    plan = planning.plan(a.scale, a.results_dir, a.notebooks)
+    unfinished, status = plan.unfinished, 0
+    if not unfinished:
+        print(f"Nothing changed since the last run at scale {a.scale}: nothing to do.")
+    else:
+        for path in dict.fromkeys(path for job in unfinished for path in plan.damaged(job)):
+            print(f"{path} is not as it was written: it is made again.")
+        runs = {config for job in plan.jobs for config in job.parameters.runs()}
+        print(
+            f"Scale {a.scale}: {len(plan.jobs)} notebook(s), {len(runs)} training runs, {a.cores} jobs side by side.",
+            flush=True,
+        )
+        began = monotonic()
+        with locks.alone(plan):
+            status = execution.run_snakemake(
+                plan, cores=a.cores, profile=a.profile, data_dir=a.data_dir
+            )
+        print(f"Took {monotonic() - began:.0f} s.")
+        unfinished = plan.unfinished
+    reported = _report(planning.plan(a.scale, a.results_dir))
+    if unfinished:
+        print("\nFAILED\n" + "\n".join(execution.failures(plan)))
+        return status or 1
+    if a.publish:
+        for path in publishing.publish(plan):
+            print(f"published {path}")
+    return status if reported else 1
+
+
+def _report(plan: planning.Plan) -> bool:
+    """Writes and prints what is there of all notebooks, also of those that were not asked for; says what is damaged."""
+    try:
+        report.write(plan)
+        table = report.claims_table(report.outcomes(plan.out))
+    except ValueError as error:
+        print(f"\nNo report: {error}")
+        return False
+    print(f"\n{table}\n\nFigures, tables and report.html: {plan.out}")
+    return True
+
+
+def _notebook(a: argparse.Namespace) -> int:
+    given = {key: _value(value) for key, value in a.parameter}
+    if a.data_dir:
+        given["data_dir"] = a.data_dir
+    print(kernels.run_notebook(a.name, {"scale": a.scale} | given, mark=a.mark))
+    return 0
+
+
+def _prefetch(a: argparse.Namespace) -> int:
+    with importing():
+        from .runner import results
+
+    job = planning.job(a.name, a.scale)
+    if a.group is not None and not 0 <= a.group < len(job.groups):
+        raise ValueError(f"group must be in 0..{len(job.groups) - 1}, got {a.group}")
+    groups = job.groups if a.group is None else [job.groups[a.group]]
+    configs = [config for group in groups for config in group.configs]
+    where = paths.results_dir(a.results_dir)
+    with locks.taking_part(where / a.scale):
+        results(configs, runs=where / "runs", data_dir=a.data_dir)
+    return 0
+
+
+def _train(a: argparse.Namespace) -> int:
+    content = read_file(a.config) if a.config else {}
+    for assignment in a.set:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes KEY=VALUE, got {assignment!r}")
+        _assign(content, key.split("."), _value(value))
+    config = read_config(content)
+    if a.show:
+        print(config.model_dump_json(indent=1))
+        return 0
+    with importing():
+        from .runner import run
+
+    runs = paths.results_dir(a.results_dir) / "runs"
+    record = run(config, runs=runs, device=a.device, data_dir=a.data_dir, progress=True)
+    print(json.dumps({"run": str(runs / store.run_key(config)), **record.metrics}, indent=1))
+    return 0
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """What a file .toml or .json says, in UTF-8, with a byte-order mark or without.
+
+    `ValueError` names the file and what is accepted.
+    """
+    kinds = {".toml": tomllib.loads, ".json": json.loads}
+    if path.suffix.lower() not in kinds or path.is_dir():
+        what = "a folder" if path.is_dir() else f"a file {path.suffix or 'without suffix'}"
+        raise ValueError(f"--config must be a file .toml or .json, got {path}, {what}")
+    try:
+        content = kinds[path.suffix.lower()](path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--config {path} must be text in UTF-8: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"--config {path} is not {path.suffix[1:].upper()}: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"--config {path} must hold a mapping of names to values, got {content!r}")
+    _require_values(path, "", content)
+    return content
+
+
+def _require_values(path: Path, name: str, content: Any) -> None:
+    """`ValueError`: a date or time, which TOML has and no configuration takes."""
+    if isinstance(content, date | time):
+        raise ValueError(
+            f"--config {path}: {name} = {content} is a date or time; accepted are numbers, texts, true, false, lists and tables"
+        )
+    parts = (
+        content
+        if isinstance(content, dict)
+        else dict(enumerate(content))
+        if isinstance(content, list)
+        else {}
+    )
+    for key, value in parts.items():
+        _require_values(path, f"{name}.{key}".lstrip("."), value)
+
+
+def read_config(content: dict[str, Any]) -> TrainConfig:
+    """A run from a mapping in which a part may name only what it changes: the kind of a part defaults to that of `TrainConfig()`."""
+    defaults = TrainConfig()
+    for part in ("data", "backbone", "loss"):
+        if isinstance(content.get(part), dict) and "name" not in content[part]:
+            content[part] = {"name": getattr(defaults, part).name, **content[part]}
+    try:
+        return TrainConfig.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        parts = [
+            f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()
+        ]
+        raise ValueError(
+            f"configuration: {'; '.join(parts)}; all names: sscl train --show"
+        ) from None
+
+
+def _tune(a: argparse.Namespace) -> int:
+    with importing():
+        from sscl_experiments.studies.t_simclr.tuning import tune
+
+    table = tune(a.image_set, runs=paths.results_dir(a.results_dir) / "runs", data_dir=a.data_dir)
+    print(table.to_string(index=False, float_format=lambda x: f"{x:.4f}"))
+    if a.out:
+        write_text(a.out, table.to_csv(index=False, float_format="%.4f"))
+    return 0
+
+
+def _paper(a: argparse.Namespace) -> int:
+    with importing():
+        from sscl_experiments.studies.t_simclr import paper_scale as paper
+
+    if a.name is None:
+        for name in paper.RUNS:
+            seeds = sorted(
+                path.stem.removeprefix(f"{name}-seed")
+                for path in paper.FOLDER.glob(f"{name}-seed*.json")
+            )
+            print(f"{name:32} {'seeds ' + ', '.join(seeds) if seeds else 'no record yet'}")
+        return 0
+    where = {"results": paths.results_dir(a.results_dir), "data_dir": a.data_dir}
+    print(
+        paper.make(
+            a.name, a.seed, **where, device=a.device, compiled=not a.no_compile, rehearse=a.rehearse
+        )
+    )
+    return 0
+
+
+def _data(a: argparse.Namespace) -> int:
+    with importing():
+        from sscl_experiments.datasets.images import NAMES, load_images
+
+    for name in [a.name] if a.name else NAMES:
+        if a.name is None:
+            print(name)
+            continue
+        for split in ("train", "test"):
+            images = load_images(name, split, data_dir=a.data_dir)
+            print(f"{name} {split}: {tuple(images.images.shape)}, {len(images.classes)} classes")
+    return 0
+
+
+def _claims(a: argparse.Namespace) -> int:
+    out = paths.results_dir(a.results_dir) / a.scale
+    decided = report.outcomes(out)
+    if not decided:
+        raise FileNotFoundError(
+            f"no claim has been decided under {out}: run `sscl reproduce --scale {a.scale}` first"
+        )
+    print(report.claims_table(decided))
+    return 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def _value(text: str) -> Any:
+    """JSON where it is JSON (numbers, lists, true), else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _assign(content: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    *parents, last = keys
+    for key in parents:
+        content = content.setdefault(key, {})
+        if not isinstance(content, dict):
+            raise ValueError(f"--set {'.'.join(keys)}: {key} has no parts, it is {content!r}")
+    content[last] = value

@@ -1,0 +1,148 @@
+"""One look for every figure: style, one colour a method, and the few pictures that notebooks share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Float, Int64
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+Array = Tensor | np.ndarray
+# Okabe and Ito's palette: told apart with any colour vision.
+COLORS = {
+    "SimCLR": "#0072B2",
+    "t-SimCLR": "#D55E00",
+    "untrained": "#CC79A7",
+    "PCA": "#009E73",
+    "raw pixels": "#000000",
+    "attraction": "#009E73",
+    "repulsion": "#D55E00",
+    "noise": "#0072B2",
+    "mixup": "#D55E00",
+    "masking": "#009E73",
+    "corruption": "#CC79A7",
+    "raw": "#000000",
+    "SNE": "#009E73",
+    "spectral": "#009E73",
+    "cosine": "#56B4E9",
+    "cosine, BatchNorm": "#0072B2",
+    "t joint": "#E69F00",
+    "t joint, BatchNorm": "#D55E00",
+    "t conditional": "#CC79A7",
+    "t conditional, BatchNorm": "#882255",
+    "Euclidean SNE": "#F0E442",
+    "Euclidean SNE, BatchNorm": "#009E73",
+}
+GROUP_COLORS = ("#D55E00", "#0072B2")
+CLASS_COLORS = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
+STYLE: dict[str, Any] = {
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "legend.frameon": False,
+    "image.cmap": "Blues",
+    "svg.hashsalt": "sscl",  # the same figure is the same file
+}
+
+
+def forces(
+    axis: Axes,
+    z: Float[Array, "N 2"],
+    attraction: Float[Array, "N 2"],
+    repulsion: Float[Array, "N 2"],
+) -> None:
+    """Where gradient descent pulls each point: minus the two parts of the gradient, drawn to one scale."""
+    z, attraction, repulsion = (np.asarray(a) for a in (z, attraction, repulsion))
+    half = len(z) // 2
+    axis.plot(*np.stack([z[:half], z[half:]], 1).transpose(2, 1, 0), color="0.75", lw=1, zorder=0)
+    axis.scatter(z[:, 0], z[:, 1], s=14, color="0.2", zorder=3)
+    longest = 0.4 * np.abs(z).max()
+    scale = np.linalg.norm(np.concatenate([attraction, repulsion]), axis=1).max() / longest
+    for name, force, width in (("attraction", attraction, 0.014), ("repulsion", repulsion, 0.006)):
+        axis.quiver(
+            *z.T,
+            *-force.T,
+            color=COLORS[name],
+            label=name,
+            angles="xy",
+            scale_units="xy",
+            scale=scale,
+            width=width,
+            zorder=2 if name == "attraction" else 4,
+        )
+    low, high = z.min() - longest, z.max() + longest
+    axis.set(aspect="equal", xlim=(low, high), ylim=(low, high), xlabel="z₁", ylabel="z₂")
+
+
+def circle(
+    axis: Axes,
+    u: Float[Array, "n 2"],
+    labels: Int64[Array, " n"],
+    corners: Float[Array, "m 2"] | None = None,
+) -> None:
+    """Unit features on the circle, pushed outwards a little by label so that they stay visible where they coincide."""
+    angle = np.linspace(0, 2 * np.pi, 200)
+    axis.plot(np.cos(angle), np.sin(angle), color="0.85", lw=1, zorder=0)
+    if corners is not None:
+        closed = np.concatenate([corners, corners[:1]])
+        axis.plot(*closed.T, "--", color="0.5", lw=1, zorder=1)
+    u, labels = np.asarray(u), np.asarray(labels)
+    axis.scatter(
+        u[:, 0],
+        u[:, 1],
+        c=[CLASS_COLORS[label] for label in labels],
+        s=14,
+        alpha=0.7,
+        lw=0,
+        zorder=2,
+    )
+    axis.set(aspect="equal", xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), xlabel="u₁", ylabel="u₂")
+
+
+def band(
+    axis: Axes,
+    x: Sequence[float] | np.ndarray,
+    values: Float[Array, "seeds t"],
+    *,
+    color: str,
+    label: str,
+) -> None:
+    """The mean over seeds with the range that all seeds lie in."""
+    values = np.asarray(values)
+    axis.plot(x, values.mean(0), color=color, label=label)
+    axis.fill_between(x, values.min(0), values.max(0), color=color, alpha=0.2, lw=0)
+
+
+def feature_map(
+    axis: Axes, z: Float[Array, "n 2"], labels: Int64[Array, " n"], classes: Sequence[str]
+) -> None:
+    """A two-dimensional map of images, one colour a class, cut at the 99.5th percentile of the distance to the median."""
+    z, labels = np.asarray(z), np.asarray(labels)
+    axis.scatter(
+        z[:, 0], z[:, 1], c=[CLASS_COLORS[label] for label in labels], s=4, alpha=0.7, lw=0
+    )
+    middle = np.median(z, 0)
+    reach = np.quantile(np.abs(z - middle).max(1), 0.995) * 1.05
+    axis.set(
+        aspect="equal",
+        xlim=middle[0] + np.array([-reach, reach]),
+        ylim=middle[1] + np.array([-reach, reach]),
+    )
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+    for label, name in enumerate(classes):
+        axis.scatter([], [], color=CLASS_COLORS[label], s=20, label=name)
+
+
+def legend_below(figure: Figure, axis: Axes) -> None:
+    """The legend of one panel for all of them, under the figure."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(5, len(labels)), fontsize=9
+    )

@@ -1,0 +1,75 @@
+"""TODO"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import monotonic, sleep
+from typing import IO
+
+from .planning import Plan
+
+SETTINGS = "SSCL_REPRODUCTION"  # in the environment of Snakemake: paths of any characters arrive there as they are
+LOCK = ".lock"
+PATIENCE = 3.0  # seconds that a reproduction which was killed has to end its jobs
+
+
+@contextmanager
+def alone(plan: Plan) -> Iterator[None]:
+    """Holds results/<scale> for this process and what it starts; the system lets go of it however they end.
+
+    `RuntimeError` where another reproduction holds it, or jobs of one that was killed. The lock is
+    then shared with whoever takes part, and until the last of them ended none gets it alone.
+    """
+    plan.out.mkdir(parents=True, exist_ok=True)
+    with (plan.out / LOCK).open("a+", encoding="utf-8") as file:
+        deadline = monotonic() + PATIENCE
+        while not _is_ours(file):
+            if monotonic() > deadline:
+                holder = f"process {_owner(file)}, or what it started"
+                raise RuntimeError(
+                    f"another reproduction is writing {plan.out} ({holder}): wait for it, or choose another --results-dir"
+                )
+            sleep(0.1)
+        yield
+
+
+def _is_ours(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        fcntl.flock(
+            file, fcntl.LOCK_SH | fcntl.LOCK_NB
+        )  # another may come in between, and then it is theirs
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _owner(file: IO[str]) -> str:
+    """The number of the process that last had the lock alone."""
+    file.seek(0)
+    return file.read()
+
+
+@contextmanager
+def taking_part(out: Path) -> Iterator[None]:
+    """Meanwhile no reproduction begins that writes to `out`; one that is at work may be what started this process.
+
+    Where a file system has no locks, nothing is held. `RuntimeError` in a job of the workflow: the
+    reproduction that it belongs to was killed, and another has begun.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("a+", encoding="utf-8") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_SH)
+        ours = json.loads(os.environ.get(SETTINGS, "{}"))
+        if ours and ours["process"] != _owner(file):
+            raise RuntimeError(
+                f"this job is of reproduction {ours['process']}, which ended; {_owner(file)} has taken over {out}"
+            )
+        yield

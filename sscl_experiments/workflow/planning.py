@@ -1,0 +1,199 @@
+"""The plan of a reproduction: which jobs a scale needs and what each depends on. The Snakefile reads it; nothing here imports torch.
+
+A finished job leaves a mark whose name holds the hash of all that it depends on, so that finished means: finished with this code, these
+parameters and this notebook. A changed comment, a touched file or a fresh clone changes no mark. The mark of a notebook lists what it left
+with checksums, so that finished also means: all of it is still there, and is what was written.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sscl_core.config import TrainConfig
+from sscl_core.files import write_json
+from sscl_experiments import paths, store, study
+from sscl_experiments.code import code_hash, digest, imported_by
+from sscl_experiments.grouping import ensembles
+from sscl_experiments.parameters import Parameters
+
+# Training runs that one job makes, one after the other, since starting up costs seconds. An ensemble
+# of seeds, trained at once, counts as one.
+RUNS_PER_JOB = {"smoke": 100, "quick": 9, "full": 1}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Training runs that one job makes."""
+
+    notebook: str
+    index: int
+    configs: tuple[TrainConfig, ...]
+
+    @cached_property
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """The keys of runs that are trained at once."""
+        return tuple(tuple(map(store.run_key, runs)) for runs in ensembles(self.configs))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(key for keys in self.together for key in keys)
+
+    @cached_property
+    def mark(self) -> str:
+        return f"{self.notebook}.runs-{self.index}.{digest(*self.keys)}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A notebook with the groups of runs that it shows."""
+
+    notebook: str
+    parameters: Parameters
+    groups: tuple[Group, ...]
+
+    @cached_property
+    def mark(self) -> str:
+        return f"{self.notebook}.notebook.{notebook_key(self.notebook, self.parameters)}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, as the code and the notebooks were when it was made: hashes are taken once, files are looked for each time."""
+
+    scale: str
+    results: Path
+    jobs: tuple[Job, ...]
+
+    @property
+    def out(self) -> Path:
+        return self.results / self.scale
+
+    @property
+    def marks(self) -> Path:
+        return self.out / ".done"
+
+    @property
+    def log(self) -> Path:
+        return self.out / "logs" / "snakemake.log"
+
+    @property
+    def unfinished(self) -> list[Job]:
+        """Jobs without a mark, and those that left one but whose results are not all there and as they were written."""
+        return [
+            job for job in self.jobs if not (self.marks / job.mark).exists() or self.damaged(job)
+        ]
+
+    def damaged(self, job: Job) -> list[Path]:
+        """What a finished job left and is not as it was written any more, or is gone; and damaged runs, whoever made them."""
+        mark = self.marks / job.mark
+        finished = mark.exists()
+        keys = [key for group in job.groups for key in group.keys]
+        suspect = [key for key in keys if finished or (self.results / "runs" / key).exists()]
+        runs = [
+            self.results / "runs" / key
+            for key in suspect
+            if not store.intact(self.results / "runs", key)
+        ]
+        return (self._changed(job, mark) if finished else []) + runs
+
+    def _changed(self, job: Job, mark: Path) -> list[Path]:
+        listed = read_mark(mark)
+        needed = [self.out / "notebooks" / f"{job.notebook}.ipynb", *self.claims(job)]
+        if (
+            listed is None
+            or not {str(path.relative_to(self.out)) for path in needed} <= listed.keys()
+        ):
+            return [mark]
+        return [
+            self.out / name
+            for name, checksum in listed.items()
+            if sha256(self.out / name) != checksum
+        ]
+
+    def claims(self, job: Job) -> list[Path]:
+        return claim_files(self.out, job.notebook)
+
+    def runs(self, group: Group) -> list[Path]:
+        return [self.results / "runs" / key for key in group.keys]
+
+
+def claim_files(out: Path, notebook: str) -> list[Path]:
+    claims = study.study_of(notebook).claims
+    return [out / "claims" / f"{claim.id}.json" for claim in claims]
+
+
+def write_mark(mark: Path, out: Path, notebook: str) -> None:
+    """Lists what a notebook left under `out`: {path relative to `out`: sha256}."""
+    patterns = (f"figures/{notebook}-*", f"tables/{notebook}-*", f"notebooks/{notebook}.ipynb")
+    files = [path for pattern in patterns for path in out.glob(pattern)]
+    files += [path for path in claim_files(out, notebook) if path.exists()]
+    write_json(mark, {str(path.relative_to(out)): sha256(path) for path in sorted(files)})
+
+
+def read_mark(mark: Path) -> dict[str, str] | None:
+    """What `write_mark` wrote; None where that cannot be read."""
+    try:
+        listed = json.loads(mark.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return listed if isinstance(listed, dict) else None
+
+
+def sha256(path: Path) -> str | None:
+    """None where there is no such file, or it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def plan(scale: str, results: str | Path | None = None, notebooks: Sequence[str] = ()) -> Plan:
+    """The jobs of `scale` for these notebooks (all: none given), under `results`."""
+    names = notebooks or list(study.all_studies())
+    return Plan(scale, paths.results_dir(results), tuple(job(name, scale) for name in names))
+
+
+def job(notebook: str, scale: str) -> Job:
+    parameters = study.resolve(notebook, {"scale": scale})
+    size = RUNS_PER_JOB[scale]
+    together = ensembles(parameters.runs())
+    parts = [together[start : start + size] for start in range(0, len(together), size)]
+    groups = [
+        Group(notebook, i, tuple(config for runs in part for config in runs))
+        for i, part in enumerate(parts)
+    ]
+    return Job(notebook, parameters, tuple(groups))
+
+
+def notebook_path(name: str) -> Path:
+    if paths.CHECKOUT is None:
+        raise ValueError(
+            "notebooks are in a checkout of the repository, not in the installed package: clone it and run there"
+        )
+    return paths.CHECKOUT / "notebooks" / f"{name}.ipynb"
+
+
+def notebook_key(name: str, parameters: Parameters) -> str:
+    """Of all that the outputs of a notebook depend on.
+
+    Its cells without outputs, its parameters, its runs, the code that its cells and its study reach,
+    and the records it may show: those that it names and its own of other scales.
+    """
+    cells = paths.committed(notebook_path(name), lambda text: json.loads(text)["cells"])
+    source = json.dumps([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
+    patterns = (f"**/*{name}*", *parameters.records)
+    shown = {path for pattern in patterns for path in paths.RECORDS.glob(pattern)}
+    records = sorted(path for path in shown if path.parent.name != parameters.scale)
+    texts = [paths.committed(path, str) for path in records]
+    runs = [store.run_key(config) for config in parameters.runs()]
+    return digest(source, parameters.model_dump_json(), _code_behind(name, cells), *runs, *texts)
+
+
+def _code_behind(name: str, cells: Sequence[Mapping[str, Any]]) -> str:
+    code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+    imported = {module for source in code for module in imported_by("".join(source))}
+    return code_hash(study.study_of(name).package, *sorted(imported), without=())

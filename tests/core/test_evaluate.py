@@ -1,0 +1,1037 @@
+"""Scores of frozen features and measures of how they lie, against scikit-learn, naive loops and closed forms; and frozen means frozen."""
+
+import inspect
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
+from torch.nn import functional as F
+
+from sscl_core.config import ConvNet, Projector, TrainConfig
+from sscl_core.evaluate import (
+    accuracy,
+    alignment,
+    backbone_scores,
+    class_similarity,
+    embed,
+    feature_scores,
+    knn,
+    linear_probe,
+    lipschitz,
+    lipschitz_local,
+    uniformity,
+)
+from sscl_core.models import build
+from sscl_experiments.arrangements import (
+    cyclic_order,
+    preserves_order,
+    regular_polygon,
+    regular_simplex,
+)
+from sscl_experiments.studies.implicit_bias.analysis import (
+    group_contrast,
+    lipschitz_monte_carlo,
+    placement_rank,
+    regroupings,
+)
+
+
+def blobs(
+    n: int, m: int, *, noise: float = 1.0, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> tuple[torch.Tensor, ...]:
+    """Train and test features of four overlapping classes in six dimensions, off the origin: (train, labels, test, test labels)."""
+    rng = torch.Generator().manual_seed(seed)
+    means = torch.randn(4, 6, generator=rng, dtype=dtype) + 1
+    labels = torch.randint(4, (n + m,), generator=rng)
+    x = means[labels] + noise * torch.randn(n + m, 6, generator=rng, dtype=dtype)
+    return x[:n], labels[:n], x[n:], labels[n:]
+
+
+# --- k-NN ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 10, 150])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_knn_is_scikit_learns(metric, k):
+    """Even k has many equal votes: both give them to the smaller label."""
+    train, labels, test, truth = blobs(150, 200)
+    expected = (
+        KNeighborsClassifier(k, metric=metric, algorithm="brute").fit(train, labels).predict(test)
+    )
+    found = knn(train, labels, test, k=k, metric=metric)
+    assert found.tolist() == expected.tolist()
+    if k < 150:
+        assert 0.4 < accuracy(found, truth) < 0.95, "neither chance nor trivial"
+
+
+def test_the_metrics_differ():
+    train, labels, test, _ = blobs(150, 200)
+    assert not torch.equal(knn(train, labels, test), knn(train, labels, test, metric="euclidean"))
+
+
+@pytest.mark.parametrize("labels", [[3, 1, 0], [1, 3, 0]], ids=str)
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_equal_votes_go_to_the_smaller_label(metric, labels):
+    """Even if the larger one is nearer."""
+    train = torch.tensor([[1.0, 0.0], [0.9, 0.1], [-1.0, 0.0]])
+    test = torch.tensor([[1.0, 0.0], [0.9, 0.1]])
+    assert knn(train, torch.tensor(labels), test, k=1, metric=metric).tolist() == labels[:2]
+    assert knn(train, torch.tensor(labels), test, k=2, metric=metric).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(7, 0.1), (60, 0.1), (60, 1.0), (60, 0.002)])
+def test_weighted_knn_is_the_naive_loop(k, temperature):
+    train, labels, test, _ = blobs(60, 40)
+    expected = []
+    for x in test:
+        similarity = [float(x @ y / x.norm() / y.norm()) for y in train]
+        nearest = sorted(range(len(train)), key=lambda j: -similarity[j])[:k]
+        votes = [
+            sum(math.exp((similarity[j] - 1) / temperature) for j in nearest if labels[j] == c)
+            for c in range(4)
+        ]
+        expected.append(int(np.argmax(votes)))
+    found = knn(train, labels, test, k=k, temperature=temperature)
+    assert found.tolist() == expected
+    assert k < 60 or len(found.unique()) > 1, "with equal votes all of k = n is one answer"
+
+
+def test_small_temperatures_do_not_underflow_where_it_matters():
+    """In float32 exp(1/0.002) overflows: similarities are taken relative to 1 first."""
+    train, labels, test, _ = blobs(60, 40, noise=0.1, dtype=torch.float32)
+    assert torch.equal(
+        knn(train, labels, test, k=20, temperature=0.002), knn(train, labels, test, k=1)
+    )
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 40, 41])
+@pytest.mark.parametrize("settings", [{}, {"metric": "euclidean"}, {"temperature": 0.1}], ids=str)
+def test_chunks_change_nothing(settings, chunk):
+    train, labels, test, _ = blobs(60, 40)
+    assert torch.equal(
+        knn(train, labels, test, k=6, chunk=chunk, **settings),
+        knn(train, labels, test, k=6, **settings),
+    )
+
+
+@pytest.mark.parametrize("shift", [1e3, 1e4])
+def test_euclidean_knn_far_from_the_origin_in_float32(shift):
+    train, labels, test, _ = (
+        x.float() + shift if x.is_floating_point() else x for x in blobs(150, 200)
+    )
+    exact = (
+        KNeighborsClassifier(5, algorithm="brute")
+        .fit(train.double(), labels)
+        .predict(test.double())
+    )
+    gram = (test @ train.T - train.square().sum(1) / 2).topk(5).indices  # what the code must not do
+    truth = torch.cdist(test.double(), train.double()).topk(5, largest=False).indices
+    assert (gram.sort().values != truth.sort().values).any(1).float().mean() > 0.05
+    assert knn(train, labels, test, k=5, metric="euclidean").tolist() == exact.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 0}, "k must be in 1..20, .*got 0"),
+        ({"k": 21}, "k must be in 1..20, .*got 21"),
+        ({"metric": "manhattan"}, "metric must be .*'manhattan'"),
+        ({"test": torch.zeros(3, 5)}, "one width, got 6 and 5"),
+        ({"temperature": 0.0}, "temperature must be positive"),
+        ({"temperature": math.nan}, "temperature must be positive"),
+        (
+            {"temperature": 0.1, "metric": "euclidean"},
+            "temperature must be positive and the metric cosine",
+        ),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    train, labels, test, _ = blobs(20, 10)
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(knn)(**{"train": train, "labels": labels, "test": test, "k": 3, **change})
+
+
+def test_weighted_votes_do_not_underflow_far_from_every_neighbor():
+    """Of two neighbors at cosines .6 and .8 the second has all the weight, e^-200 against 1."""
+    train, labels, test = torch.eye(2), torch.tensor([0, 1]), torch.tensor([[0.6, 0.8]])
+    for temperature in (1e-3, 1e-4, 1e-300):
+        assert knn(train, labels, test, k=2, temperature=temperature).tolist() == [1]
+        assert knn(train, labels, test.flip(1), k=2, temperature=temperature).tolist() == [0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("temperature", [0.01, 0.001])
+def test_weighted_knn_with_many_neighbors_is_the_naive_loop_in_every_precision(dtype, temperature):
+    """Ten classes, the best cosine of a row well below 1: weights relative to cosine 1 are all 0 in half precision."""
+    rng = torch.Generator().manual_seed(0)
+    train, test = (torch.randn(n, 32, generator=rng).to(dtype) for n in (400, 100))
+    labels = torch.randint(10, (400,), generator=rng)
+    similarity = (F.normalize(test.double()) @ F.normalize(train.double()).T).tolist()
+    expected = []
+    for row in similarity:
+        nearest = sorted(range(400), key=lambda j: -row[j])[:200]
+        best = row[nearest[0]]
+        votes = [
+            math.fsum(math.exp((row[j] - best) / temperature) for j in nearest if labels[j] == c)
+            for c in range(10)
+        ]
+        expected.append(int(np.argmax(votes)))
+    assert len(set(expected)) == 10
+    assert knn(train, labels, test, k=200, temperature=temperature).tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_euclidean_knn_in_half_precision_finds_rows_whose_squares_overflow_it(dtype):
+    far = torch.tensor([[260.0, 0.0], [-260.0, 0.0]]).to(dtype)
+    assert knn(far, torch.tensor([0, 1]), far, k=1, metric="euclidean").tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint64],
+    ids=str,
+)
+def test_labels_are_integers_of_any_width(dtype):
+    train, labels, test, truth = blobs(150, 200)
+    narrow, narrow_truth = labels.to(dtype), truth.to(dtype)
+    for settings in ({}, {"metric": "euclidean"}, {"temperature": 0.1}):
+        found = knn(train, narrow, test, **settings)
+        assert found.dtype == torch.int64
+        assert torch.equal(found, knn(train, labels, test, **settings))
+    assert torch.equal(linear_probe(train, narrow, test), linear_probe(train, labels, test))
+    assert accuracy(narrow, labels) == 1
+    assert torch.equal(class_similarity(train, narrow), class_similarity(train, labels))
+    for scores in (feature_scores, backbone_scores):
+        assert scores(train, narrow, test, narrow_truth) == scores(train, labels, test, truth)
+
+
+def test_class_numbers_may_be_large_and_have_gaps():
+    """Votes are counted for the classes that there are: a column for each number up to 10¹² would not fit."""
+    train, labels, test, _ = blobs(150, 200)
+    numbers = torch.tensor([3, 70_000, 10**12, 2**62])
+    for settings in ({"k": 2}, {"k": 2, "temperature": 0.1}):
+        assert torch.equal(
+            knn(train, numbers[labels], test, **settings),
+            numbers[knn(train, labels, test, **settings)],
+        )
+    with pytest.raises(
+        ValueError, match=r"labels must cover 0\.\.4611686018427387904, got none of class 0"
+    ):
+        class_similarity(train, numbers[labels])
+
+
+# --- features and labels that cannot be right ----------------------------------------------------
+
+ON_FEATURES = {
+    "knn, train": lambda z: knn(z, torch.arange(6) % 2, normals(3, 2).to(z.dtype), k=3),
+    "knn, test": lambda z: knn(
+        normals(6, 2).to(z.dtype), torch.arange(6) % 2, z, k=3, metric="euclidean"
+    ),
+    "linear_probe, train": lambda z: linear_probe(
+        z, torch.arange(6) % 2, normals(3, 2).to(z.dtype)
+    ),
+    "linear_probe, test": lambda z: linear_probe(normals(6, 2).to(z.dtype), torch.arange(6) % 2, z),
+    "feature_scores": lambda z: list(
+        feature_scores(z, torch.arange(6) % 2, z, torch.arange(6) % 3 % 2).values()
+    ),
+    "backbone_scores": lambda z: list(
+        backbone_scores(z, torch.arange(6) % 2, z, torch.arange(6) % 3 % 2).values()
+    ),
+    "alignment": lambda z: alignment(z, z.flip(0)),
+    "uniformity": lambda z: uniformity(z, t=1e-6),
+    "class_similarity": lambda z: class_similarity(z, torch.arange(6) % 2),
+    "lipschitz": lambda z: lipschitz(z, z.flip(1)),
+    "lipschitz of a batch": lambda z: lipschitz(normals(6, 1).to(z.dtype), torch.stack([z, 2 * z])),
+    "placement_rank": lambda z: placement_rank(normals(6, 1).to(z.dtype), z),
+    "monte carlo": lambda z: lipschitz_monte_carlo(lambda x: x.flip(1), z, z.flip(0)),
+    "local": lambda z: lipschitz_local(lambda x: 3 * x, z),
+    "cyclic_order": cyclic_order,
+    "preserves_order": preserves_order,
+    "group_contrast": lambda z: group_contrast(
+        torch.cat([z, z.flip(0), -z], 1), torch.arange(6) % 2
+    ),
+}
+on_features = pytest.mark.parametrize("measure", ON_FEATURES.values(), ids=ON_FEATURES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@on_features
+def test_half_precision_is_computed_in_float32(measure, dtype):
+    """On features whose squares overflow float16; what comes out is at least float32, and what float64 has."""
+    z = (300 * normals(6, 2)).to(dtype)
+    assert (z.half().square().sum(1) == math.inf).any()
+    found, exact = (
+        torch.as_tensor(measure(x))
+        if not isinstance(measure(x), tuple)
+        else torch.stack(measure(x))
+        for x in (z, z.double())
+    )
+    assert found.dtype not in (torch.float16, torch.bfloat16)
+    inputs_are_rounded_too = 0.05 if dtype == torch.bfloat16 else 0.01
+    torch.testing.assert_close(
+        found.double(), exact.double(), rtol=inputs_are_rounded_too, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@on_features
+def test_features_that_are_not_finite_are_named_with_their_row(measure, value):
+    z = normals(6, 2)
+    z[4, 0] = value
+    message = r"must be finite, got NaN or infinity in \d of \d+ rows, first in row (1|4|0): look for it in what made"
+    with pytest.raises(ValueError, match=message):
+        measure(z)
+
+
+@on_features
+def test_features_whose_squares_overflow_are_refused_and_right_in_float64(measure):
+    z = 1e20 * normals(6, 2).float()
+    try:
+        with pytest.raises(
+            ValueError,
+            match=r"holds entries up to \S*e\+20, whose squares overflow torch.float32: .* \.double\(\)",
+        ):
+            measure(z)
+    finally:
+        assert (
+            torch.as_tensor(
+                measure(z.double())[0]
+                if measure is ON_FEATURES["monte carlo"]
+                else measure(z.double())
+            )
+            .isfinite()
+            .all()
+        )
+
+
+def unwrapped(function, *args, **settings):
+    """function(...) without the shape checks that the tests install: what the function itself raises."""
+    return inspect.unwrap(function)(*args, **settings)
+
+
+@pytest.mark.parametrize(
+    ("features", "error", "message"),
+    [
+        (
+            np.eye(3),
+            TypeError,
+            "must be a floating-point tensor, got ndarray: convert it with torch.as_tensor",
+        ),
+        ([[1.0]], TypeError, "must be a floating-point tensor, got list"),
+        (
+            torch.eye(3, dtype=torch.int64),
+            TypeError,
+            r"must be a floating-point tensor, got torch.int64: convert it with \.float\(\)",
+        ),
+        (
+            torch.zeros(3, dtype=torch.complex64),
+            TypeError,
+            "must be a floating-point tensor, got torch.complex64",
+        ),
+        (
+            torch.zeros(3),
+            ValueError,
+            r"must have shape \(n, d\) with n >= 1 and d >= 1, got \(3,\)",
+        ),
+        (torch.zeros(3, 0), ValueError, r"must have shape \(n, d\) .*got \(3, 0\)"),
+        (torch.zeros(0, 3), ValueError, r"must have shape \(n, d\) .*got \(0, 3\)"),
+        (torch.zeros(2, 3, 3), ValueError, r"must have shape \(n, d\) .*got \(2, 3, 3\)"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_features_of_a_wrong_kind_or_shape_are_named(features, error, message):
+    good, labels = torch.eye(3), torch.arange(3)
+    for function in (knn, linear_probe):
+        for name, args in (("train", (features, labels, good)), ("test", (good, labels, features))):
+            with pytest.raises(error, match=f"^{name} {message}"):
+                unwrapped(function, *args)
+    for scores in (feature_scores, backbone_scores):
+        with pytest.raises(error, match=f"^test {message}"):
+            unwrapped(scores, good, labels, features, labels)
+    with pytest.raises(error, match=f"^z2 {message}"):
+        unwrapped(alignment, good, features)
+    with pytest.raises(error, match=f"^z {message.replace('n >= 1', 'n >= 2')}"):
+        unwrapped(uniformity, features)
+    with pytest.raises(error, match=f"^features {message}"):
+        unwrapped(class_similarity, features, labels)
+    for function in (cyclic_order, preserves_order):
+        with pytest.raises(error, match=f"^z {message}"):
+            unwrapped(function, features)
+    with pytest.raises(error, match=f"^x {message}"):
+        unwrapped(lipschitz, features, good)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (
+            [0, 1, 2],
+            TypeError,
+            "must be an integer tensor, got list: convert it with torch.as_tensor",
+        ),
+        (np.arange(3), TypeError, "must be an integer tensor, got ndarray"),
+        (
+            torch.arange(3.0),
+            TypeError,
+            r"must be an integer tensor, got torch.float32: convert it with \.long\(\)",
+        ),
+        (torch.ones(3, dtype=torch.bool), TypeError, "must be an integer tensor, got torch.bool"),
+        (torch.arange(4), ValueError, r"must be one for each row of \w+, 3, got 4"),
+        (torch.arange(2), ValueError, r"must be one for each row of \w+, 3, got 2"),
+        (torch.arange(1), ValueError, r"must be one for each row of \w+, 3, got 1"),
+        (
+            torch.eye(3, dtype=torch.int64),
+            ValueError,
+            r"must have shape \(n,\), got \(3, 3\): pass class numbers, not one-hot rows",
+        ),
+        (
+            torch.tensor([0, -1, -1]),
+            ValueError,
+            "must be class numbers from 0, got -1: leave the 2 negative ones out",
+        ),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_labels_of_a_wrong_kind_number_or_sign_are_named(labels, error, message):
+    good, right = torch.eye(3), torch.arange(3)
+    for function in (knn, linear_probe):
+        with pytest.raises(error, match=f"^labels {message}"):
+            unwrapped(function, good, labels, good)
+    for scores in (feature_scores, backbone_scores):
+        for name, args in (
+            ("labels", (good, labels, good, right)),
+            ("test_labels", (good, right, good, labels)),
+        ):
+            with pytest.raises(error, match=f"^{name} {message}"):
+                unwrapped(scores, *args)
+    with pytest.raises(error, match=f"^labels {message}"):
+        unwrapped(class_similarity, good, labels)
+    with pytest.raises(error, match=f"^labels {message}"):
+        unwrapped(accuracy, right, labels)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: unwrapped(accuracy, torch.arange(0), torch.arange(0)),
+            "^labels must hold one or more, got none",
+        ),
+        (
+            lambda: unwrapped(accuracy, torch.tensor([0, -1]), torch.arange(2)),
+            "^predicted must be class numbers from 0",
+        ),
+        (
+            lambda: unwrapped(alignment, torch.eye(3), torch.eye(2)),
+            r"^z1 and z2 must have the same shape .*\(3, 3\) and \(2, 2\)",
+        ),
+        (
+            lambda: unwrapped(uniformity, torch.eye(3)[:1]),
+            r"^z must have shape \(n, d\) with n >= 2",
+        ),
+        (lambda: uniformity(torch.eye(3), t=0.0), "^t must be positive and finite, got 0.0"),
+        (lambda: uniformity(torch.eye(3), t=math.nan), "^t must be positive and finite, got nan"),
+        (
+            lambda: linear_probe(torch.eye(3), torch.tensor([7, 7, 7]), torch.eye(3)),
+            "^labels must be of two classes .*got 7 alone",
+        ),
+        (
+            lambda: linear_probe(torch.eye(3), torch.arange(3), torch.eye(3), penalty=0.0),
+            "^penalty must be positive .*got 0.0",
+        ),
+        (
+            lambda: linear_probe(torch.eye(3), torch.arange(3), torch.eye(3), max_iter=0),
+            "^max_iter must be .*got 0",
+        ),
+        (
+            lambda: unwrapped(linear_probe, torch.eye(3), torch.arange(3), torch.eye(2)),
+            "^train and test must have one width, got 3 and 2",
+        ),
+        (
+            lambda: unwrapped(knn, torch.eye(3), torch.arange(3), torch.eye(3), k=1.5),
+            "^k must be in 1..3, .*got 1.5",
+        ),
+        (
+            lambda: unwrapped(knn, torch.eye(3), torch.arange(3), torch.eye(3), k=1, chunk=0),
+            "^chunk must be .*got 0",
+        ),
+        (
+            lambda: unwrapped(cyclic_order, torch.eye(3)),
+            r"^z must have shape \(m, 2\), m >= 2 points in the plane, got \(3, 3\)",
+        ),
+        (
+            lambda: unwrapped(cyclic_order, torch.zeros(1, 2)),
+            r"^z must have shape \(m, 2\), m >= 2 .*got \(1, 2\)",
+        ),
+        (lambda: unwrapped(preserves_order, torch.eye(3)), r"^z must have shape \(m, 2\)"),
+        (
+            lambda: unwrapped(preserves_order, torch.zeros(1, 2)),
+            r"^z must have shape \(m, 2\), m >= 2",
+        ),
+        (
+            lambda: unwrapped(placement_rank, torch.eye(3), torch.eye(2)),
+            "^x and z must hold the same m ≥ 2 points",
+        ),
+        (lambda: placement_rank(torch.zeros(3, 1), torch.eye(3)), "^x must be distinct points"),
+        (
+            lambda: unwrapped(placement_rank, torch.zeros(1, 1), torch.eye(1)),
+            "^x must have shape .*n >= 2",
+        ),
+        (
+            lambda: unwrapped(lipschitz_monte_carlo, lambda x: x, torch.eye(3), torch.eye(2)),
+            "^x1 and x2 must have the same shape",
+        ),
+        (
+            lambda: lipschitz_monte_carlo(lambda x: x.log(), torch.eye(3), 2 * torch.eye(3)),
+            r"^f\(x1\) must be finite",
+        ),
+        (
+            lambda: unwrapped(group_contrast, torch.zeros(2, 3), torch.arange(3)),
+            r"^similarity must be square.*\(2, 3\) and \(3,\)",
+        ),
+        (
+            lambda: unwrapped(group_contrast, torch.eye(3), torch.arange(4)),
+            r"one number for each of its .*\(3, 3\) and \(4,\)",
+        ),
+        (
+            lambda: unwrapped(regroupings, torch.zeros(2, 3, dtype=torch.int64)),
+            r"^groups must have shape \(k,\) .*\(2, 3\)",
+        ),
+        (
+            lambda: unwrapped(regroupings, torch.zeros(0, dtype=torch.int64)),
+            r"^groups must have shape \(k,\) .*\(0,\)",
+        ),
+        (
+            lambda: regroupings(torch.arange(3), at_most=0),
+            "^at_most must be at least 1, the given grouping, got 0",
+        ),
+    ],
+    ids=range(26),
+)
+def test_what_has_no_answer_is_an_error_that_says_so(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("function", [group_contrast, regroupings])
+def test_groups_are_integers_of_any_width(function):
+    groups = torch.tensor([0, 0, 1, 1, 2, 2])
+    first = (symmetric(6),) if function is group_contrast else ()
+    for dtype in (torch.uint8, torch.int32):
+        assert torch.equal(function(*first, groups.to(dtype)), function(*first, groups))
+    with pytest.raises(TypeError, match=r"^groups must be an integer tensor"):
+        unwrapped(function, *first, groups.float())
+
+
+def test_two_points_have_one_order_and_a_float16_polygon_keeps_its_own():
+    assert cyclic_order(torch.tensor([[1.0, 0.0], [0.0, 1.0]])).tolist() == [0, 1]
+    assert preserves_order((1000 * regular_polygon(7)).half())
+
+
+# --- the linear probe ----------------------------------------------------------------------------
+
+
+def minimised_by_hand(
+    train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, penalty: float
+) -> torch.Tensor:
+    """Margins between the two best classes and the predictions, from the objective as the docstring states it."""
+    mean, std = train.mean(0), train.std(0)
+    x = (train - mean) / std
+    w = torch.zeros(4, x.shape[1], dtype=torch.float64, requires_grad=True)
+    b = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [w, b],
+        max_iter=500,
+        tolerance_grad=1e-10,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(x @ w.T + b, labels) + penalty / 2 * w.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return (((test - mean) / std) @ w.T + b).detach()
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 0.1, 1.0])
+def test_the_probe_minimises_the_objective_of_its_docstring(penalty):
+    train, labels, test, _ = blobs(150, 2000, noise=2.0)
+    train, test = train * torch.arange(1, 7), test * torch.arange(1, 7)  # standardisation matters
+    best = minimised_by_hand(train, labels, test, penalty).topk(2)
+    clear = best.values[:, 0] - best.values[:, 1] > 0.02  # scikit-learn stops at tol=1e-3
+    assert clear.float().mean() > 0.9
+    found = linear_probe(train, labels, test, penalty=penalty)
+    assert torch.equal(found[clear], best.indices[clear, 0])
+    other = minimised_by_hand(
+        train, labels, test, penalty / 100 if penalty > 0.01 else penalty * 100
+    ).argmax(1)
+    assert (other[clear] != found[clear]).sum() > 10, "a penalty on another scale would show"
+
+
+def test_the_probe_separates_what_is_separable():
+    train, labels, test, truth = blobs(200, 300, noise=0.05)
+    assert accuracy(linear_probe(train, labels, test), truth) == 1.0
+
+
+def test_the_probe_copes_with_a_constant_feature_and_labels_that_are_not_all_there():
+    train, labels, test, truth = (
+        x.float() if x.is_floating_point() else 2 * x + 3 for x in blobs(200, 300, noise=0.05)
+    )
+    train[:, 0] = test[:, 0] = 7
+    found = linear_probe(train, labels, test)
+    assert found.dtype == torch.int64
+    assert accuracy(found, truth) > 0.95
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_backbone_is_left_as_it_was(training):
+    """Parameters and BatchNorm's statistics, bit for bit, and the mode."""
+    torch.manual_seed(0)
+    model = build(
+        TrainConfig(
+            backbone=ConvNet(width=2), projector=Projector(hidden=8, dim=4, batchnorm=True)
+        ),
+        (1, 28, 28),
+    )
+    images = torch.randint(256, (40, 1, 28, 28), dtype=torch.uint8)
+    model(images / 255)  # statistics that are not the initial ones
+    model.train(training)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert any(
+        "running_var" in key and not torch.equal(value, torch.ones_like(value))
+        for key, value in before.items()
+    )
+    h, z = embed(model, images)
+    backbone_scores(h, torch.arange(40) % 3, h, torch.arange(40) % 3)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert {module.training for module in model.modules()} == {training}
+    assert all(p.grad is None for p in model.parameters())
+    assert (h.requires_grad, z.requires_grad) == (False, False)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1024])
+def test_embedding_is_the_evaluated_network_whatever_the_batches(batch_size):
+    torch.manual_seed(0)
+    model = build(
+        TrainConfig(backbone=ConvNet(width=2), projector=Projector(dim=4, batchnorm=True)),
+        (1, 28, 28),
+    )
+    images = torch.randint(256, (20, 1, 28, 28), dtype=torch.uint8)
+    model(images / 255)
+    h, z = embed(model.train(), images, batch_size=batch_size)
+    expected_h, expected_z = model.eval()(images.float() / 255)
+    torch.testing.assert_close(
+        (h, z), (expected_h.detach(), expected_z.detach()), rtol=1e-4, atol=1e-5
+    )
+    assert not torch.allclose(expected_z, model.train()(images / 255)[1], atol=0.1), (
+        "the mode matters here"
+    )
+
+
+# --- alignment and uniformity --------------------------------------------------------------------
+
+
+def sphere(n: int, d: int, seed: int) -> torch.Tensor:
+    return F.normalize(
+        torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=1
+    )
+
+
+def test_alignment_is_the_naive_loop_and_known_where_it_is():
+    z1, z2 = sphere(20, 3, 0), sphere(20, 3, 1)
+    expected = (
+        sum(
+            sum((a - b) ** 2 for a, b in zip(x, y, strict=True))
+            for x, y in zip(z1.tolist(), z2.tolist(), strict=True)
+        )
+        / 20
+    )
+    assert alignment(z1, z2).item() == pytest.approx(expected, rel=1e-12)
+    assert alignment(z1, z1) == 0
+    assert alignment(z1, -z1).item() == pytest.approx(4)
+
+
+@pytest.mark.parametrize("t", [0.5, 2.0, 10.0])
+def test_uniformity_is_the_naive_loop(t):
+    z = sphere(20, 3, 0)
+    pairs = [
+        math.exp(-t * float((z[i] - z[j]).square().sum()))
+        for i in range(20)
+        for j in range(20)
+        if i != j
+    ]
+    assert uniformity(z, t=t).item() == pytest.approx(math.log(sum(pairs) / len(pairs)), rel=1e-12)
+
+
+@pytest.mark.parametrize("m", [2, 3, 5, 12])
+def test_uniformity_of_a_regular_polygon_and_a_simplex(m):
+    """Distances from one corner: 2 - 2cos(2πk/m); and in the simplex all 2m/(m-1)."""
+    kernel = [math.exp(-2 * (2 - 2 * math.cos(2 * math.pi * k / m))) for k in range(1, m)]
+    assert uniformity(regular_polygon(m)).item() == pytest.approx(
+        math.log(sum(kernel) / (m - 1)), rel=1e-12
+    )
+    assert uniformity(regular_simplex(m, m - 1)).item() == pytest.approx(
+        -4 * m / (m - 1), rel=1e-12
+    )
+
+
+def test_uniformity_of_one_point_and_of_two_poles():
+    assert uniformity(sphere(1, 3, 0).repeat(9, 1)).item() == pytest.approx(0, abs=1e-12)
+    assert uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), t=3.0).item() == pytest.approx(-12)
+
+
+# --- accuracy and the table ----------------------------------------------------------------------
+
+
+def test_accuracy():
+    assert accuracy(torch.tensor([1, 2, 3]), torch.tensor([1, 0, 3])) == 2 / 3
+
+
+def test_scores_are_the_protocols_by_name():
+    train, labels, test, truth = blobs(250, 300, noise=1.2)
+    neighbors = {"knn": 10, "knn1": 1, "knn15": 15}
+    predictions = {
+        **{f"{name}_cosine": knn(train, labels, test, k=k) for name, k in neighbors.items()},
+        **{
+            f"{name}_euclidean": knn(train, labels, test, k=k, metric="euclidean")
+            for name, k in neighbors.items()
+        },
+        "knn_weighted": knn(train, labels, test, k=200, temperature=0.1),
+        "linear_probe": linear_probe(train, labels, test),
+    }
+    expected = {name: accuracy(predicted, truth) for name, predicted in predictions.items()}
+    assert len(set(expected.values())) == 8
+    of_features, of_backbone = (
+        scores(train, labels, test, truth) for scores in (feature_scores, backbone_scores)
+    )
+    assert of_features | of_backbone == expected
+    assert of_features.keys() & of_backbone.keys() == {f"{name}_cosine" for name in neighbors}
+
+
+@pytest.mark.parametrize("n", [5, 12])
+def test_fewer_features_than_neighbors_all_vote(n):
+    train, labels, test, truth = blobs(n, 200, noise=1.2)
+    all_vote = accuracy(knn(train, labels, test, k=n), truth)
+    nearest, ten = (accuracy(knn(train, labels, test, k=k), truth) for k in (1, min(n, 10)))
+    assert nearest != all_vote
+    for scores in (feature_scores, backbone_scores):
+        found = scores(train, labels, test, truth)
+        assert (found["knn1_cosine"], found["knn_cosine"], found["knn15_cosine"]) == (
+            nearest,
+            ten,
+            all_vote,
+        )
+
+
+# --- order on the circle -------------------------------------------------------------------------
+
+
+def normals(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def rotation(degrees: float) -> torch.Tensor:
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return torch.tensor([[c, s], [-s, c]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("m", [3, 4, 5, 7])
+def test_every_cyclic_order_of_a_polygon_is_recovered(m):
+    """Whichever corner it begins at and whichever way round it goes: (m-1)!/2 orders, each from 2m ways to write it."""
+    found = {}
+    for written in itertools.permutations(range(m)):
+        z = torch.empty(m, 2, dtype=torch.float64)
+        z[list(written)] = regular_polygon(m)
+        order = cyclic_order(z).tolist()
+        turns = [
+            turn
+            for way in (order, order[::-1])
+            for turn in (tuple(way[i:] + way[:i]) for i in range(m))
+        ]
+        assert written in turns
+        assert order[0] == 0
+        assert order[1] < order[-1]
+        found[tuple(order)] = found.get(tuple(order), 0) + 1
+    assert len(found) == math.factorial(m - 1) // 2
+    assert set(found.values()) == {2 * m}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("degrees", [0.0, 33.0, 180.0, -101.0])
+@pytest.mark.parametrize("mirror", [1.0, -1.0])
+@pytest.mark.parametrize(("scale", "shift"), [(1e-3, 0.0), (1.0, 50.0), (1e3, -7.0)])
+def test_the_order_does_not_depend_on_how_the_plane_is_turned(seed, degrees, mirror, scale, shift):
+    z = normals(8, 2, seed=seed)
+    seen = z * torch.tensor([1.0, mirror]) @ rotation(degrees) * scale + shift
+    assert torch.equal(cyclic_order(seen), cyclic_order(z))
+    assert len({tuple(cyclic_order(normals(8, 2, seed=s)).tolist()) for s in range(5)}) == 5
+
+
+def test_order_is_preserved_in_either_sense_from_any_corner():
+    corners = regular_polygon(6)
+    for way, turn in itertools.product((corners, corners.flip(0)), range(6)):
+        assert preserves_order(way.roll(turn, 0))
+    for i, j in itertools.combinations(range(6), 2):
+        swapped = torch.arange(6)
+        swapped[i], swapped[j] = j, i
+        assert not preserves_order(corners[swapped])
+    assert preserves_order(corners[:3][torch.tensor([1, 0, 2])]), "three points have one order"
+
+
+# --- Lipschitz constants -------------------------------------------------------------------------
+
+
+def naive_lipschitz(x: torch.Tensor, z: torch.Tensor) -> float:
+    slopes = [
+        math.dist(z[i].tolist(), z[j].tolist()) / math.dist(x[i].tolist(), x[j].tolist())
+        for i in range(len(x))
+        for j in range(i)
+    ]
+    return sum(slopes) / len(slopes)
+
+
+@pytest.mark.parametrize(("m", "d", "d_z"), [(2, 1, 1), (5, 1, 2), (6, 3, 2), (9, 2, 5)])
+def test_the_lipschitz_constant_is_the_naive_loop(m, d, d_z):
+    x, z = normals(m, d), normals(3, 4, m, d_z, seed=1)
+    found = lipschitz(x, z)
+    assert found.shape == (3, 4)
+    for i, j in itertools.product(range(3), range(4)):
+        assert found[i, j].item() == pytest.approx(naive_lipschitz(x, z[i, j]), rel=1e-12)
+        assert lipschitz(x, z[i, j]).item() == pytest.approx(found[i, j].item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("slope", [0.0, 2.5, -3.0])
+def test_the_lipschitz_constant_of_a_line_is_its_slope(slope):
+    x = normals(7, 1)
+    assert lipschitz(x, slope * x + 4).item() == pytest.approx(abs(slope), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("x", "z", "message"),
+    [
+        (torch.zeros(1, 1), torch.zeros(1, 2), "the same m ≥ 2 points"),
+        (torch.zeros(3, 1), torch.zeros(4, 2), r"the same m ≥ 2 points, got \(3, 1\) and \(4, 2\)"),
+        (torch.zeros(3, 1), torch.zeros(3, 4, 2), "the same m ≥ 2 points"),
+        (torch.tensor([[1.0], [2.0], [1.0]]), torch.zeros(3, 2), "x must be distinct"),
+    ],
+)
+def test_a_lipschitz_constant_needs_distinct_points(x, z, message):
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(lipschitz)(x, z)
+
+
+@pytest.mark.parametrize(("m", "d", "d_z"), [(3, 1, 2), (5, 1, 2), (6, 2, 3)])
+def test_the_rank_of_a_placement_is_the_naive_loop(m, d, d_z):
+    ranks = set()
+    for seed in range(5):
+        x, z = normals(m, d, seed=seed), normals(m, d_z, seed=seed + 10)
+        constants = [
+            naive_lipschitz(x, z[list(places)]) for places in itertools.permutations(range(m))
+        ]
+        ranks.add(placement_rank(x, z))
+        assert placement_rank(x, z) == pytest.approx(
+            sum(c < constants[0] - 1e-12 for c in constants) / len(constants), abs=1e-12
+        )
+    assert len(ranks) > 1
+
+
+def test_the_natural_order_has_the_lowest_rank_although_turns_and_reflections_tie_with_it():
+    x = normals(7, 1).sort(0).values
+    for z in (
+        regular_polygon(7),
+        regular_polygon(7).roll(3, 0),
+        regular_polygon(7).flip(0) @ rotation(50),
+    ):
+        assert placement_rank(x, z) == 0
+    with pytest.raises(ValueError, match="x must hold at most 9 points, got 10"):
+        placement_rank(normals(10, 1), normals(10, 2))
+
+
+def test_monte_carlo_of_a_line_is_its_slope_without_error():
+    mean, error = lipschitz_monte_carlo(
+        lambda x: -3 * x + 1, normals(50, 1), normals(50, 1, seed=1)
+    )
+    assert (mean.item(), error.item()) == (pytest.approx(3), pytest.approx(0, abs=1e-12))
+
+
+def test_monte_carlo_of_a_parabola_covers_the_exact_value():
+    """E|x + x'| = 2/√π and Var|x + x'| = 2 - 4/π for standard normal x, x': z-scores are standard, errors fall as n^-1/2."""
+    scores, errors = [], []
+    for seed in range(300):
+        mean, error = lipschitz_monte_carlo(
+            lambda x: x**2, normals(400, 1, seed=2 * seed), normals(400, 1, seed=2 * seed + 1)
+        )
+        scores.append((mean.item() - 2 / math.sqrt(math.pi)) / error.item())
+        errors.append(error.item())
+    assert stats.kstest(scores, "norm").pvalue > 0.01
+    assert np.mean(errors) == pytest.approx(math.sqrt((2 - 4 / math.pi) / 400), rel=0.01)
+    _, fine = lipschitz_monte_carlo(lambda x: x**2, normals(40_000, 1), normals(40_000, 1, seed=1))
+    assert fine.item() == pytest.approx(np.mean(errors) / 10, rel=0.03)
+
+
+def test_monte_carlo_takes_euclidean_norms():
+    x1, x2, A = normals(30, 3), normals(30, 3, seed=1), normals(3, 2, seed=2)
+    slopes = [
+        math.dist((a @ A).tolist(), (b @ A).tolist()) / math.dist(a.tolist(), b.tolist())
+        for a, b in zip(x1, x2, strict=True)
+    ]
+    mean, error = lipschitz_monte_carlo(lambda x: x @ A, x1, x2)
+    assert mean.item() == pytest.approx(np.mean(slopes), rel=1e-12)
+    assert error.item() == pytest.approx(stats.sem(slopes), rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "coincide"), [(1, False), (5, True)])
+def test_monte_carlo_needs_two_pairs_of_distinct_points(n, coincide):
+    x1, x2 = normals(n, 2), normals(n, 2, seed=1)
+    if coincide:
+        x2[3] = x1[3]
+    with pytest.raises(ValueError, match="pairs of distinct points, got"):
+        lipschitz_monte_carlo(lambda x: x, x1, x2)
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh(), nn.ReLU()], ids=["tanh", "relu"])
+@pytest.mark.parametrize(("d", "d_z"), [(1, 2), (3, 2), (2, 5)])
+def test_the_local_constant_is_the_norm_of_autograds_jacobian(activation, d, d_z):
+    torch.manual_seed(0)
+    f = nn.Sequential(nn.Linear(d, 8), activation, nn.Linear(8, d_z)).double()
+    x = normals(6, d)
+    jacobians = [
+        torch.autograd.functional.jacobian(lambda row: f(row[None])[0], point) for point in x
+    ]
+    expected = torch.stack([torch.linalg.svdvals(J)[0] for J in jacobians])
+    assert expected.max() - expected.min() > 1e-3, "it is local"
+    assert torch.allclose(lipschitz_local(f, x), expected, rtol=1e-10)
+
+
+def test_the_local_constant_of_a_linear_map_is_its_norm_everywhere():
+    A = normals(3, 4)
+    assert torch.allclose(
+        lipschitz_local(lambda x: x @ A + 1, normals(5, 3)),
+        torch.linalg.svdvals(A)[0].expand(5),
+        rtol=1e-12,
+    )
+
+
+# --- classes and groups --------------------------------------------------------------------------
+
+
+def test_the_similarity_of_classes_is_the_naive_loop():
+    """A shift of all features changes nothing, the length of one only by way of the mean."""
+    features, labels = normals(30, 4) + 3, torch.arange(30) % 4 % 3  # twice as many of class 0
+    rows = [(row / row.norm()).tolist() for row in features - features.mean(0)]
+    expected = torch.empty(3, 3, dtype=torch.float64)
+    for a, b in itertools.product(range(3), repeat=2):
+        pairs = [
+            (i, j)
+            for i, j in itertools.product(range(30), repeat=2)
+            if (labels[i], labels[j]) == (a, b)
+        ]
+        cosines = [sum(p * q for p, q in zip(rows[i], rows[j], strict=True)) for i, j in pairs]
+        expected[a, b] = sum(cosines) / len(cosines)
+    assert torch.allclose(class_similarity(features, labels), expected, atol=1e-12)
+    assert torch.allclose(class_similarity(features.float() + 5, labels), expected, atol=1e-5)
+
+
+def test_the_similarity_of_an_absent_class_is_an_error():
+    with pytest.raises(ValueError, match=r"labels must cover 0..3, got none of class 2"):
+        class_similarity(normals(4, 2), torch.tensor([0, 1, 3, 1]))
+
+
+def symmetric(k: int, seed: int = 0) -> torch.Tensor:
+    a = normals(k, k, seed=seed)
+    return a + a.T
+
+
+def naive_contrast(similarity: torch.Tensor, groups: list[int]) -> float:
+    pairs = list(itertools.combinations(range(len(groups)), 2))
+    within = [float(similarity[a, b]) for a, b in pairs if groups[a] == groups[b] >= 0]
+    others = [float(similarity[a, b]) for a, b in pairs if groups[a] != groups[b] or groups[a] < 0]
+    return sum(within) / len(within) - sum(others) / len(others)
+
+
+def test_group_contrast_is_the_naive_loop():
+    """For one grouping and for a batch of them; classes with a negative number are in no group, nor with each other."""
+    groups = torch.tensor(
+        [
+            [[0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 0, 1], [0, 1, 2, 3, 4, 0]],
+            [[0, 0, -1, -1, -1, -1], [5, -1, 5, -2, 5, 1], [0] * 5 + [-1]],
+        ]
+    )
+    found = group_contrast(symmetric(6), groups)
+    assert found.shape == (2, 3)
+    for i, j in itertools.product(range(2), range(3)):
+        expected = naive_contrast(symmetric(6), groups[i, j].tolist())
+        assert found[i, j].item() == pytest.approx(expected, rel=1e-12)
+        assert group_contrast(symmetric(6), groups[i, j]).item() == pytest.approx(
+            expected, rel=1e-12
+        )
+    loud = symmetric(6).fill_diagonal_(1e6)
+    assert torch.equal(group_contrast(loud, groups), found)
+
+
+@pytest.mark.parametrize("groups", [[0, 0, 0], [0, 1, 2], [-1, -1, -1], [0, -1, -1]], ids=str)
+def test_group_contrast_needs_pairs_of_either_kind(groups):
+    with pytest.raises(
+        ValueError, match="groups must put two classes into one group and not all into one"
+    ):
+        group_contrast(symmetric(3), torch.tensor(groups))
+    with pytest.raises(ValueError, match="groups must put"):
+        group_contrast(symmetric(3), torch.tensor([[0, 0, 1], groups]))
+
+
+FOUR_THREE_THREE, SIX_FOUR = (
+    torch.tensor([1, 0, 2, 0, 1, 0, 2, 1, 0, 2]),
+    torch.tensor([1, 0, 0, 1, 0, 0, 1, 0, 0, 1]),
+)
+
+
+@pytest.mark.parametrize(
+    ("groups", "number"),
+    [(FOUR_THREE_THREE, 4200), (SIX_FOUR, 210), (torch.tensor([-1, 3, 3]), 3)],
+    ids=["433", "64", "12"],
+)
+def test_regroupings_are_all_there_are(groups, number):
+    found = regroupings(groups)
+    assert torch.equal(found[0], groups)
+    assert len({tuple(row) for row in found.tolist()}) == len(found) == number
+    assert (found.sort(1).values == groups.sort().values).all()
+    assert torch.equal(regroupings(groups, at_most=number), found)
+
+
+def test_too_many_regroupings_are_drawn():
+    found = regroupings(FOUR_THREE_THREE, at_most=4199)
+    assert found.shape == (4199, 10)
+    assert torch.equal(found[0], FOUR_THREE_THREE)
+    assert (found.sort(1).values == FOUR_THREE_THREE.sort().values).all()
+    shares = torch.stack([(found[1:] == group).double().mean(0) for group in range(3)])
+    assert (
+        shares - torch.tensor([[0.4], [0.3], [0.3]])
+    ).abs().max() < 0.03  # four standard deviations
+    assert torch.equal(regroupings(FOUR_THREE_THREE, at_most=4199), found)
+    assert not torch.equal(regroupings(FOUR_THREE_THREE, at_most=4199, seed=1), found)
+
+
+@pytest.mark.parametrize(
+    ("groups", "at_most"), [(SIX_FOUR, 10_000), (FOUR_THREE_THREE, 200)], ids=["all", "drawn"]
+)
+def test_a_permutation_test_of_noise_has_uniform_p_values(groups, at_most):
+    p = []
+    for seed in range(300):
+        contrasts = group_contrast(
+            symmetric(10, seed), regroupings(groups, at_most=at_most, seed=seed)
+        )
+        p.append((contrasts >= contrasts[0]).double().mean().item())
+    assert min(p) >= 1 / at_most
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    similarity = symmetric(10) / 10 + (groups[:, None] == groups).double()
+    contrasts = group_contrast(similarity, regroupings(groups, at_most=at_most))
+    assert (contrasts >= contrasts[0]).double().mean() < 0.02, "groups that are there are found"

@@ -1,0 +1,166 @@
+"""Runs of scale paper: what they are, that they resume, what their record holds. On the CPU, in small."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from sscl_core import train as loop
+from sscl_core.config import ConvNet
+from sscl_experiments import cli, store
+from sscl_experiments.datasets.images import ImageData
+from sscl_experiments.store import Record
+from sscl_experiments.studies.t_simclr import paper_scale
+
+TINY = ConvNet(width=2)
+
+
+@pytest.fixture
+def images(monkeypatch, tmp_path):
+    """2,000 random colour images for every set, a small network in place of the ResNets, and records in a folder of the test's own."""
+    from sscl_experiments import runner
+
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (2000, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    data = ImageData(pixels, torch.arange(2000) % 10, tuple("abcdefghij"))
+    for module in (loop, runner):
+        monkeypatch.setattr(module, "load_images", lambda *args, **settings: data)
+    small = {
+        name: run.model_copy(update={"backbone": TINY, "batch_size": 500, "epochs": 2})
+        for name, run in paper_scale.RUNS.items()
+    }
+    monkeypatch.setattr(paper_scale, "RUNS", small)
+    monkeypatch.setattr(paper_scale, "FOLDER", tmp_path / "paper")
+    return data
+
+
+def test_the_plan_holds_what_the_paper_and_the_best_recipe_need():
+    runs = paper_scale.RUNS
+    assert len(set(runs.values())) == len(runs) == 20
+    for depth in (18, 50):
+        for epochs in (200, 1000):
+            for recipe in ("authors", "best"):
+                for method in ("simclr", "t_simclr"):
+                    run = runs[f"{recipe}-{method}-resnet{depth}-{epochs}"]
+                    assert (run.backbone.depth, run.epochs, run.precision) == (
+                        depth,
+                        epochs,
+                        "bf16-mixed",
+                    )
+                    assert run.loss.name == {"simclr": "info_nce", "t_simclr": "t_simclr"}[method]
+    released = runs["authors-t_simclr-resnet50-1000"]
+    assert (released.batch_size, released.optimizer.lr, released.optimizer.weight_decay) == (
+        1024,
+        0.4,
+        1e-4,
+    )
+    assert (
+        released.loss.temperature,
+        released.loss.df,
+        released.projector.hidden,
+        released.projector.dim,
+    ) == (8, 5, 2048, 128)
+    assert runs["authors-simclr-resnet50-1000"].optimizer.lr == 0.5
+    best = runs["best-simclr-resnet18-1000"]
+    assert (best.batch_size, best.optimizer.lr, best.optimizer.weight_decay) == (512, 0.06, 5e-4)
+    assert best.data.augmentation.grayscale == 0.1
+    assert runs["best-simclr-resnet18-100"].optimizer.lr == 0.12
+    assert list(runs)[:4] == [
+        f"best-{m}-resnet18-{e}" for e in (100, 500) for m in ("simclr", "t_simclr")
+    ], "the order for a GPU"
+
+
+def test_a_run_leaves_its_record(images, tmp_path, capsys):
+    name = "best-t_simclr-resnet18-100"
+    where = ["--results-dir", str(tmp_path), "--no-compile", "--device", "cpu"]
+    assert cli.main(["paper", name, "--seed", "3", *where]) == 0
+    path = tmp_path / "paper" / f"{name}-seed3.json"
+    assert capsys.readouterr().out.strip() == str(path)
+    (content,) = paper_scale.records()
+    assert content == json.loads(path.read_text(encoding="utf-8"))
+    assert (content["name"], content["config"]["seed"], content["schema"]) == (
+        name,
+        3,
+        store.SCHEMA,
+    )
+    assert {
+        "knn_cosine_h",
+        "linear_probe_h",
+        "knn_cosine_transfer",
+        "linear_probe_transfer",
+    } <= content["metrics"].keys()
+    assert {"seconds", "date", "device", "versions"} <= content["provenance"].keys()
+    assert len(content["arrays"]["loss"]) == 8
+    assert np.shape(content["arrays"]["classes_transfer"]) == (10, 10)
+    assert cli.main(["paper"]) == 0
+    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert listed.pop(name) == "seeds 3"
+    assert set(listed.values()) == {"no record yet"}
+    assert listed.keys() == paper_scale.RUNS.keys() - {name}
+
+
+def test_an_interrupted_run_goes_on_where_it_was(images, tmp_path, monkeypatch):
+    """Killed in the second epoch, with a checkpoint after the first: the record is that of a run that was left alone."""
+    name = "best-simclr-resnet18-100"
+    straight = paper_scale.make(name, 0, results=tmp_path / "a", device="cpu", compiled=False)
+    expected = json.loads(straight.read_text(encoding="utf-8"))
+    straight.unlink()
+    original, steps = loop.contrastive_loss, []
+
+    def killed(*args, **settings):
+        steps.append(1)
+        if len(steps) == 6:
+            raise KeyboardInterrupt
+        return original(*args, **settings)
+
+    monkeypatch.setattr(loop, "contrastive_loss", killed)
+    clock = itertools.count(0.0, 100.0)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
+    again = {"results": tmp_path / "b", "device": "cpu", "compiled": False}
+    with pytest.raises(KeyboardInterrupt):
+        paper_scale.make(name, 0, **again)
+    assert not paper_scale.record_path(name, 0).exists(), "nothing half-written"
+    assert len(list((tmp_path / "b" / "checkpoints").glob("*.pt"))) == 1
+    content = json.loads(paper_scale.make(name, 0, **again).read_text(encoding="utf-8"))
+    assert len(steps) == 6 + 4, "the first epoch was not trained again"
+    timed = {"images_per_second"}
+    assert {k: v for k, v in content["metrics"].items() if k not in timed} == {
+        k: v for k, v in expected["metrics"].items() if k not in timed
+    }
+    assert content["arrays"] == expected["arrays"]
+
+
+def test_a_rehearsal_is_small_and_no_record(images, tmp_path):
+    name = "authors-simclr-resnet50-200"
+    path = paper_scale.make(name, 0, results=tmp_path, device="cpu", compiled=False, rehearse=True)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert path == tmp_path / "rehearsal" / f"{name}-seed0.json"
+    assert paper_scale.records() == []
+    assert (
+        content["config"]["epochs"],
+        content["config"]["data"]["n_train"],
+        content["config"]["batch_size"],
+    ) == (2, 64, 32)
+    assert content["config"]["data"]["holdout"] > 0, "the test set is not looked at"
+
+
+def test_a_record_keeps_the_loss_in_a_thousand_points():
+    losses = np.arange(12_345, dtype=np.float32)
+    record = Record(
+        paper_scale.RUNS["best-simclr-resnet18-100"],
+        {},
+        {"loss": losses, "z_views": np.zeros((9, 9))},
+        {},
+    )
+    kept = paper_scale.content("x", record)["arrays"]
+    assert list(kept) == ["loss"]
+    assert len(kept["loss"]) == 1000
+    assert kept["loss"][0] == pytest.approx(losses[:13].mean())
+    assert kept["loss"][-1] == pytest.approx(losses[-12:].mean())
+
+
+def test_unknown_run(capsys):
+    assert cli.main(["paper", "resnet19"]) == 1
+    assert "best-simclr-resnet18-100" in capsys.readouterr().err
