@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -13,6 +13,7 @@ from .config import Images, Mixture, Points, TrainConfig
 from .rng import ORDER, SAMPLE, VIEWS, stream
 
 
+@runtime_checkable
 class PairSampler(Protocol):
     """Positive pairs that are drawn afresh, and have `dim` entries each."""
 

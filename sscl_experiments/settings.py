@@ -1,6 +1,5 @@
-"""Losses with their settings, and where these come from: the searches of notebook 5, which `sscl tune` runs and data/records/ keeps."""
+"""Losses and image sets with the settings that several studies train them with."""
 
-import csv
 import math
 from typing import Annotated, Literal
 
@@ -20,7 +19,6 @@ from sscl_core.config import (
     TrainConfig,
     TSimCLR,
 )
-from sscl_experiments.studies.t_simclr.searches import DIMS, FORMS
 
 SUBSET: Literal["fashion_mnist_subset"] = "fashion_mnist_subset"
 
@@ -34,8 +32,9 @@ class Setting(Frozen):
 
 # Common to all methods, settled on the held-out part with SimCLR alone. No flip: shoes all point left.
 AUGMENTATION = ImageAugmentation(crop_scale=(0.7, 1.0), flip=0.0, jitter=0.8)
-# One setting for all dimensions, for the notebooks other than 05: the best of ten a method on the part of the training images held out, by
-# 10-NN on z at d_z = 2, 8 and 32, two seeds of four epochs. The table of that search is data/records/search_one_setting.csv.
+# One setting for all dimensions, for every notebook but 05: the best of ten a method on the part of the
+# training images held out, by 10-NN on z at d_z = 2, 8 and 32, two seeds of four epochs. The table of
+# that search is data/records/search_one_setting.csv.
 METHODS = {
     "SimCLR": Setting(loss=InfoNCE(temperature=0.1), batchnorm=True),
     "t-SimCLR": Setting(
@@ -51,7 +50,10 @@ CAUCHY = Setting(
 
 
 class ImageSet(Frozen):
-    """How networks are trained on a set, and which of its classes are close in meaning: groups fixed before any run."""
+    """How networks are trained on a set of images, and which of its classes are close in meaning.
+
+    The groups were fixed before any run.
+    """
 
     augmentation: ImageAugmentation
     width: PositiveInt
@@ -79,18 +81,6 @@ IMAGE_SETS = {
         transfer="cifar100",
     ),
 }
-
-
-def _search_rows(text: str) -> list[dict[str, str]]:
-    rows = list(csv.DictReader(text.splitlines(), strict=True))
-    known = {(form, dim) for form in FORMS for dim in DIMS}
-    for row in rows:
-        numbers = [float(value) for name, value in row.items() if name != "form"]
-        if (row["form"], int(row["d_z"])) not in known or not all(map(math.isfinite, numbers)):
-            raise ValueError(f"no form, dimension and accuracies: {row}")
-    if not rows:
-        raise ValueError("it has no rows")
-    return rows
 
 
 def image_run(
