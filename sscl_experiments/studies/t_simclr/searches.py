@@ -1,5 +1,6 @@
 """TODO"""
 
+import csv
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,7 +14,6 @@ from sscl_experiments.settings import (
     IMAGE_SETS,
     SUBSET,
     Setting,
-    _search_rows,
     image_run,
 )
 
@@ -126,3 +126,17 @@ def chosen_form(method: str) -> str:
 def search_table(image_set: str = SUBSET) -> list[dict[str, str]]:
     """The rows of a committed search. `ValueError`, with the remedy: its file is damaged."""
     return committed(RECORDS / f"search_{image_set}.csv", _search_rows)
+
+
+def _search_rows(text: str) -> list[dict[str, str]]:
+    """The rows of a table of a search. `ValueError`: there are none, or one is not of this search."""
+    rows = list(csv.DictReader(text.splitlines(), strict=True))
+    known = {(form, dim) for form in FORMS for dim in DIMS}
+    for row in rows:
+        numbers = [float(value) for name, value in row.items() if name != "form"]
+        is_known = (row["form"], int(row["d_z"])) in known
+        if not is_known or not all(map(math.isfinite, numbers)):
+            raise ValueError(f"no form, dimension and accuracies: {row}")
+    if not rows:
+        raise ValueError("it has no rows")
+    return rows
