@@ -1,0 +1,278 @@
+"""The augmentation graph, how far features agree with its eigenvectors, and maps with images."""
+
+import inspect
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from matplotlib.figure import Figure
+from scipy import stats
+
+from sscl_core.affinities import noise_masses
+from sscl_core.config import MLP, Cloud, Mixup, Noise, Points, Projector, TrainConfig
+from sscl_core.train import initial_network
+from sscl_experiments import plotting
+from sscl_experiments.runs.points import point_set
+from sscl_experiments.studies.augmentation_graph import analysis, figures
+from sscl_experiments.studies.augmentation_graph.analysis import (
+    captured,
+    leave_one_out,
+    principal_cosines,
+)
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def on(*steps, **cloud) -> Points:
+    return Points(
+        points=Cloud(**{"dim": 3, "components": 3, "n_train": 16} | cloud),
+        augmentation=steps,
+        steps_per_epoch=2,
+    )
+
+
+def run(data: Points, **changes) -> TrainConfig:
+    settings = {
+        "backbone": MLP(width=8, depth=1),
+        "projector": Projector(hidden=0, dim=2),
+        "epochs": 2,
+        "batch_size": 8,
+    }
+    return TrainConfig(data=data, **settings | changes)
+
+
+def test_features_that_are_not_finite_capture_nothing():
+    mass, vectors = (
+        torch.full((5,), 0.2, dtype=torch.float64),
+        torch.eye(5, dtype=torch.float64)[:, :2],
+    )
+    for measure in (captured, principal_cosines):
+        with pytest.raises(
+            ValueError, match=r"^z must be finite, got NaN or infinity in 5 of 5 rows"
+        ):
+            measure(normal(5, 2) / 0, vectors, mass)
+
+
+def weighted_orthonormal(n: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A mass, and k orthonormal vectors the first of which is its root, as in a graph."""
+    mass = normal(n, seed=5).exp()
+    mass /= mass.sum()
+    return mass, torch.linalg.qr(torch.cat([mass.sqrt()[:, None], normal(n, k - 1, seed=6)], 1)).Q
+
+
+def test_eigenvectors_that_are_linear_in_the_features_are_captured_and_others_are_not():
+    mass, vectors = weighted_orthonormal(20, 6)
+    functions = vectors / mass.sqrt()[:, None]
+    z = functions[:, 1:4] @ normal(3, 3) + 5
+    torch.testing.assert_close(
+        captured(z, vectors, mass), torch.tensor([1.0, 1, 1, 1, 0, 0]).double(), atol=1e-9, rtol=0
+    )
+    torch.testing.assert_close(principal_cosines(z, vectors, mass), torch.ones(4).double())
+    torch.testing.assert_close(
+        principal_cosines(z, vectors[:, 2:], mass),
+        torch.tensor([1.0, 1, 0, 0]).double(),
+        atol=1e-7,
+        rtol=0,
+    )
+
+
+def test_a_feature_halfway_between_two_eigenvectors_captures_half_of_either():
+    mass, vectors = weighted_orthonormal(20, 4)
+    z = (vectors[:, 1:2] + vectors[:, 2:3]) / mass.sqrt()[:, None]
+    torch.testing.assert_close(
+        captured(z, vectors, mass), torch.tensor([1.0, 0.5, 0.5, 0]).double(), atol=1e-9, rtol=0
+    )
+
+
+@pytest.mark.parametrize("dim", [1, 3, 8])
+def test_principal_cosines_are_those_of_scipy(dim):
+    mass, vectors = weighted_orthonormal(20, 4)
+    z = normal(20, dim)
+    design = np.column_stack([np.ones(20), z]) * mass.sqrt().numpy()[:, None]
+    angles = scipy.linalg.subspace_angles(design, vectors.numpy())
+    torch.testing.assert_close(
+        principal_cosines(z, vectors, mass), torch.from_numpy(np.cos(angles[::-1]).copy())
+    )
+    one_by_one = [
+        math.cos(scipy.linalg.subspace_angles(design, vector[:, None])[0]) ** 2
+        for vector in vectors.T.numpy()
+    ]
+    assert captured(z.float(), vectors, mass).tolist() == pytest.approx(one_by_one, abs=1e-5)
+    assert captured(z, vectors, mass).sum() == pytest.approx(
+        principal_cosines(z, vectors, mass).square().sum().item()
+    )
+
+
+GRAPHS = {
+    "noise": (analysis.noise_graph, Noise(scale=0.3), 5),
+    "cells": (analysis.cell_graph, Mixup(strength=1.0), 1),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_has_mass_1_eigenvalue_1_and_orthonormal_vectors(name):
+    graph_of, step, views = GRAPHS[name]
+    graph = graph_of(on(step), 0, 5)
+    assert graph.nodes.shape == (16 * views, 3)
+    assert graph.nodes.dtype == torch.float32
+    assert graph.mass.sum() == pytest.approx(1)
+    assert graph.values[0] == pytest.approx(1)
+    assert ((graph.values >= 0) & (graph.values <= 1 + 1e-9)).all()
+    assert (graph.values.diff() <= 0).all()
+    torch.testing.assert_close(graph.vectors.T @ graph.vectors, torch.eye(5).double())
+    torch.testing.assert_close(graph.vectors[:, 0].abs(), graph.mass.sqrt())
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_is_that_of_its_seed(name):
+    graph_of, step, _ = GRAPHS[name]
+    graph = graph_of(on(step), 0, 3)
+    graph_of.cache_clear()
+    torch.rand(3)
+    again = graph_of(on(step), 0, 3)
+    assert again is not graph
+    assert all(torch.equal(a, b) for a, b in zip(graph, again, strict=True))
+    assert not torch.equal(graph.nodes, graph_of(on(step), 1, 3).nodes)
+
+
+def test_nodes_of_a_noise_graph_are_views_and_its_edges_densities_over_their_sum():
+    data = on(Noise(scale=0.3))
+    graph = analysis.noise_graph(data, 0, 4, views=3)
+    x = point_set(run(data)).train.x.double()
+    assert ((graph.nodes - x.repeat(3, 1)).std() / 0.3).item() == pytest.approx(1, rel=0.2)
+    density = np.array(
+        [
+            [stats.norm(0, 0.3).pdf(node - anchor).prod() for node in graph.nodes.double().numpy()]
+            for anchor in x.numpy()
+        ]
+    )
+    A = density / density.sum(0)
+    A /= A.sum(1, keepdims=True)
+    mass = A.mean(0)
+    values = np.linalg.eigvalsh(A.T @ A / 16 / np.sqrt(mass[:, None] * mass))[::-1]
+    assert graph.mass.tolist() == pytest.approx(mass, rel=1e-4)
+    assert graph.values.tolist() == pytest.approx(values[:4], abs=1e-5)
+
+
+def test_the_masses_of_a_cell_graph_on_a_line_are_those_between_midpoints():
+    data = on(Noise(scale=0.2), dim=1, components=2, n_train=10)
+    graph, draws = analysis.cell_graph(data, 0, 3, draws=2000), 2000
+    x, order = point_set(run(data)).train.x.double().flatten().sort()
+    A = noise_masses(x[:, None], [((x[1:] + x[:-1]) / 2).tolist()], scale=0.2)
+    error = (A * (1 - A) / draws).sum(0).sqrt() / 10
+    assert ((graph.mass[order] - A.mean(0)).abs() < 4 * error).all()
+    values = torch.linalg.svdvals(A / A.mean(0).sqrt() / 10**0.5)[:3] ** 2
+    torch.testing.assert_close(graph.values, values, atol=0.03, rtol=0)
+
+
+def test_points_that_no_view_leaves_are_a_graph_without_edges():
+    graph = analysis.cell_graph(on(Noise(scale=1e-6)), 0, 4)
+    assert graph.mass.tolist() == [1 / 16] * 16
+    assert graph.values.tolist() == pytest.approx([1] * 4)
+
+
+def test_the_history_of_features_begins_with_the_initial_networks():
+    configs = [run(on(Noise(scale=0.3)), seed=seed) for seed in (0, 4)]
+    x = torch.stack([point_set(config).train.x for config in configs])
+    history = analysis.feature_history(configs, x)
+    assert history.shape == (3, 2, 16, 2)
+    assert not history.requires_grad
+    for config, points, z in zip(configs, x, history[0], strict=True):
+        torch.testing.assert_close(
+            z, initial_network(config, torch.Size([3])).eval()(points)[1].detach()
+        )
+    assert all((a - b).abs().max() > 1e-5 for a, b in itertools.pairwise(history))
+
+
+def test_features_that_depend_on_others_add_nothing():
+    z, vectors = (
+        torch.randn(20, 2, generator=torch.Generator().manual_seed(0)),
+        torch.linalg.qr(torch.randn(20, 4).double()).Q,
+    )
+    mass = torch.full((20,), 1 / 20, dtype=torch.float64)
+    expected = analysis.captured(z, vectors, mass)
+    for extra in (z[:, :1], torch.zeros(20, 1), torch.ones(20, 1), z.sum(1, keepdim=True)):
+        assert torch.allclose(
+            analysis.captured(torch.cat([z, extra], 1), vectors, mass), expected, atol=1e-6
+        )
+        assert len(analysis.principal_cosines(torch.cat([z, extra], 1), vectors, mass)) == 3
+
+
+# --- maps ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "k"), [(40, 10), (40, 1), (30, 3), (8, 10)])
+def test_leave_one_out_point_by_point(n, k):
+    rng = np.random.default_rng(n * k)
+    labels = rng.choice(3, n, p=[0.6, 0.2, 0.2])
+    z = rng.standard_normal((n, 2)) + labels[:, None]
+    right = 0
+    for i in range(n):
+        others = sorted((j for j in range(n) if j != i), key=lambda j: math.dist(z[i], z[j]))[:k]
+        votes = [sum(labels[j] == c for j in others) for c in range(3)]
+        right += votes.index(max(votes)) == labels[i]
+    assert leave_one_out(z, labels, k) == pytest.approx(right / n)
+    assert 0 < right < n
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": np.array([0, 1, -1, 0])}, "^labels must be class numbers from 0, got -1"),
+        ({"labels": np.array([0, 1, 0])}, "^labels must be one for each row of z, 4, got 3"),
+        (
+            {"z": np.array([[0.0], [1], [np.nan], [11]])},
+            "^z must be finite, got NaN or infinity in 1 of 4 rows, first in row 2",
+        ),
+        (
+            {"z": np.zeros((1, 2)), "labels": np.array([0])},
+            r"^z must have shape \(n, d\) with n >= 2",
+        ),
+    ],
+)
+def test_leave_one_out_names_what_cannot_be(change, message):
+    good = {"z": np.array([[0.0], [1], [10], [11]]), "labels": np.array([0, 0, 1, 1])}
+    assert leave_one_out(**good, k=1) == 1
+    assert leave_one_out(good["z"].astype(np.float16), good["labels"].astype(np.uint8), 1) == 1
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(leave_one_out)(**good | change)
+
+
+def test_no_point_votes_for_itself():
+    assert leave_one_out(np.array([[0.0], [1], [10], [11]]), np.array([0, 1, 0, 1]), 1) == 0
+
+
+def test_thumbnails_stand_where_their_points_are_in_the_colour_of_their_class():
+    """Eight points on the middles of 3 × 3 squares; a ninth, farther from its middle, loses its square."""
+    places = [(1.3, 1.2), *((x, y) for x in range(3) for y in range(3) if (x, y) != (1, 2))]
+    ends = 2 * [(-0.5, -0.5), (2.5, 2.5)]  # twice, so that what is cut off begins there
+    z = 10.0 * np.array([*places, *ends])
+    images = np.full((len(z), 2, 4), 0.5)
+    images[:, 0, 0] = 1.0  # the upper left pixel
+    images[0] = 0.25
+    images[-4:] = 0
+    labels = np.arange(len(z)) % 10
+    axis = Figure().subplots()
+    figures.thumbnails(axis, z, images, labels, cells=3)
+    (canvas,) = [image.get_array() for image in axis.get_images()]
+    assert canvas.shape == (3 * 2, 3 * 4, 3)
+    for i, (x, y) in list(enumerate(places))[1:]:
+        top = 2 * (2 - y)  # y grows upwards
+        square = canvas[top : top + 2, 4 * x : 4 * x + 4]
+        expected = 1 - images[i][..., None] * (1 - 0.9 * np.array(plotting.CLASS_COLORS[labels[i]]))
+        np.testing.assert_allclose(square, expected, err_msg="upright, in the colour of its class")
+    assert (canvas[0:2, 4:8] == 1).all(), "where there is no point there is no image"
+
+
+def test_the_few_points_far_from_all_others_are_cut_off_a_map_of_thumbnails():
+    rng = np.random.default_rng(0)
+    z = np.concatenate([rng.uniform(0, 1, (999, 2)), [[1000.0, 0]]])
+    axis = Figure().subplots()
+    figures.thumbnails(axis, z, np.ones((1000, 1, 1)), np.zeros(1000, dtype=np.int64), cells=5)
+    (canvas,) = [image.get_array() for image in axis.get_images()]
+    assert (canvas < 1).any(2).all(), "every square holds an image"

@@ -1,0 +1,823 @@
+"""Noise and mixup on points: maps, SNE without a network, views, choices, and the runs of the study.
+
+Each against loops, closed forms and exact cases.
+"""
+
+import inspect
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.special
+import torch
+from matplotlib.figure import Figure
+from scipy import stats
+from sklearn.decomposition import PCA
+
+from sscl_core.config import (
+    MLP,
+    Cloud,
+    Corruption,
+    Masking,
+    Mixup,
+    Noise,
+    Points,
+    Projector,
+    Table,
+    TrainConfig,
+)
+from sscl_core.evaluate import accuracy, knn, linear_probe
+from sscl_experiments import plotting
+from sscl_experiments.grouping import ensembles
+from sscl_experiments.record import Record
+from sscl_experiments.runs.points import point_set
+from sscl_experiments.settings import AUGMENTATION, METHODS, vector_run
+from sscl_experiments.studies.domain_agnostic_augmentations import analysis, figures
+from sscl_experiments.studies.domain_agnostic_augmentations.analysis import (
+    chosen,
+    counted_mixup,
+    counted_noise,
+    noise_P,
+    perturbation,
+    rank_correlation,
+    raw_scores,
+    scaled_kl,
+    sne,
+    sne_agreement,
+    turned_onto,
+)
+from sscl_experiments.studies.domain_agnostic_augmentations.parameters import (
+    CELLS,
+    CLOUD_STEPS,
+    IMAGE_VIEWS,
+    TABLE_STEPS,
+)
+from sscl_experiments.study import resolve
+
+ALPHA = 1e-3  # of every test of a distribution, at a fixed seed
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def on(*steps, **cloud) -> Points:
+    return Points(
+        points=Cloud(**{"dim": 3, "components": 3, "n_train": 16} | cloud),
+        augmentation=steps,
+        steps_per_epoch=2,
+    )
+
+
+def run(data: Points, **changes) -> TrainConfig:
+    settings = {
+        "backbone": MLP(width=8, depth=1),
+        "projector": Projector(hidden=0, dim=2),
+        "epochs": 2,
+        "batch_size": 8,
+    }
+    return TrainConfig(data=data, **settings | changes)
+
+
+def kl(P: torch.Tensor, z: torch.Tensor) -> float:
+    """KL(P ‖ Q), Q ∝ exp(-‖z_i - z_j‖²) over all pairs i ≠ j."""
+    pairs = ~np.eye(len(z), dtype=bool)
+    p, logits = P.numpy()[pairs], -((z.numpy()[:, None] - z.numpy()[None]) ** 2).sum(2)[pairs]
+    return float(scipy.special.xlogy(p, p).sum() - p @ (logits - scipy.special.logsumexp(logits)))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (normal(5, 2), normal(5, 2) / 0, "^b must be finite, got NaN or infinity in 5 of 5 rows"),
+        (normal(5, 2), normal(6, 2), "^a and b must be maps of the same points, got 5 and 6"),
+        (normal(2, 2), normal(2, 2), r"^a must have shape \(n, d\) with n >= 3"),
+        (
+            torch.zeros(5, 2),
+            normal(5, 2),
+            "^a has no ranks of distance: from point 0 all others are equally far, so from 5 of 5",
+        ),
+        (torch.eye(3), normal(3, 2), "^a has no ranks of distance: from point 0 .* 3 of 3"),
+    ],
+    ids=["nan", "other points", "two", "collapsed", "simplex"],
+)
+def test_maps_without_ranks_are_named(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(rank_correlation)(a, b)
+
+
+def test_agreement_needs_four_points_and_takes_half_precision():
+    a, b = normal(12, 2), normal(12, 2, seed=1)
+    exact, half = analysis.agreement(a, b), analysis.agreement(a.half(), b.half())
+    assert half == pytest.approx(exact, abs=0.02)
+    with pytest.raises(ValueError, match=r"^a must have shape \(n, d\) with n >= 4"):
+        analysis.agreement(a[:3], b[:3])
+    assert torch.allclose(turned_onto(a.half(), b.half()).double(), turned_onto(a, b), atol=5e-3)
+
+
+def test_a_collapsed_map_has_no_divergence():
+    with pytest.raises(ValueError, match=r"^z must be a map of points apart, got 4 that coincide"):
+        scaled_kl(torch.full((4, 4), 1 / 16, dtype=torch.float64), torch.full((4, 2), 0.3))
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [(normal(12, 2), normal(12, 5, seed=1)), (normal(9, 1).round(), normal(9, 2, seed=2).round())],
+)
+def test_rank_correlation_is_the_mean_of_spearman_s_over_points(a, b):
+    """The second pair has ties."""
+    one_by_one = []
+    for i in range(len(a)):
+        others = [j for j in range(len(a)) if j != i]
+        distances = [[(z[i] - z[j]).norm().item() for j in others] for z in (a, b)]
+        one_by_one.append(stats.spearmanr(*distances).statistic)
+    assert rank_correlation(a, b) == pytest.approx(np.mean(one_by_one), abs=1e-12)
+    assert abs(rank_correlation(a, b)) < 0.9
+
+
+def turned(z: torch.Tensor, *, mirrored: bool) -> torch.Tensor:
+    Q = torch.linalg.qr(normal(z.shape[1], z.shape[1], seed=7)).Q
+    if (torch.linalg.det(Q) < 0) != mirrored:
+        Q[:, 0] *= -1
+    return 0.3 * z @ Q + normal(z.shape[1], seed=8)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_a_moved_turned_and_scaled_copy_agrees_and_is_recovered(dim, mirrored):
+    z = normal(15, dim)
+    copy = turned(z, mirrored=mirrored)
+    result = analysis.agreement(copy, z)
+    assert result == pytest.approx(
+        {"rank correlation": 1, "trustworthiness": 1, "Procrustes": 0}, abs=1e-12
+    )
+    torch.testing.assert_close(turned_onto(z, copy), copy - copy.mean(0))
+
+
+def test_no_other_turn_shift_or_scale_lies_nearer_to_the_target():
+    z, target = normal(10, 2), normal(10, 2, seed=1)
+    placed, centred = turned_onto(z, target), target - target.mean(0)
+    best = (placed - centred).square().sum()
+    for angle, mirror, scale in itertools.product(
+        np.linspace(0, 2 * np.pi, 61), (1, -1), np.linspace(0, 2, 21)
+    ):
+        turn = torch.tensor(
+            [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+        ) @ torch.diag(torch.tensor([1.0, mirror]).double())
+        assert ((z - z.mean(0)) @ turn * scale - centred).square().sum() > best
+    distances = torch.pdist(placed) / torch.pdist(z)
+    torch.testing.assert_close(
+        distances, distances[:1].expand_as(distances), msg="its shape has changed"
+    )
+
+
+def test_agreement_takes_its_neighbors_and_its_variance_from_the_second_map():
+    a, b = normal(30, 2), normal(30, 2, seed=1)
+    result = analysis.agreement(a, b)
+    n, k = 30, 10
+    ranks = {
+        name: torch.cdist(z, z).argsort(1).argsort(1) for name, z in {"a": a, "b": b}.items()
+    }  # 0 is the point itself
+    intruders = sum(
+        (ranks["b"] - k)[i, j].clamp_min(0).item()
+        for i in range(n)
+        for j in range(n)
+        if 1 <= ranks["a"][i, j] <= k
+    )
+    assert result["trustworthiness"] == pytest.approx(
+        1 - 2 / (n * k * (2 * n - 3 * k - 1)) * intruders
+    )
+    centred = b - b.mean(0)
+    assert result["Procrustes"] == pytest.approx(
+        ((turned_onto(a, b) - centred).square().sum() / centred.square().sum()).item()
+    )
+
+
+def test_noise_P_equals_a_double_loop():
+    for kind, scale in (("gaussian", 0.4), ("laplace", 0.7)):
+        config = run(on(Noise(scale=scale, kind=kind)), seed=3)
+        x = point_set(config).train.x.double().numpy()
+        law = stats.norm(0, scale) if kind == "gaussian" else stats.laplace(0, scale / math.sqrt(2))
+        expected = np.zeros((len(x), len(x)))
+        for i, j in itertools.permutations(range(len(x)), 2):
+            expected[i, j] = sum(
+                np.prod(law.pdf(x[i] - anchor)) * np.prod(law.pdf(x[j] - anchor)) for anchor in x
+            )
+        torch.testing.assert_close(
+            noise_P(config.data, 3), torch.from_numpy(expected / expected.sum())
+        )
+
+
+def test_sne_finds_the_map_that_P_was_made_of():
+    z = 0.7 * normal(8, 2)
+    P = torch.cdist(z, z).square().neg().exp().fill_diagonal_(0)
+    P /= P.sum()
+    found = [sne(P, seed=seed) for seed in range(4)]
+    best = min(found, key=lambda map_: kl(P, map_))
+    assert kl(P, best) < 1e-8
+    assert analysis.agreement(best, z)["Procrustes"] < 1e-4
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_sne_ends_lower_than_anything_near_it_and_than_chance(dim):
+    P = noise_P(on(Noise(scale=0.4)), 0)
+    z = sne(P, dim=dim)
+    assert z.shape == (16, dim)
+    reached = kl(P, z)
+    assert (
+        reached
+        < min(
+            kl(P, scale * normal(16, dim, seed=seed))
+            for seed in range(5)
+            for scale in (0.1, 0.5, 1)
+        )
+        - 0.05
+    )
+    assert reached < min(kl(P, z + 0.05 * normal(16, dim, seed=seed)) for seed in range(10))
+
+
+def test_the_random_start_of_sne_is_that_of_its_seed():
+    P = noise_P(on(Noise(scale=0.4)), 0)
+    assert torch.equal(sne(P, seed=5), sne(P, seed=5))
+    assert not torch.allclose(sne(P, seed=5), sne(P, seed=6), atol=1e-2)
+    first, second = analysis.sne_maps(on(Noise(scale=0.4)), 0)
+    assert (first - second).abs().max() > 1e-2, "it is to be seen how far SNE agrees with itself"
+
+
+def test_scaled_kl_is_the_least_over_scalings():
+    P, z = noise_P(on(Noise(scale=0.4)), 1), normal(16, 2)
+    least = scaled_kl(P, z)
+    grid = [kl(P, scale * z) for scale in np.geomspace(0.01, 10, 400)]
+    assert min(grid) - 1e-4 < least <= min(grid) + 1e-9
+    assert least < kl(P, z) - 1e-3
+    for same in (100 * z, 0.01 * z, turned(z, mirrored=True), z.float()):
+        assert scaled_kl(P, same) == pytest.approx(least, rel=1e-5)
+
+
+def test_no_scaling_improves_what_sne_found():
+    P = noise_P(on(Noise(scale=0.4)), 0)
+    z = sne(P)
+    assert scaled_kl(P, 3 * z) == pytest.approx(kl(P, z), abs=1e-7)
+
+
+AGREEMENT = ("rank correlation", "trustworthiness", "Procrustes")
+
+
+def test_a_run_that_ends_at_sne_s_own_map_agrees_with_it():
+    data = on(Noise(scale=0.4))
+    first, second = analysis.sne_maps(data, 4)
+    record = Record(run(data, seed=4), {}, {"z": turned(first, mirrored=True).float().numpy()})
+    result = sne_agreement(record)
+    assert list(result) == [
+        *AGREEMENT,
+        *(f"{name}, SNE" for name in AGREEMENT),
+        *("rank correlation, input", "KL", "KL, SNE", "KL, input", "same point"),
+    ]
+    assert [result[name] for name in AGREEMENT] == pytest.approx([1, 1, 0], abs=1e-4)
+    assert result["KL"] == pytest.approx(result["KL, SNE"], abs=1e-5)
+    P, x = noise_P(data, 4), point_set(record.config).train.x.double()
+    assert result["KL, SNE"] == pytest.approx(kl(P, first), abs=1e-6)
+    assert result["KL, input"] == pytest.approx(scaled_kl(P, x))
+    assert result["rank correlation, input"] == pytest.approx(rank_correlation(x, first))
+    assert {name: result[f"{name}, SNE"] for name in AGREEMENT} == pytest.approx(
+        analysis.agreement(second, first)
+    )
+    assert result["rank correlation, SNE"] < 0.99
+
+
+def test_a_run_can_be_held_against_the_P_of_other_noise():
+    record = Record(run(on(Noise(scale=0.2))), {}, {"z": normal(16, 2).numpy()})
+    own, other = on(Noise(scale=0.2)), on(Noise(scale=0.6))
+    assert sne_agreement(record) == sne_agreement(record, own)
+    result, z = sne_agreement(record, other), torch.from_numpy(record.arrays["z"])
+    assert result["KL"] == pytest.approx(scaled_kl(noise_P(other, 0), z))
+    assert result["rank correlation"] == pytest.approx(
+        rank_correlation(z, analysis.sne_maps(other, 0)[0])
+    )
+
+
+def test_the_share_of_views_on_the_same_point_pair_by_pair():
+    for scale in (0.1, 0.5):
+        config = run(on(Noise(scale=scale)))
+        x = point_set(config).train.x.double().numpy()
+        density = np.exp([[-((a - b) ** 2).sum() / (2 * scale**2) for b in x] for a in x])
+        pairs = {
+            (j, k): sum(row[j] * row[k] for row in density) for j in range(16) for k in range(16)
+        }
+        result = sne_agreement(Record(config, {}, {"z": normal(16, 2).numpy()}))
+        assert result["same point"] == pytest.approx(
+            sum(pairs[j, j] for j in range(16)) / sum(pairs.values())
+        )
+
+
+def look(step, seed=0, **cloud):
+    return perturbation(
+        run(on(step, **{"dim": 20, "components": 5, "n_train": 500} | cloud), seed=seed), n=10
+    )
+
+
+@pytest.mark.parametrize(("components", "dim"), [(5, 20), (3, 10)])
+@pytest.mark.parametrize("kind", ["gaussian", "uniform"])
+def test_noise_spends_the_share_of_its_energy_in_the_span_that_the_span_has_of_the_directions(
+    kind, components, dim
+):
+    result = look(Noise(scale=0.3, kind=kind), components=components, dim=dim)
+    assert result["energy in span"] == pytest.approx((components - 1) / dim, rel=0.05)
+
+
+def test_mixup_spends_its_energy_where_the_variance_is():
+    m, d, std = 5, 20, 0.3
+    signal, noise = (m - 1) / (2 * m) + (m - 1) * std**2, (d - m + 1) * std**2
+    assert look(Mixup(strength=1.0), std=std)["energy in span"] == pytest.approx(
+        signal / (signal + noise), rel=0.06
+    )
+
+
+@pytest.mark.parametrize(
+    ("structure", "std"),
+    [("isotropic", 0.2), ("isotropic", 0.6), ("complement", 0.2), ("complement", 1.0)],
+)
+def test_mixup_blurs_all_directions_alike_and_noise_those_of_small_variance(structure, std):
+    """The means, at distance 1, have the variance 1/(2m) in each direction of their span."""
+    inside = 1 / 10 + (std**2 if structure == "isotropic" else 0)
+    seeds = range(4)
+    mixed = np.mean(
+        [
+            look(Mixup(strength=0.7), seed, std=std, structure=structure)["selectivity"]
+            for seed in seeds
+        ]
+    )
+    noisy = np.mean(
+        [
+            look(Noise(scale=0.3), seed, std=std, structure=structure)["selectivity"]
+            for seed in seeds
+        ]
+    )
+    assert mixed == pytest.approx(1, rel=0.1)
+    assert noisy == pytest.approx(inside / std**2, rel=0.1)
+
+
+def test_the_strength_of_noise_cancels_in_its_selectivity_and_not_in_what_it_does():
+    weak, strong = look(Noise(scale=1e-3)), look(Noise(scale=10.0))
+    for name in ("selectivity", "energy in span"):
+        assert weak[name] == pytest.approx(strong[name], rel=1e-3)
+    assert weak["P within"] == 1
+    assert strong["P within"] < 0.6
+    assert strong["views at own mean"] == pytest.approx(0.2, abs=0.05)
+    assert look(Noise(scale=1e-3), std=0.02)["views at own mean"] == 1
+
+
+def test_views_at_their_own_mean_of_two_components_have_a_closed_form():
+    """The means are 1 apart: a view stays as long as it goes less than 1/2 towards the other."""
+    result = look(Noise(scale=0.4), components=2, dim=2, std=0.3)
+    assert result["views at own mean"] == pytest.approx(stats.norm.cdf(0.5 / 0.5), abs=0.03)
+
+
+def test_the_look_at_a_cloud_is_that_of_its_seed():
+    step = Masking(rate=0.5)
+    assert look(step) == look(step)
+    assert look(step) != look(step, seed=1)
+
+
+def chi_squared(counted: np.ndarray, exact: np.ndarray, draws: int) -> float:
+    """Pearson's p-value, one row of masses."""
+    possible = exact > 1e-12
+    assert (counted[~possible] == 0).all()
+    return float(
+        stats.chisquare(
+            counted[possible] * draws, exact[possible] / exact[possible].sum() * draws
+        ).pvalue
+    )
+
+
+def test_counted_noise_is_calibrated():
+    edges, draws = [-0.5, 0.0, 0.4, 1.0], 2000
+    steps = [Noise(scale=0.5, kind=kind) for kind in ("gaussian", "laplace", "uniform")]
+    result = counted_noise(steps, 0.3, edges, draws=draws, seed=0)
+    laws = {
+        "gaussian": stats.norm(0.3, 0.5),
+        "laplace": stats.laplace(0.3, 0.5 / 2**0.5),
+        "uniform": stats.uniform(0.3 - 0.75**0.5, 3**0.5),
+    }
+    assert result["noise"].unique().tolist() == list(laws)
+    for kind, rows in result.groupby("noise"):
+        exact = np.diff(laws[kind].cdf([-np.inf, *edges, np.inf]))
+        assert rows["cell"].tolist() == list(range(5))
+        assert rows["exact"].tolist() == pytest.approx(exact, abs=1e-9)
+        assert rows["s.e."].tolist() == pytest.approx(
+            np.sqrt(exact * (1 - exact) / draws), abs=1e-9
+        )
+        assert ALPHA < chi_squared(rows["counted"].to_numpy(), exact, draws) < 1 - ALPHA
+    assert counted_noise(steps, 0.3, edges, draws=50, seed=1).equals(
+        counted_noise(steps, 0.3, edges, draws=50, seed=1)
+    )
+
+
+def test_counted_mixup_is_calibrated():
+    exact, counted = counted_mixup(normal(7, 2), draws=3000, seed=0)
+    assert exact.shape == counted.shape == (7, 7)
+    p = [chi_squared(c, e, 3000) for c, e in zip(counted.numpy(), exact.numpy(), strict=True)]
+    assert min(p) > ALPHA / 7
+    assert max(p) < 1 - ALPHA / 7
+
+
+def test_partners_of_counted_mixup_are_others():
+    """Two points: half of every segment on either side, and more on one's own if one could be one's own partner."""
+    exact, counted = counted_mixup(torch.tensor([[0.0], [1.0]]), draws=2000, seed=0)
+    assert exact.flatten().tolist() == pytest.approx([0.5] * 4)
+    assert counted.flatten().tolist() == pytest.approx([0.5] * 4, abs=0.05)
+
+
+# --- choices and baselines -----------------------------------------------------------------------
+
+
+def test_the_setting_chosen_has_the_best_mean_over_seeds_within_its_group():
+    """Of group "u" the second setting has the best seed, but the first the best mean; of "t" all are equal."""
+    scores = {
+        ("u", 9): (0.6, 0.8),
+        ("u", 1): (0.1, 1.0),
+        ("u", 5): (0.5, 0.5),
+        ("t", 5): (0.3, 0.3),
+        ("t", 9): (0.3, 0.3),
+        ("t", 1): (0.3, 0.3),
+    }
+    rows = [
+        (g, s, seed, score)
+        for (g, s), values in scores.items()
+        for seed, score in enumerate(values)
+    ]
+    table = pd.DataFrame(rows, columns=["group", "setting", "seed", "score"]).assign(
+        other=range(12)
+    )
+    best = chosen(table, ["group"], "setting", "score")
+    assert list(best.columns) == list(table.columns)
+    assert best.to_numpy().tolist() == [
+        ["u", 9, 0, 0.6, 0],
+        ["u", 9, 1, 0.8, 1],
+        ["t", 5, 0, 0.3, 6],
+        ["t", 5, 1, 0.3, 7],
+    ]
+
+
+def test_settings_are_chosen_within_every_combination_of_groups():
+    rng = np.random.default_rng(0)
+    keys = list(itertools.product("xy", (1, 2), ("weak", "strong", "none"), range(4)))
+    table = pd.DataFrame(keys, columns=["a", "b", "setting", "seed"]).assign(
+        score=rng.random(len(keys))
+    )
+    best = chosen(table, ["a", "b"], "setting", "score")
+    picked = set()
+    for a, b in itertools.product("xy", (1, 2)):
+        means = {
+            s: np.mean([r.score for r in table.itertuples() if (r.a, r.b, r.setting) == (a, b, s)])
+            for s in ("weak", "strong", "none")
+        }
+        picked |= {(a, b, max(means, key=means.get), seed) for seed in range(4)}
+    assert set(best[["a", "b", "setting", "seed"]].itertuples(index=False, name=None)) == picked
+    assert len(best) == 16
+    assert len({setting for _, _, setting, _ in picked}) > 1
+
+
+def points_run(points, seed=0):
+    return TrainConfig(
+        data=Points(points=points, augmentation=(Noise(scale=0.1),)), backbone=MLP(), seed=seed
+    )
+
+
+@pytest.mark.parametrize(
+    ("points", "dim", "expected"),
+    [
+        (Table(table="iris"), None, 2),
+        (Table(table="wine"), None, 6),
+        (Table(table="digits"), None, 16),
+        (Table(table="wine"), 3, 3),
+        (Cloud(dim=40, n_train=60), None, 16),
+        (Cloud(dim=40, n_train=60), 20, 20),
+    ],
+)
+def test_raw_scores_are_of_the_data_and_of_the_principal_components_that_scikit_learn_finds(
+    points, dim, expected, monkeypatch
+):
+    seen = []
+
+    def note(x, labels, test):
+        seen.append((x, labels, test))
+        return torch.zeros(len(test), dtype=torch.int64)
+
+    monkeypatch.setattr(analysis, "knn", note)
+    monkeypatch.setattr(analysis, "linear_probe", note)
+    config = points_run(points, seed=2)
+    raw_scores(config, dim)
+    data = point_set(config)
+    assert len(seen) == 4
+    assert all(labels is data.train.labels for _, labels, _ in seen)
+    for x, _, test in seen[:2]:
+        assert torch.equal(x, data.train.x)
+        assert torch.equal(test, data.test.x)
+    pca = PCA(expected, svd_solver="full").fit(data.train.x.double().numpy())
+    for ours in seen[2:]:
+        for z, part in zip(ours[::2], (data.train, data.test), strict=True):
+            theirs = torch.from_numpy(pca.transform(part.x.double().numpy()))
+            assert z.shape == theirs.shape
+            signs = (z.double() * theirs).sum(0).sign()
+            torch.testing.assert_close(z.double(), signs * theirs, atol=1e-3, rtol=0)
+
+
+def test_raw_scores_are_accuracies_on_the_test_part():
+    config = points_run(Cloud(dim=6, std=0.5, components=3, n_train=80), seed=5)
+    raw, pca = raw_scores(config)
+    assert [(row["method"], row["seed"]) for row in (raw, pca)] == [("raw", 5), ("PCA", 5)]
+    data = point_set(config)
+    train, labels, test = data.train.x, data.train.labels, data.test.x
+    assert raw["knn_h_test"] == accuracy(knn(train, labels, test, k=10), data.test.labels)
+    assert raw["probe_h_test"] == accuracy(linear_probe(train, labels, test), data.test.labels)
+    components = PCA(3, svd_solver="full").fit(train.numpy())
+    z, z_test = (torch.from_numpy(components.transform(x.numpy())) for x in (train, test))
+    assert pca["knn_h_test"] == pytest.approx(
+        accuracy(knn(z, labels, z_test, k=10), data.test.labels), abs=0.003
+    )
+    assert pca["probe_h_test"] == pytest.approx(
+        accuracy(linear_probe(z, labels, z_test), data.test.labels), abs=0.003
+    )
+    assert 0.5 < raw["knn_h_test"] != pca["knn_h_test"]
+
+
+def test_dots_has_a_row_a_name_and_an_interval_about_every_mean():
+    axis = Figure().subplots()
+    series = {
+        "mixup": [(0.5, 0.4, 0.7), (math.nan, math.nan, math.nan), (0.1, 0.0, 0.3)],
+        "mine": [(0.2, 0.1, 0.25), (0.6, 0.6, 0.9), (0.3, 0.2, 0.4)],
+    }
+    figures.dots(axis, ["a", "b", "c"], series, xlabel="share")
+    assert axis.get_xlabel() == "share"
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
+    assert axis.get_yticks().tolist() == [0, -1, -2]
+    low, high = axis.get_ylim()
+    assert low < -2.2
+    assert high > 0.2
+    handles, labels = axis.get_legend_handles_labels()
+    assert labels == ["mixup", "mine"]
+    heights = []
+    for container, points in zip(handles, series.values(), strict=True):
+        line, _, (bars,) = container
+        np.testing.assert_allclose(line.get_xdata(), [mean for mean, *_ in points])
+        heights.append(line.get_ydata())
+        drawn = {
+            round(y0): (x0, x1) for (x0, y0), (x1, _) in (s for s in bars.get_segments() if len(s))
+        }
+        for i, (_, *interval) in enumerate(points):
+            if not math.isnan(interval[0]):
+                assert drawn[-i] == pytest.approx(tuple(interval))
+    assert (heights[0] > heights[1]).all(), "side by side, the first above"
+    assert np.abs(heights - np.array([0, -1, -2])).max() < 0.5
+    assert handles[0].lines[0].get_color() == plotting.COLORS["mixup"]
+    axis.figure.draw_without_rendering()
+
+
+# --- runs ----------------------------------------------------------------------------------------
+
+
+SCALES = pytest.mark.parametrize("scale", ["smoke", "quick", "full"])
+
+
+def agnostic(**given):
+    return resolve("02_domain_agnostic_augmentations", given)
+
+
+def every_group(p) -> list[list]:
+    return [
+        runs
+        for groups in (
+            p.view_runs(),
+            p.noise_runs(),
+            p.map_runs(),
+            p.untrained_runs(),
+            p.table_runs(),
+        )
+        for runs in groups.values()
+    ]
+
+
+@SCALES
+def test_the_runs_are_those_of_the_groups_and_each_is_made_once(scale):
+    p = agnostic(scale=scale)
+    grouped = [run for runs in every_group(p) for run in runs]
+    assert len(set(p.runs())) == len(p.runs()) == len(grouped)
+    assert set(p.runs()) == set(grouped)
+    sizes = {
+        "view": p.image_seeds,
+        "noise": p.seeds,
+        "map": p.seeds,
+        "untrained": p.seeds,
+        "table": p.table_seeds,
+    }
+    for group, n in sizes.items():
+        for name, runs in getattr(p, f"{group}_runs")().items():
+            assert [run.seed for run in runs] == list(range(n)), (group, name)
+            assert len({run.model_copy(update={"seed": 0}) for run in runs}) == 1, (
+                "they differ in their seed alone"
+            )
+
+
+def test_what_is_asked_for_twice_is_made_once():
+    p = agnostic(
+        scale="smoke", cells=["isotropic, d=8"] * 2, tables=["iris", "wine", "iris"], seed=7
+    )
+    assert len(set(p.runs())) == len(p.runs())
+    assert {run.seed for run in p.runs()} == {7, 8}
+    assert len(p.map_runs()) == len(CLOUD_STEPS)
+
+
+def test_runs_on_vectors_are_ensembles_of_their_seeds():
+    p = agnostic(scale="smoke")
+    together = ensembles(run for run in p.runs() if isinstance(run.data, Points))
+    vectors = [
+        runs
+        for groups in (p.noise_runs(), p.map_runs(), p.untrained_runs(), p.table_runs())
+        for runs in groups.values()
+    ]
+    assert sorted(map(str, together)) == sorted(map(str, vectors))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {"cells": ["isotropic, d=8", "isotropic, d=9"]},
+            r"cells must be among .*, got \['isotropic, d=9'\]",
+        ),
+        ({"cells": []}, "cells"),
+        ({"tables": ["boston"]}, "tables.0 = 'boston'"),
+        ({"tables": []}, "tables"),
+        ({"points": 29}, "points = 29"),
+        ({"steps": 0}, "steps = 0"),
+        ({"table_seeds": 0}, "table_seeds = 0"),
+        ({"image_seeds": 0}, "image_seeds = 0"),
+        ({"image_epochs": 0}, "image_epochs = 0"),
+        ({"n_train": 10_001}, "n_train = 10001"),
+    ],
+    ids=str,
+)
+def test_wrong_parameters_of_the_domain_agnostic_study(given, words):
+    agnostic(scale="smoke")
+    with pytest.raises(ValueError, match=words):
+        agnostic(scale="smoke", **given)
+
+
+@pytest.mark.parametrize(
+    ("steps", "kinds", "number"),
+    [(CLOUD_STEPS, (Noise, Mixup), 5), (TABLE_STEPS, (Noise, Mixup, Masking, Corruption), 3)],
+)
+def test_every_augmentation_has_as_many_strengths(steps, kinds, number):
+    """An equal budget for the choice among them."""
+    assert [type(step) for _, step in steps] == [kind for kind in kinds for _ in range(number)]
+    assert len(set(steps)) == len(steps)
+    for strength, step in steps:
+        (value,) = (
+            value
+            for key, value in step.model_dump().items()
+            if key in ("scale", "strength", "rate")
+        )
+        assert value == strength
+    assert all(step.kind == "gaussian" for _, step in steps if isinstance(step, Noise))
+
+
+def test_the_map_tries_every_strength_on_every_cloud_with_one_method():
+    p = agnostic(cells=list(CELLS))
+    runs = p.map_runs()
+    assert list(runs) == [
+        (cell, step.name, strength) for cell in CELLS for strength, step in CLOUD_STEPS
+    ]
+    for (cell, name, strength), group in runs.items():
+        for run in group:
+            assert run.data.points == CELLS[cell]
+            assert run.data.augmentation == (
+                {"noise": Noise(scale=strength), "mixup": Mixup(strength=strength)}[name],
+            )
+    rest = {
+        run.model_copy(update={"data": None, "seed": 0}) for group in runs.values() for run in group
+    }
+    assert len(rest) == 1, "all else is the same"
+    assert rest.pop().loss == METHODS["SimCLR"].loss
+
+
+def test_cells_are_different_clouds():
+    assert len(set(CELLS.values())) == len(CELLS)
+    for name, cell in CELLS.items():
+        assert name.startswith(cell.structure) or (
+            cell.structure == "complement" and name.startswith(f"{cell.rank} nuisances")
+        )
+        factor, value = name.split(", ")[1].split("=")
+        assert float(value) == {"d": cell.dim, "σ": cell.std, "n": cell.n_train}[factor]
+
+
+def test_tables_are_tried_by_every_method_with_every_strength():
+    p = agnostic(tables=["iris", "digits"])
+    runs = p.table_runs()
+    expected = {
+        (t, m, step.name, strength)
+        for t in ("iris", "digits")
+        for m in METHODS
+        for strength, step in TABLE_STEPS
+    }
+    assert runs.keys() == expected | {(t, "untrained", "", 0.0) for t in ("iris", "digits")}
+    for (name, method, step, strength), group in runs.items():
+        assert len(group) == p.table_seeds
+        for run in group:
+            assert run.data.points.table == name
+            assert (run.epochs == 0) == (method == "untrained")
+            if method != "untrained":
+                assert (run.loss, run.projector.batchnorm) == (
+                    METHODS[method].loss,
+                    METHODS[method].batchnorm,
+                )
+                assert run.data.augmentation in [
+                    (s,) for value, s in TABLE_STEPS if (s.name, value) == (step, strength)
+                ]
+
+
+def test_the_noise_of_sne_is_changed_in_one_factor_at_a_time():
+    runs = agnostic(points=90).noise_runs()
+    base = runs["noise scale", "0.4"][0]
+    assert [run.epochs for run in runs.pop(("control", "untrained"))] == [0] * len(
+        runs["noise scale", "0.4"]
+    )
+    for (factor, level), (run, *_) in runs.items():
+        changed = {
+            part for part, value in run.model_dump().items() if value != base.model_dump()[part]
+        }
+        assert changed == (
+            set() if run == base else {"backbone"} if factor == "network" else {"data"}
+        ), (factor, level)
+        if changed == {"data"}:
+            images, before = run.data.model_dump(), base.data.model_dump()
+            assert [key for key in images if images[key] != before[key]] == [
+                "augmentation" if "noise" in factor or factor == "control" else "points"
+            ]
+    assert len({group[0] for group in runs.values()}) == len(runs)
+    assert runs["points", "30"][0].data.points.n_train == 30
+    assert runs["points", "180"][0].data.points.n_train == 180
+    assert runs["input dimension", "10"][0].data.points.dim == 10
+    assert runs["network", "linear"][0].backbone == MLP(depth=0)
+
+
+@SCALES
+def test_networks_on_vectors_are_trained_for_as_many_steps_as_asked(scale):
+    p = agnostic(scale=scale)
+    for groups in (p.noise_runs(), p.map_runs(), p.table_runs()):
+        for name, runs in groups.items():
+            steps = 0 if "untrained" in name else p.steps
+            assert {run.epochs * run.data.steps_per_epoch for run in runs} == {steps}, name
+
+
+@pytest.mark.parametrize("steps", [1, 49, 50, 51, 53, 75, 120, 500])
+def test_a_network_on_vectors_takes_the_steps_asked_for(steps):
+    run = vector_run(
+        Points(points=CELLS["isotropic, d=8"], augmentation=(Noise(scale=0.1),)),
+        METHODS["SimCLR"],
+        8,
+        steps,
+        3,
+    )
+    assert run.epochs * run.data.steps_per_epoch == steps
+    assert (run.seed, run.projector.dim, run.data.points) == (3, 8, CELLS["isotropic, d=8"])
+
+
+def test_views_of_images_are_all_singles_and_pairs_of_four_kinds():
+    """Each kind has one strength wherever it occurs, a crop comes first, and nothing else is done."""
+    kinds = ("crop", "noise", "mixup", "masking")
+    expected = {*kinds, *(" + ".join(pair) for pair in itertools.combinations(kinds, 2))}
+    assert IMAGE_VIEWS.keys() == expected | {"crop + jitter"}
+    assert IMAGE_VIEWS["crop + jitter"] == AUGMENTATION
+    strengths = {name: IMAGE_VIEWS[name].then for name in kinds}
+    assert strengths["crop"] == ()
+    assert [type(step) for name in kinds[1:] for step in strengths[name]] == [Noise, Mixup, Masking]
+    for name in expected:
+        views, parts = IMAGE_VIEWS[name], name.split(" + ")
+        assert (views.crop_scale == AUGMENTATION.crop_scale) == ("crop" in parts)
+        assert views.crop_scale == (1.0, 1.0) or "crop" in parts
+        assert views.then == tuple(step for part in parts for step in strengths[part])
+        assert (views.flip, views.jitter, views.grayscale) == (0.0, 0.0, 0.0)
+
+
+def test_runs_on_views_of_images_differ_in_their_views_alone():
+    p = agnostic(scale="smoke")
+    runs = p.view_runs()
+    assert runs.keys() == IMAGE_VIEWS.keys() | {"untrained"}
+    for name, views in IMAGE_VIEWS.items():
+        assert all(run.data.augmentation == views for run in runs[name])
+        assert {run.epochs for run in runs[name]} == {p.image_epochs}
+    assert {run.epochs for run in runs["untrained"]} == {0}
+    assert (
+        len(
+            {
+                run.model_copy(update={"data": None, "epochs": 0, "seed": 0})
+                for group in runs.values()
+                for run in group
+            }
+        )
+        == 1
+    )
+    assert {run.data.n_train for group in runs.values() for run in group} == {p.n_train}
