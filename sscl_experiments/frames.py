@@ -47,3 +47,9 @@ def images_as_rows(
     x, x_test = (part.images.flatten(1).float() / 255 for part in (sets.train, sets.test))
     y, y_test = sets.train.labels, sets.test.labels
     return x, y, x_test, y_test
+
+
+def with_interval(name: str, estimate: tuple[float, float, float]) -> dict[str, float]:
+    """A mean or rate and its 95 % interval, (mean, low, high), as three columns of a table."""
+    mean, low, high = estimate
+    return {name: mean, "95 % low": low, "95 % high": high}

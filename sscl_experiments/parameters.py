@@ -54,7 +54,11 @@ class Parameters(Frozen):
 
     @property
     def seed_range(self) -> range:
-        return range(self.seed, self.seed + self.seeds)
+        return self.first_seeds(self.seeds)
+
+    def first_seeds(self, number: int) -> range:
+        """`number` seeds from `seed` on."""
+        return range(self.seed, self.seed + number)
 
     @property
     def larger_sets(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Runs of scale paper: what they are, that they resume, what their record holds. On the CPU, in small."""
+"""Runs of scale paper, small and on the CPU: the plan, resuming, and what a record holds."""
 
 import itertools
 import json
@@ -11,7 +11,8 @@ from sscl_core import train as loop
 from sscl_core.config import ConvNet
 from sscl_experiments import cli, store
 from sscl_experiments.datasets.images import ImageData
-from sscl_experiments.store import Record
+from sscl_experiments.record import Record
+from sscl_experiments.runs import images as run_images
 from sscl_experiments.studies.t_simclr import paper_scale
 
 TINY = ConvNet(width=2)
@@ -19,14 +20,14 @@ TINY = ConvNet(width=2)
 
 @pytest.fixture
 def images(monkeypatch, tmp_path):
-    """2,000 random colour images for every set, a small network in place of the ResNets, and records in a folder of the test's own."""
-    from sscl_experiments import runner
+    """2,000 random colour images for every set, a small network in place of the ResNets.
 
+    Records go to a folder of the test's own.
+    """
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (2000, 3, 32, 32), generator=generator, dtype=torch.uint8)
     data = ImageData(pixels, torch.arange(2000) % 10, tuple("abcdefghij"))
-    for module in (loop, runner):
-        monkeypatch.setattr(module, "load_images", lambda *args, **settings: data)
+    monkeypatch.setattr(run_images, "load_images", lambda *args, **settings: data)
     small = {
         name: run.model_copy(update={"backbone": TINY, "batch_size": 500, "epochs": 2})
         for name, run in paper_scale.RUNS.items()
@@ -102,7 +103,10 @@ def test_a_run_leaves_its_record(images, tmp_path, capsys):
 
 
 def test_an_interrupted_run_goes_on_where_it_was(images, tmp_path, monkeypatch):
-    """Killed in the second epoch, with a checkpoint after the first: the record is that of a run that was left alone."""
+    """Killed in the second epoch, with a checkpoint after the first.
+
+    The record is that of a run that was not interrupted.
+    """
     name = "best-simclr-resnet18-100"
     straight = paper_scale.make(name, 0, results=tmp_path / "a", device="cpu", compiled=False)
     expected = json.loads(straight.read_text(encoding="utf-8"))

@@ -1,0 +1,214 @@
+"""How training orders a line: the settings, and what is read out of records made by hand."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers import train_run
+
+from sscl_experiments import settings
+from sscl_experiments.datasets.images import _CANONICAL
+from sscl_experiments.record import Record
+from sscl_experiments.studies.implicit_bias.analysis import (
+    class_groups,
+    evenly,
+    film,
+    grouping_test,
+    in_order,
+    leaving,
+    orders,
+    placement_rank,
+    placement_ranks,
+)
+from sscl_experiments.studies.implicit_bias.parameters import line, order_run
+from sscl_experiments.study import resolve
+
+
+def record(*angles, means=None):
+    """A run whose components stand at these angles, in degrees, before and after training."""
+    config = order_run({"data": {"means": means or line(*range(len(angles[0])))}}, steps=50)
+    places = np.array(
+        [[[math.cos(math.radians(a)), math.sin(math.radians(a))] for a in row] for row in angles]
+    )
+    return Record(config, {}, {"means": places})
+
+
+@pytest.mark.parametrize(
+    ("angles", "expected"),
+    [
+        ((0, 90, 180, 270), True),
+        ((50, 320, 230, 140), True),
+        ((0, 180, 90, 270), False),
+        ((10, 20, 30, 25), False),
+        ((10, 20, 30, 40), True),
+        ((7, 7, 7, 7), False),
+        ((0, 90, 180, 180), False),
+    ],
+)
+def test_in_order_is_the_natural_cycle_in_either_sense(angles, expected):
+    assert in_order([record((0, 180, 90, 270), angles)]).tolist() == [[False, expected]]
+
+
+@pytest.mark.parametrize(
+    ("angles", "expected"),
+    [((0, 90, 180, 270), True), ((0, 46, 180, 270), True), ((0, 44, 180, 270), False)],
+)
+def test_evenly_is_every_gap_at_least_half_an_even_one(angles, expected):
+    assert evenly([record((0, 1, 2, 3), angles)]).tolist() == [expected]
+
+
+def test_placement_ranks_against_all_assignments_one_by_one():
+    rng = np.random.default_rng(0)
+    runs = [
+        record(*angles, means=line(0.3, 1, 2.5, 2.6, 7))
+        for angles in rng.uniform(0, 360, (4, 1, 5)).tolist()
+    ]
+    for run, rank in zip(runs, placement_ranks(runs), strict=True):
+        x, z = np.array(run.config.data.means)[:, 0], run.arrays["means"][-1]
+        pairs = list(itertools.combinations(range(5), 2))
+        costs = [
+            sum(math.dist(z[p[i]], z[p[j]]) / abs(x[i] - x[j]) for i, j in pairs)
+            for p in itertools.permutations(range(5))
+        ]
+        assert rank == pytest.approx(np.mean([cost < costs[0] - 1e-9 for cost in costs]))
+        assert 0 < rank < 1
+
+
+def test_placement_rank_of_ties_is_that_of_the_best_of_them():
+    assert placement_ranks([record((0, 90, 180, 270))]).tolist() == [0], (
+        "eight of the 24 are the same square"
+    )
+    assert placement_ranks([record((0, 180, 90, 270))]).tolist() == [16 / 24], (
+        "and this one is the worst of three"
+    )
+
+
+def test_grouping_test_against_a_naive_count():
+    similarity = np.random.default_rng(1).standard_normal((6, 6))
+    similarity = similarity + similarity.T
+    groups = torch.tensor([0, 0, 0, 1, 1, -1])
+
+    def contrast(g):
+        pairs = list(itertools.combinations(range(6), 2))
+        within = [similarity[i, j] for i, j in pairs if g[i] == g[j] >= 0]
+        return np.mean(within) - np.mean(
+            [similarity[i, j] for i, j in pairs if not g[i] == g[j] >= 0]
+        )
+
+    everyway = [contrast(g) for g in set(itertools.permutations(groups.tolist()))]
+    assert len(everyway) == 60
+    result = grouping_test(similarity, groups)
+    assert result["within − across"] == pytest.approx(contrast(groups.tolist()))
+    assert result["p"] == pytest.approx(
+        np.mean(np.array(everyway) >= contrast(groups.tolist()) - 1e-9)
+    )
+    assert result["95th percentile"] == pytest.approx(np.quantile(everyway, 0.95))
+
+
+def test_class_groups_number_the_groups_and_leave_the_rest_out():
+    assert class_groups(("a", "b", "c", "d"), {"first": ("d", "a"), "second": ("b",)}).tolist() == [
+        0,
+        1,
+        -1,
+        0,
+    ]
+
+
+def test_class_groups_that_name_no_class_are_refused():
+    with pytest.raises(ValueError, match=r"classes among \['a', 'b'\], got \['c'\]"):
+        class_groups(("a", "b"), {"first": ("a", "c")})
+
+
+def test_leaving_counts_who_ends_elsewhere_and_where():
+    """From ACBD: two end in ABCD, one in ABDC, one comes back after a loss above the wall."""
+    start = (0, 180, 90, 270)
+    ends = [(0, 90, 180, 270), (0, 90, 180, 270), (0, 90, 270, 180), start]
+    losses = [[9, 1, 1], [9, 5, 1], [9, 5, 1], [9, 5, 1]]
+    runs = [record(start, start, end) for end in ends]
+    for run, loss, gap in zip(runs, losses, (0.1, 0.2, 0.6, 0.4), strict=True):
+        run.arrays["evaluation_loss"] = np.array(loss, dtype=float)
+        run.metrics["loss_gap"] = gap
+    assert orders(runs, "ABCD") == ["ABCD", "ABCD", "ABDC", "ACBD"]
+    assert orders(runs, "ABCD", 0) == ["ACBD"] * 4
+    assert list(leaving(runs, "ABCD", wall=4.0).values()) == pytest.approx(
+        [3 / 4, 2 / 3, 2 / 3, 1, 0.2, 0.4]
+    )
+    stayed = list(leaving(runs[3:], "ABCD", wall=4.0).values())
+    assert (stayed[0], stayed[3]) == (0, 1)
+    assert all(math.isnan(stayed[i]) for i in (1, 2, 4)), "of those that leave, where none does"
+
+
+@pytest.mark.parametrize("changes", [{}, {"data": {"anonymous": 3}, "backbone": {"depth": 0}}])
+def test_a_film_ends_with_the_features_of_the_trained_network(changes):
+    config = order_run(changes, steps=100)
+    history, labels, network = film(config)
+    assert history.shape == (3, 4 * 32, 2)
+    assert labels.bincount().tolist() == [32] * 4
+    assert (history[0] - history[-1]).abs().max() > 0.01
+    alone = train_run(config, device="cpu").model
+    for ours, theirs in zip(network.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_base_setting_is_the_paper_s_four_components():
+    data = resolve("03_implicit_bias", {}).base_runs()[0].data
+    assert (data.means, data.std) == (((1.0,), (2.0,), (3.0,), (4.0,)), 0.1)
+
+
+def test_a_rank_is_not_computed_over_too_many_assignments():
+    with pytest.raises(ValueError, match="at most 9 points, got 10"):
+        placement_rank(torch.rand(10, 1), torch.rand(10, 2))
+
+
+def test_every_factor_of_the_order_experiments_changes_one_part_and_shares_its_seeds():
+    p = resolve("03_implicit_bias", {"scale": "smoke", "factor_seeds": 3})
+    base = p.base_runs()[0].model_dump()
+    for (factor, level), runs in p.factor_runs().items():
+        assert [run.seed for run in runs] == [0, 1, 2]
+        changed = {part for part, value in runs[0].model_dump().items() if value != base[part]}
+        allowed = 2 if factor in ("grid", "loss") or level == "no network" else 1
+        assert 1 <= len(changed) <= allowed, (factor, level, changed)
+    steps = {
+        run.epochs * run.data.steps_per_epoch
+        for runs in (*p.factor_runs().values(), *p.start_runs().values())
+        for run in runs
+    }
+    assert steps == {50 * p.epochs}, "everything is trained for as long"
+
+
+def test_fitted_starts_differ_from_the_wrong_order_in_one_thing():
+    starts = resolve("03_implicit_bias", {}).start_runs()
+    wrong = starts.pop("wrong order")[0].model_dump()
+    assert wrong["start_order"] == (0, 2, 1, 3)
+    for name, runs in starts.items():
+        parts = {
+            part: value for part, value in runs[0].model_dump().items() if value != wrong[part]
+        }
+        (part,) = parts
+        if isinstance(parts[part], dict):
+            assert len([key for key in parts[part] if parts[part][key] != wrong[part][key]]) == 1, (
+                name
+            )
+
+
+def test_groups_name_classes_that_exist():
+    for name, source in settings.IMAGE_SETS.items():
+        classes = _CANONICAL["fashion_mnist" if name == "fashion_mnist_subset" else name].classes
+        members = [member for group in source.groups.values() for member in group]
+        assert len(members) == len(set(members))
+        assert set(members) <= set(classes)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"image_set": "mnist"}, "image_set"),
+        ({"n_train": 20_000}, "10000"),
+        ({"factor_seeds": 0}, "factor_seeds"),
+    ],
+)
+def test_wrong_parameters_of_the_order_study(given, words):
+    with pytest.raises(ValueError, match=words):
+        resolve("03_implicit_bias", given)
