@@ -1,20 +1,18 @@
 """Every P against loops, quadrature and densities written out, other people's code, and draws."""
 
-import importlib
 import itertools
 import math
 import subprocess
 import sys
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import scipy.sparse
 import scipy.stats
 import torch
+from helpers import unchecked
 from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.spatial.distance import squareform
@@ -23,7 +21,6 @@ from sklearn.manifold._t_sne import _joint_probabilities, _joint_probabilities_n
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-import sscl_core.affinities
 from sscl_core.affinities import (
     box_cells,
     empirical_masses,
@@ -49,14 +46,7 @@ both_normalizations = pytest.mark.parametrize("normalization", ["joint", "condit
 all_kinds = pytest.mark.parametrize("kind", KINDS)
 
 
-def _without_type_checks():
-    """The package under another name, which conftest's import hook does not know."""
-    sys.modules["uncheckedaffinities"] = package = ModuleType("uncheckedaffinities")
-    package.__path__ = [str(Path(sscl_core.affinities.__file__).parent)]
-    return importlib.import_module("uncheckedaffinities.affinities")
-
-
-plain = _without_type_checks()
+plain = unchecked("sscl_core.affinities")
 
 
 def seeded(seed=0):

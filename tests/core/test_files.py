@@ -48,16 +48,18 @@ def test_a_full_disk_is_named_whoever_writes(tmp_path):
 import resource, signal
 from pathlib import Path
 import numpy as np
-from sscl_core import files, store
+from sscl_core import files
 from sscl_core.config import MLP, Mixture, TrainConfig
 from sscl_core.train import train
+from sscl_experiments import store
+from sscl_experiments.runs.mixture import mixture
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 root = Path({str(tmp_path)!r})
 config = TrainConfig(data=Mixture(steps_per_epoch=1), backbone=MLP(), epochs=2)
 attempts = (
-    lambda: train(config, checkpoint=root / "run.pt", checkpoint_seconds=0),
+    lambda: train(config, mixture(config.data), checkpoint=root / "run.pt", checkpoint_seconds=0),
     lambda: store.save(root / "runs", [store.Record(config, {{}}, {{"x": np.random.rand(9999)}})]),
     lambda: files.write_text(root / "table.csv", 9999 * "x"),
 )

@@ -1,16 +1,13 @@
 """The closed forms, each against a loop or a definition written out."""
 
-import importlib
 import itertools
 import math
-import sys
 from fractions import Fraction
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from helpers import unchecked
 
 from sscl_core import evaluate
 from sscl_core.affinities import positive_pairs
@@ -20,13 +17,6 @@ from sscl_core.similarities import log_q_cosine, log_q_student, squared_distance
 from sscl_experiments import arrangements
 from sscl_experiments.arrangements import cyclic_order
 from sscl_experiments.studies.contrastive_is_sne import analysis
-
-
-def _without_type_checks():
-    """The package under another name, which conftest's import hook does not know."""
-    sys.modules["uncheckedtheory"] = package = ModuleType("uncheckedtheory")
-    package.__path__ = [str(Path(arrangements.__file__).parent)]
-    return importlib.import_module("uncheckedtheory.theory")
 
 
 def seeded(seed=0):
@@ -338,7 +328,9 @@ def test_the_natural_order_has_the_least_lipschitz_constant(m):
 
 # --- bad input -----------------------------------------------------------------------------------
 
-plain = _without_type_checks()
+plain = unchecked("sscl_experiments.arrangements")
+plain_analysis = unchecked("sscl_experiments.studies.contrastive_is_sne.analysis")
+plain_evaluate = unchecked("sscl_core.evaluate")
 Z = random_points(5, 3)
 CIRCLE = Z[:, :2]
 SQUARE = random_points(5, 5)
@@ -353,10 +345,10 @@ def on(function, **good):
     return lambda **bad: function(**good | bad)
 
 
-FORCES = on(plain.attraction_repulsion, P=SQUARE, Q=SQUARE, z=Z, slope=0.5)
-SLOPE = on(plain.student_slope, squared_distance=SQUARE.square(), temperature=1.0, df=2.0)
-THROUGH = on(plain.through_normalization, z=Z, gradient=Z)
-MEANS = on(plain.component_means, u=Z, labels=torch.tensor([0, 1, 0, 1, 2]), m=3)
+FORCES = on(plain_analysis.attraction_repulsion, P=SQUARE, Q=SQUARE, z=Z, slope=0.5)
+SLOPE = on(plain_analysis.student_slope, squared_distance=SQUARE.square(), temperature=1.0, df=2.0)
+THROUGH = on(plain_analysis.through_normalization, z=Z, gradient=Z)
+MEANS = on(plain_evaluate.component_means, u=Z, labels=torch.tensor([0, 1, 0, 1, 2]), m=3)
 MINIMISE = on(
     plain.minimise_free,
     objective=lambda z: z.square().sum(),
@@ -489,10 +481,10 @@ def test_the_slope_of_the_gaussian():
 )
 def test_any_real_number_is_a_setting(number):
     D, exact = SQUARE.square().float(), float(number)
-    slope = plain.student_slope(D, temperature=number, df=number)
+    slope = plain_analysis.student_slope(D, temperature=number, df=number)
     assert slope.dtype == torch.float32
     assert torch.equal(slope, analysis.student_slope(D, temperature=exact, df=exact))
-    ours = plain.attraction_repulsion(SQUARE, SQUARE, Z, number)
+    ours = plain_analysis.attraction_repulsion(SQUARE, SQUARE, Z, number)
     theirs = analysis.attraction_repulsion(SQUARE, SQUARE, Z, exact)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     ours = plain.spread(4, 2, temperature=number, starts=1, generator=seeded())

@@ -205,26 +205,32 @@ def idx(array):
 
 
 def fake_content(name):
-    """{file: content}, and the images (n, c, h, w) and labels (n, 1 or 2) of each split, in the set's own layout."""
+    """{file: content}, and the images (n, c, h, w) and labels (n, 1 or 2) of each split.
+
+    Both in the set's own layout.
+    """
     random = np.random.default_rng(0)
     contents, truth = {}, {}
     for split, files in images._CANONICAL[name].files.items():
-        if name == "fashion_mnist":
-            images, labels = (
-                random.integers(0, 256, (6, 28, 28), np.uint8),
-                random.integers(0, 10, (6, 1), np.uint8),
-            )
-            contents |= {files[0].name: idx(images), files[1].name: idx(labels[:, 0])}
-            truth[split] = images[:, None], labels
-            continue
-        images = random.integers(0, 256, (3 * len(files), 3, 32, 32), np.uint8)
-        labels = random.integers(0, 10, (len(images), 2 if name == "cifar100" else 1), np.uint8)
-        records = [bytes(row) + image.tobytes() for row, image in zip(labels, images, strict=True)]
-        contents |= {
-            file.name: b"".join(records[3 * i : 3 * i + 3]) for i, file in enumerate(files)
-        }
-        truth[split] = images, labels
+        make = fake_idx if name == "fashion_mnist" else fake_cifar
+        made, truth[split] = make(random, files, 2 if name == "cifar100" else 1)
+        contents |= made
     return contents, truth
+
+
+def fake_idx(random, files, n_labels):
+    pixels = random.integers(0, 256, (6, 28, 28), np.uint8)
+    labels = random.integers(0, 10, (6, n_labels), np.uint8)
+    contents = {files[0].name: idx(pixels), files[1].name: idx(labels[:, 0])}
+    return contents, (pixels[:, None], labels)
+
+
+def fake_cifar(random, files, n_labels):
+    pixels = random.integers(0, 256, (3 * len(files), 3, 32, 32), np.uint8)
+    labels = random.integers(0, 10, (len(pixels), n_labels), np.uint8)
+    records = [bytes(row) + image.tobytes() for row, image in zip(labels, pixels, strict=True)]
+    contents = {file.name: b"".join(records[3 * i : 3 * i + 3]) for i, file in enumerate(files)}
+    return contents, (pixels, labels)
 
 
 @pytest.fixture
