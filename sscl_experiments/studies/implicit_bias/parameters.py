@@ -1,4 +1,4 @@
-"""TODO"""
+"""What notebook 03 can be asked, and the runs that follow from it."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -18,11 +18,18 @@ from sscl_core.config import (
 )
 from sscl_experiments.parameters import Parameters
 from sscl_experiments.settings import IMAGE_SETS, METHODS, SUBSET, image_run
+from sscl_experiments.variants import untrained, with_seeds
+
+# For a part of a configuration the fields that differ, or another part, or value, in its place.
+Changes = Mapping[str, Any]
 
 
 class ImplicitBias(Parameters):
-    """03: `seeds` of the base setting and `factor_seeds` of every other one for `epochs` of 50 steps; `image_seeds` networks a method on
-    `n_train` of `image_set` for `image_epochs`."""
+    """03: the order of components on a line, and groups of classes of images.
+
+    `seeds` of the base setting and `factor_seeds` of every other one, for `epochs` of 50 steps.
+    `image_seeds` networks a method, on `n_train` of `image_set` for `image_epochs`.
+    """
 
     factor_seeds: PositiveInt
     epochs: PositiveInt
@@ -43,32 +50,33 @@ class ImplicitBias(Parameters):
 
     @property
     def image_seed_range(self) -> range:
-        return range(self.seed, self.seed + self.image_seeds)
+        return self.first_seeds(self.image_seeds)
 
-    def toy_runs(self, changes: Mapping[str, Any], seeds: int) -> list[TrainConfig]:
-        """Runs that differ from the base setting by `changes`, part by part."""
-        config = order_run(changes, steps=50 * self.epochs)
-        return [
-            config.model_copy(update={"seed": seed}) for seed in range(self.seed, self.seed + seeds)
-        ]
+    def toy_runs(self, changes: Changes, seeds: int) -> list[TrainConfig]:
+        """Runs that differ from the base setting by `changes`."""
+        return with_seeds(order_run(changes, steps=50 * self.epochs), self.first_seeds(seeds))
 
     def base_runs(self) -> list[TrainConfig]:
         return self.toy_runs({}, self.seeds)
 
     def factor_runs(self) -> dict[tuple[str, str], list[TrainConfig]]:
         """One factor at a time: (factor, level) and its runs."""
-        levels = {
-            (factor, level): changes
-            for factor, options in FACTORS.items()
-            for level, changes in options.items()
+        return {
+            (factor, level): self.toy_runs(changes, self.factor_seeds)
+            for factor, levels in FACTORS.items()
+            for level, changes in levels.items()
         }
-        return {name: self.toy_runs(changes, self.factor_seeds) for name, changes in levels.items()}
 
     def start_runs(self) -> dict[str, list[TrainConfig]]:
         """From features that were fitted to an order first."""
         return {name: self.toy_runs(changes, self.factor_seeds) for name, changes in STARTS.items()}
 
-    def image_run(self, method: str, seed: int) -> TrainConfig:
+    def image_runs(self) -> dict[str, list[TrainConfig]]:
+        """(method) and its runs on images; "untrained" are SimCLR's networks before training."""
+        runs = {method: self._runs_on_images(method) for method in METHODS}
+        return runs | {"untrained": untrained(runs["SimCLR"])}
+
+    def _runs_on_images(self, method: str) -> list[TrainConfig]:
         source = IMAGE_SETS[self.image_set]
         images = Images(
             name=self.image_set,
@@ -76,20 +84,24 @@ class ImplicitBias(Parameters):
             augmentation=source.augmentation,
             transfer=source.transfer,
         )
-        epochs = 0 if method == "untrained" else self.image_epochs
-        setting = METHODS["SimCLR" if method == "untrained" else method]
-        return image_run(setting, images, dim=32, epochs=epochs, seed=seed, width=source.width)
-
-    def image_runs(self) -> dict[str, list[TrainConfig]]:
-        return {
-            method: [self.image_run(method, seed) for seed in self.image_seed_range]
-            for method in (*METHODS, "untrained")
-        }
+        first = image_run(
+            METHODS[method],
+            images,
+            dim=32,
+            epochs=self.image_epochs,
+            seed=self.seed,
+            width=source.width,
+        )
+        return with_seeds(first, self.image_seed_range)
 
     def runs(self) -> list[TrainConfig]:
-        images = [run for runs in self.image_runs().values() for run in runs]
-        toys = [*self.factor_runs().values(), *self.start_runs().values()]
-        return images + self.base_runs() + [run for runs in toys for run in runs]
+        groups = [
+            *self.image_runs().values(),
+            self.base_runs(),
+            *self.factor_runs().values(),
+            *self.start_runs().values(),
+        ]
+        return [run for group in groups for run in group]
 
 
 def line(*positions: float | int) -> tuple[Point, ...]:
@@ -102,96 +114,108 @@ def grid(rows: int, columns: int) -> tuple[Point, ...]:
     return tuple((float(i), float(j)) for i in range(rows) for j in range(columns))
 
 
-def order_run(changes: Mapping[str, Any], *, steps: int) -> TrainConfig:
-    """The base setting of the order experiments, four components at 1, 2, 3, 4 on a line and features on the circle, with `changes`:
-    for a part of the configuration the fields that differ, else the value itself. `steps` of training, in epochs of 50 or as changed."""
-    base = TrainConfig(
-        data=Mixture(means=line(1, 2, 3, 4), std=0.1, steps_per_epoch=50),
-        backbone=MLP(width=64, depth=2),
-        projector=Projector(hidden=0, dim=2),
-        loss=InfoNCE(temperature=0.5),
-        optimizer=Optimizer(lr=3e-3),
-        batch_size=16,
-    )
-    parts = {
-        k: getattr(base, k).model_copy(update=v) if isinstance(v, dict) else v
-        for k, v in changes.items()
-    }
-    changed = TrainConfig.model_validate(dict(base) | parts)
-    assert isinstance(changed.data, Mixture)
-    return changed.model_copy(update={"epochs": max(1, steps // changed.data.steps_per_epoch)})
+# Four components on a line, and features on the circle.
+BASE = TrainConfig(
+    data=Mixture(means=line(1, 2, 3, 4), std=0.1, steps_per_epoch=50),
+    backbone=MLP(width=64, depth=2),
+    projector=Projector(hidden=0, dim=2),
+    loss=InfoNCE(temperature=0.5),
+    optimizer=Optimizer(lr=3e-3),
+    batch_size=16,
+)
 
 
-# Factors of the order experiments, each level changing the base setting in that one respect (but where two are named).
-FACTORS: dict[str, dict[str, dict[str, Any]]] = {
-    "components": {str(m): {"data": {"means": line(*range(1, m + 1))}} for m in (5, 6, 7, 8)},
+def order_run(changes: Changes, *, steps: int) -> TrainConfig:
+    """The base setting with `changes`, trained for `steps`, in epochs of 50 or as changed."""
+    parts = {name: _changed(getattr(BASE, name), change) for name, change in changes.items()}
+    run = BASE.replace(**parts)
+    assert isinstance(run.data, Mixture)
+    return run.replace(epochs=max(1, steps // run.data.steps_per_epoch))
+
+
+def _changed(part: Any, change: Any) -> Any:
+    return part.replace(**change) if isinstance(change, Mapping) else change
+
+
+def _data(**fields: Any) -> Changes:
+    return {"data": fields}
+
+
+def _backbone(**fields: Any) -> Changes:
+    return {"backbone": fields}
+
+
+def _optimizer(**fields: Any) -> Changes:
+    return {"optimizer": fields}
+
+
+# Each level changes the base setting in that one respect (the last two factors, and one level of
+# the input, in two).
+FACTORS: dict[str, dict[str, Changes]] = {
+    "components": {str(m): _data(means=line(*range(1, m + 1))) for m in (5, 6, 7, 8)},
     "spacing": {
-        "1, 2, 3, 10": {"data": {"means": line(1, 2, 3, 10)}},
-        "1, 1.5, 4, 4.5": {"data": {"means": line(1, 1.5, 4, 4.5)}},
+        "1, 2, 3, 10": _data(means=line(1, 2, 3, 10)),
+        "1, 1.5, 4, 4.5": _data(means=line(1, 1.5, 4, 4.5)),
     },
-    "spread σ": {"0.3": {"data": {"std": 0.3}}},
-    "depth": {"1": {"backbone": {"depth": 1}}, "4": {"backbone": {"depth": 4}}},
-    "width": {"8": {"backbone": {"width": 8}}, "128": {"backbone": {"width": 128}}},
-    "activation": {
-        "tanh": {"backbone": {"activation": "tanh"}},
-        "GELU": {"backbone": {"activation": "gelu"}},
-    },
+    "spread σ": {"0.3": _data(std=0.3)},
+    "depth": {"1": _backbone(depth=1), "4": _backbone(depth=4)},
+    "width": {"8": _backbone(width=8), "128": _backbone(width=128)},
+    "activation": {"tanh": _backbone(activation="tanh"), "GELU": _backbone(activation="gelu")},
     "optimiser": {
-        "AdamW, lr 0.01": {"optimizer": {"lr": 0.01}},
-        "SGD, lr 0.01": {"optimizer": {"name": "sgd", "lr": 0.01}},
-        "SGD, lr 0.1": {"optimizer": {"name": "sgd", "lr": 0.1}},
+        "AdamW, lr 0.01": _optimizer(lr=0.01),
+        "SGD, lr 0.01": _optimizer(name="sgd", lr=0.01),
+        "SGD, lr 0.1": _optimizer(name="sgd", lr=0.1),
     },
     "temperature": {
         "0.1": {"loss": InfoNCE(temperature=0.1)},
         "1": {"loss": InfoNCE(temperature=1.0)},
     },
     "initial scale": {
-        "×0.3": {"backbone": {"init_scale": 0.3}},
-        "×10": {"backbone": {"init_scale": 10.0}},
-        "×10, tanh": {"backbone": {"init_scale": 10.0, "activation": "tanh"}},
-        "×30, tanh": {"backbone": {"init_scale": 30.0, "activation": "tanh"}},
+        "×0.3": _backbone(init_scale=0.3),
+        "×10": _backbone(init_scale=10.0),
+        "×10, tanh": _backbone(init_scale=10.0, activation="tanh"),
+        "×30, tanh": _backbone(init_scale=30.0, activation="tanh"),
     },
     "input": {
-        "one-hot codes": {"data": {"anonymous": 16}},
-        "no network": {"data": {"anonymous": 16}, "backbone": {"depth": 0}},
+        "one-hot codes": _data(anonymous=16),
+        "no network": {**_data(anonymous=16), **_backbone(depth=0)},
     },
     "loss": {"t-SimCLR": {"loss": TSimCLR(temperature=0.2), "projector": {"batchnorm": True}}},
     "grid": {
-        f"{a}×{b}": {"data": {"means": grid(a, b)}, "projector": {"dim": 3}}
-        for a, b in ((2, 3), (3, 3))
+        "2×3": {**_data(means=grid(2, 3)), "projector": {"dim": 3}},
+        "3×3": {**_data(means=grid(3, 3)), "projector": {"dim": 3}},
     },
 }
-WRONG, RIGHT = (0, 2, 1, 3), (0, 1, 2, 3)
 
 
-def _start(
-    order: tuple[int, ...],
-    *,
-    data: dict[str, Any] | None = None,
-    batch_size: int = 16,
-    **optimizer: Any,
-) -> dict[str, Any]:
-    """Looked at every 25 steps. The step size 0.001, a third of the base setting's, is where both outcomes occur."""
-    return {
+def _start(order: tuple[int, ...], *changes: Changes) -> Changes:
+    """Features that were fitted to an order first, looked at every 25 steps.
+
+    The step size 0.001, a third of the base setting's, is where both outcomes occur.
+    """
+    start: dict[str, Any] = {
         "start_order": order,
-        "data": {"steps_per_epoch": 25, **(data or {})},
-        "optimizer": {"lr": 1e-3, **optimizer},
-        "batch_size": batch_size,
+        "data": {"steps_per_epoch": 25},
+        "optimizer": {"lr": 1e-3},
     }
+    for change in changes:
+        for part, value in change.items():
+            start[part] = start[part] | value if isinstance(value, Mapping) else value
+    return start
 
 
-# From features that were fitted to an order first.
-STARTS: dict[str, dict[str, Any]] = {
+RIGHT, WRONG = (0, 1, 2, 3), (0, 2, 1, 3)
+STARTS: dict[str, Changes] = {
     "right order": _start(RIGHT),
     "wrong order": _start(WRONG),
-    "step size 0.0001": _start(WRONG, lr=1e-4),
-    "step size 0.0003": _start(WRONG, lr=3e-4),
-    "step size 0.003": _start(WRONG, lr=3e-3),
-    "warm-up, 100 steps": _start(WRONG, warmup_epochs=4.0),
-    "weight decay 1": _start(WRONG, weight_decay=1.0),
-    "weight decay 3": _start(WRONG, weight_decay=3.0),
-    "4 pairs a batch": _start(WRONG, batch_size=4),
-    "64 pairs a batch": _start(WRONG, batch_size=64),
-    "spread σ 0.03": _start(WRONG, data={"std": 0.03}),
-    "spread σ 0.3": _start(WRONG, data={"std": 0.3}),
+    "step size 0.0001": _start(WRONG, _optimizer(lr=1e-4)),
+    "step size 0.0003": _start(WRONG, _optimizer(lr=3e-4)),
+    "step size 0.003": _start(WRONG, _optimizer(lr=3e-3)),
+    "warm-up, 100 steps": _start(WRONG, _optimizer(warmup_epochs=4.0)),
+    "weight decay 1": _start(WRONG, _optimizer(weight_decay=1.0)),
+    "weight decay 3": _start(WRONG, _optimizer(weight_decay=3.0)),
+    "4 pairs a batch": _start(WRONG, {"batch_size": 4}),
+    "64 pairs a batch": _start(WRONG, {"batch_size": 64}),
+    "spread σ 0.03": _start(WRONG, _data(std=0.03)),
+    "spread σ 0.3": _start(WRONG, _data(std=0.3)),
 }
