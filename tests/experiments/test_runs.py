@@ -13,17 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import data_of, read_once
+from helpers import train_run as train
 from sklearn.neighbors import KNeighborsClassifier
-from sscl_experiments.measures import (
-    evaluation_points,
-    measure_images,
-    measure_mixture,
-    measure_points,
-)
 from torch.nn import functional as F
 
 import sscl_core.ensemble
 import sscl_core.train as loop
+import sscl_experiments.runs.images as image_runs
+import sscl_experiments.runs.points as point_runs
+from sscl_core import batches
 from sscl_core.config import (
     MLP,
     Cloud,
@@ -41,33 +40,37 @@ from sscl_core.config import (
     TSimCLR,
     scattered,
 )
-from sscl_core.ensemble import train_ensemble
+from sscl_core.divergence import NonFiniteLossError
 from sscl_core.evaluate import linear_probe
 from sscl_core.losses import t_simclr
-from sscl_core.train import (
-    TrainResult,
-    initial_network,
-    mixture,
-    point_set,
-    source,
-    train,
-    train_and_test_images,
-)
-from sscl_experiments import measures, runner, store
+from sscl_core.train import TrainResult, initial_network
+from sscl_experiments import store
 from sscl_experiments.arrangements import circle_gaps, uniform_arrangement
-from sscl_experiments.datasets.images import load_images
+from sscl_experiments.datasets.images import ImageData
 from sscl_experiments.datasets.synthetic import Part, PointSet
-from sscl_experiments.frames import frame, images_as_rows
+from sscl_experiments.frames import images_as_rows
 from sscl_experiments.runner import results, run
+from sscl_experiments.runs import making, together
+from sscl_experiments.runs.images import image_sets
+from sscl_experiments.runs.mixture import evaluation_points, mixture
+from sscl_experiments.runs.mixture import measure as measure_mixture
+from sscl_experiments.runs.points import measure as measure_points
+from sscl_experiments.runs.points import point_set
 from sscl_experiments.studies.contrastive_is_sne.analysis import first_batch
-
-read_once = functools.cache(load_images)
 
 
 @pytest.fixture(autouse=True)
 def _read_once(monkeypatch):
-    for module in (loop, runner):
-        monkeypatch.setattr(module, "load_images", read_once)
+    monkeypatch.setattr(image_runs, "load_images", read_once)
+
+
+def train_and_test(config: TrainConfig) -> tuple[ImageData, ImageData]:
+    sets = image_sets(config)
+    return sets.train, sets.test
+
+
+def measure_images(trained: TrainResult, data_dir: Path | None = None):
+    return image_runs.measure(trained, image_sets(trained.config, data_dir))
 
 
 def toy(m: int = 3, d: int = 2, **changes) -> TrainConfig:
@@ -176,12 +179,10 @@ def test_alignment_and_gap_of_imperfect_features():
 def test_evaluation_pairs_are_not_training_pairs():
     config = toy(data=Mixture(steps_per_epoch=20))
     x, labels = evaluation_points(config)
-    trained = torch.cat(
-        [x for x1, x2, _ in source(config, None, torch.device("cpu")).batches(0) for x in (x1, x2)]
-    )
+    trained = torch.cat([x.flatten(0, 1) for x in batches.epoch_pairs(config, data_of(config), 0)])
     assert torch.cdist(x, trained).min() > 0
     assert torch.equal(x, evaluation_points(config)[0])
-    assert not torch.equal(x, evaluation_points(config.model_copy(update={"seed": 1}))[0])
+    assert not torch.equal(x, evaluation_points(config.replace(seed=1))[0])
     nearest = torch.cdist(x, mixture(config.data).means).argmin(1)
     assert torch.equal(nearest, labels.repeat(2)), "both views of a pair are of its component"
 
@@ -334,7 +335,7 @@ def by_hand(
         return Part(x + 0.7, torch.bucketize(x[:, 0] + noise, torch.tensor([-0.6, 0.6])))
 
     found = PointSet(part(n), part(150), part(170))
-    monkeypatch.setattr(runner, "point_set", lambda config: found)
+    monkeypatch.setattr(point_runs, "point_set", lambda config: found)
     config = points(d, backbone=MLP(depth=0), loss=loss)
     return TrainResult(config, initial_network(config, torch.Size([5])).eval()), found
 
@@ -355,7 +356,7 @@ def test_measures_of_points_are_those_of_a_naive_search(name, n, d, monkeypatch)
     if n < 10:  # a probe needs two classes
         data.train.labels[: n // 2], data.train.labels[n // 2 :] = 0, 2
         monkeypatch.setattr(
-            runner, "linear_probe", lambda h, labels, test: torch.full((len(test),), 2)
+            point_runs, "linear_probe", lambda h, labels, test: torch.full((len(test),), 2)
         )
     metrics, arrays = measure_points(trained)
     with torch.no_grad():
@@ -465,16 +466,16 @@ def test_similarities_of_classes_on_both_features_and_on_another_set(monkeypatch
         assert data_dir == tmp_path
         return parts[name, split]
 
-    monkeypatch.setattr(runner, "load_images", load)
+    monkeypatch.setattr(image_runs, "load_images", load)
     config = images(
         data=Images(n_train=32, holdout=0.02, transfer="cifar10"),
         projector=Projector(hidden=8, dim=3),
     )
-    trained = train(config)
+    trained = loop.train(config, data_of(config, tmp_path))
     metrics, arrays = measure_images(trained, tmp_path)
     assert arrays.keys() == {"classes_h", "classes_z", "classes_transfer", "z_views"}
     with torch.no_grad():
-        test = train_and_test_images(config)[1]
+        test = image_sets(config, tmp_path).test
         h, z = trained.model(test.images.float() / 255)
         assert arrays["classes_h"] == pytest.approx(naive_similarity(h, test.labels), abs=1e-5)
         assert arrays["classes_z"] == pytest.approx(naive_similarity(z, test.labels), abs=1e-5)
@@ -510,11 +511,11 @@ def test_a_transfer_set_that_cannot_be_evaluated_is_refused_before_training(
         own = read_once("fashion_mnist_subset", "test")
         colour = replace(own, images=own.images.repeat(1, 3, 1, 1))
         monkeypatch.setattr(
-            runner,
+            image_runs,
             "load_images",
             lambda name, split, data_dir: colour if name == "cifar10" else own,
         )
-    monkeypatch.setattr(runner, "train", None)
+    monkeypatch.setattr(image_runs, "train", None)
     with pytest.raises(ValueError, match="1-channel images" if channels == 3 else "data_dir"):
         run(config, runs=tmp_path / "runs", data_dir=None if channels == 3 else tmp_path / "absent")
 
@@ -522,7 +523,7 @@ def test_a_transfer_set_that_cannot_be_evaluated_is_refused_before_training(
 def test_a_transfer_set_is_looked_at_after_training_and_changes_nothing_else(tmp_path, monkeypatch):
     """The embedded set's own images, which with a holdout are not those of the evaluation."""
     monkeypatch.setattr(
-        runner,
+        image_runs,
         "load_images",
         lambda name, split, data_dir: read_once(name, split).select(slice(0, 100)),
     )
@@ -551,16 +552,16 @@ def trainings(monkeypatch) -> list[list[TrainConfig]]:
     """The configurations that were trained, in order, those together that were trained together."""
     calls: list[list[TrainConfig]] = []
 
-    def one(config: TrainConfig, **settings):
+    def one(config: TrainConfig, data, **settings):
         calls.append([config])
-        return train(config, **settings)
+        return loop.train(config, data, **settings)
 
-    def together(configs: list[TrainConfig], **settings):
+    def several(configs: list[TrainConfig], data, **settings):
         calls.append(list(configs))
-        return train_ensemble(configs, **settings)
+        return sscl_core.ensemble.train_ensemble(configs, data, **settings)
 
-    monkeypatch.setattr(runner, "train", one)
-    monkeypatch.setattr(runner, "train_ensemble", together)
+    monkeypatch.setattr(image_runs, "train", one)
+    monkeypatch.setattr(together, "train_ensemble", several)
     return calls
 
 
@@ -629,7 +630,7 @@ def test_a_failed_run_leaves_no_record_and_is_tried_again(make, trainings, monke
             patch.setattr(
                 module, "contrastive_loss", lambda config, z1, z2, **_: z1.sum() * math.nan
             )
-        with pytest.raises(loop.NonFiniteLossError):
+        with pytest.raises(NonFiniteLossError):
             results([make()], runs=tmp_path / "runs", progress=False)
     assert store.load(tmp_path / "runs", make()) is None
     assert len(results([make()], runs=tmp_path / "runs", progress=False)) == 1
@@ -651,24 +652,25 @@ OTHER_PROCESS = """
 import sys
 import time
 from pathlib import Path
-from sscl_core import experiments
 from sscl_core.config import TrainConfig
+from sscl_experiments.runner import results
+from sscl_experiments.runs import together
 
 folder, *configs = sys.argv[1:]
-train_ensemble, trained = experiments.train_ensemble, []
+train_ensemble, trained = together.train_ensemble, []
 
-def slowly(configs, **settings):
+def slowly(configs, data, **settings):
     trained.extend(configs)
     (Path(folder) / "at it").touch()
     give_up = time.monotonic() + 30
     while not (Path(folder) / "go on").exists() and time.monotonic() < give_up:
         time.sleep(0.01)
     time.sleep(0.3)
-    return train_ensemble(configs, **settings)
+    return train_ensemble(configs, data, **settings)
 
-experiments.train_ensemble = slowly
+together.train_ensemble = slowly
 configs = [TrainConfig.model_validate_json(config) for config in configs]
-records = experiments.results(configs, runs=Path(folder) / "runs", progress=False)
+records = results(configs, runs=Path(folder) / "runs", progress=False)
 assert [record.config for record in records] == configs
 print(*(config.model_dump_json() for config in trained), sep="\\n")
 """
@@ -678,13 +680,13 @@ def test_two_processes_share_the_work_and_train_no_run_twice(monkeypatch, tmp_pa
     """While another process is at the first two ensembles' first, this one makes the second, and then waits for the other's."""
     ours, first, second = [], [toy(seed=s) for s in (0, 1)], [toy(seed=s, epochs=1) for s in (0, 1)]
 
-    def together(configs: list[TrainConfig], **settings):
+    def quickly(configs: list[TrainConfig], data, **settings):
         ours.extend(configs)
-        trained = train_ensemble(configs, **settings)
+        trained = sscl_core.ensemble.train_ensemble(configs, data, **settings)
         (tmp_path / "go on").touch()
         return trained
 
-    monkeypatch.setattr(runner, "train_ensemble", together)
+    monkeypatch.setattr(together, "train_ensemble", quickly)
     arguments = [str(tmp_path), *(config.model_dump_json() for config in (*first, *second))]
     environment = os.environ | {"PYTHONPATH": str(Path(store.__file__).parents[1])}
     with subprocess.Popen(
@@ -749,7 +751,7 @@ def test_records_of_images(d, tmp_path):
         "the map itself, where it is one"
     )
     if d == 2:
-        test = train_and_test_images(config)[1]
+        test = train_and_test(config)[1]
         assert np.array_equal(record.arrays["labels_test"], test.labels)
         assert record.metrics["norm_z"] == pytest.approx(
             np.linalg.norm(record.arrays["z_test"], axis=1).mean(), rel=1e-5
@@ -766,7 +768,7 @@ def test_the_features_of_views_are_those_of_two_views_of_the_first_256_test_imag
     )
     trained = train(config)
     with torch.no_grad():
-        z = trained.model(train_and_test_images(config)[1].images[:256].float() / 255)[1]
+        z = trained.model(train_and_test(config)[1].images[:256].float() / 255)[1]
     found = measure_images(trained)[1]["z_views"]
     assert found.shape == (2 * n, 2)
     assert found == pytest.approx(z.repeat(2, 1).numpy(), abs=1e-4)
@@ -783,12 +785,12 @@ def test_the_features_of_views_are_the_seeds_and_kept_up_to_32_dimensions(d):
     assert torch.equal(torch.get_rng_state(), before)
     assert ("z_views" in arrays) == (d <= 32)
     if d <= 32:
-        n = len(train_and_test_images(config)[1])
+        n = len(train_and_test(config)[1])
         first, (z1, z2) = arrays["z_views"], np.split(arrays["z_views"], 2)
         assert first.shape == (2 * min(256, n), d)
         assert (np.abs(z1 - z2).max(1) > 0).mean() > 0.95, "of two crops"
         assert np.array_equal(measure_images(train(config))[1]["z_views"], first)
-        other = replace(trained, config=config.model_copy(update={"seed": 1}))
+        other = replace(trained, config=config.replace(seed=1))
         assert (np.abs(measure_images(other)[1]["z_views"] - first).max(1) > 0).mean() > 0.95, (
             "the same network, other crops"
         )
@@ -813,11 +815,11 @@ def test_df_is_a_metric_where_it_was_learned(loss, tmp_path):
 def test_a_run_is_compiled_if_it_is_asked_for(settings, monkeypatch, tmp_path):
     asked = []
 
-    def spy(config: TrainConfig, *, compiled: bool = False, **others) -> TrainResult:
+    def spy(config: TrainConfig, data, *, compiled: bool = False, **others) -> TrainResult:
         asked.append(compiled)
-        return train(config, **others)
+        return loop.train(config, data, **others)
 
-    monkeypatch.setattr(runner, "train", spy)
+    monkeypatch.setattr(image_runs, "train", spy)
     run(images(epochs=0), runs=tmp_path / "runs", **settings)
     assert asked == [settings.get("compiled", False)]
 
@@ -859,16 +861,9 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_removes_its_checkpoint(
     assert all(np.array_equal(value, whole.arrays[name]) for name, value in record.arrays.items())
 
 
-def test_frame_has_a_row_a_record():
-    records = [store.Record(toy(seed=s, loss=TSimCLR()), {"score": s / 10}) for s in range(3)]
-    table = frame(records)
-    assert table.columns.tolist() == ["loss", "d_z", "epochs", "seed", "score"]
-    assert table.values.tolist() == [["t_simclr", 2, 2, s, s / 10] for s in range(3)]
-
-
 def test_images_as_rows_are_the_runs_own():
     x, y, x_test, y_test = images_as_rows(images())
-    fit, test = train_and_test_images(images())
+    fit, test = train_and_test(images())
     assert (x.shape, x_test.shape) == ((32, 784), (len(test), 784))
     assert torch.equal((x * 255).round().byte(), fit.images.flatten(1))
     assert torch.equal((x_test * 255).round().byte(), test.images.flatten(1))
@@ -938,9 +933,9 @@ def test_a_collapsed_network_is_detected(value, part, monkeypatch, tmp_path):
 
 def test_rounding_is_no_spread():
     z = torch.full((50, 3), 0.1) + 1e-8 * torch.rand(50, 3)
-    assert measures.is_collapsed(z) == 1
-    assert measures.is_collapsed(z + 1e-3 * torch.rand(50, 3)) == 0
-    assert measures.is_collapsed(torch.rand(50, 3), z) == 1, "one set of several is enough"
+    assert making.is_collapsed(z) == 1
+    assert making.is_collapsed(z + 1e-3 * torch.rand(50, 3)) == 0
+    assert making.is_collapsed(torch.rand(50, 3), z) == 1, "one set of several is enough"
 
 
 def test_of_an_ensemble_in_which_seeds_diverge_the_others_are_kept(
@@ -951,13 +946,13 @@ def test_of_an_ensemble_in_which_seeds_diverge_the_others_are_kept(
     ensemble = sscl_core.ensemble
     real = ensemble.epoch_pairs
 
-    def poisoned(config, epoch):
-        x1, x2 = real(config, epoch)
+    def poisoned(config, data, epoch):
+        x1, x2 = real(config, data, epoch)
         return (x1 * math.nan, x2) if config.seed in (1, 3) and config.epochs > 1 else (x1, x2)
 
     with monkeypatch.context() as patch:
         patch.setattr(ensemble, "epoch_pairs", poisoned)
-        with pytest.raises(loop.NonFiniteLossError, match=r"in seed 1 \(at .*\), seed 3 \(at "):
+        with pytest.raises(NonFiniteLossError, match=r"in seed 1 \(at .*\), seed 3 \(at "):
             results([*configs, other], runs=tmp_path / "runs", progress=False)
     kept = [config for config in [*configs, other] if store.load(tmp_path / "runs", config)]
     assert kept == [configs[0], configs[2], configs[4], other]
