@@ -3,7 +3,7 @@
 Nothing here enters a stored number.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from sscl_core.config import Images, TrainConfig
 
 from .record import Record
 from .runs.images import image_sets
-from .statistics import interval
 
 
 def frame_by(
@@ -28,12 +27,9 @@ def frame_by(
     return pd.DataFrame(rows)
 
 
-def interval_row(name: str, values: Iterable[float]) -> dict[str, float]:
-    """The mean, called `name`, and its 95 % interval over seeds, as columns of a table.
-
-    `ValueError`: those of `statistics.interval`.
-    """
-    mean, low, high = interval([float(value) for value in values])
+def with_interval(name: str, estimate: tuple[float, float, float]) -> dict[str, float]:
+    """A mean or rate and its 95 % interval, (mean, low, high), as three columns of a table."""
+    mean, low, high = estimate
     return {name: mean, "95 % low": low, "95 % high": high}
 
 

@@ -30,9 +30,10 @@ from sscl_core.losses import info_nce, sne_objective, t_simclr
 from sscl_core.similarities import Student, log_q_cosine, log_q_student, squared_distances
 from sscl_core.train import initial_network
 from sscl_experiments.arrangements import circle_gaps, minimise_free, uniform_arrangement
-from sscl_experiments.frames import interval_row
+from sscl_experiments.frames import with_interval
 from sscl_experiments.record import Record
 from sscl_experiments.runs.mixture import PER_COMPONENT, first_network
+from sscl_experiments.statistics import interval
 
 from .parameters import COMPONENTS, DIMS
 
@@ -339,7 +340,11 @@ def largest_gaps(runs: Runs) -> list[float]:
 
 
 def _beside(quantity: str, values: Sequence[float], expected: float) -> dict[str, object]:
-    return {"quantity": quantity, **interval_row("computed", values), "expected": expected}
+    return {
+        "quantity": quantity,
+        **with_interval("computed", interval(values)),
+        "expected": expected,
+    }
 
 
 def _last_means(record: Record) -> Float[Tensor, "m d"]:

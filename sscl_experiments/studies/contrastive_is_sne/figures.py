@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -64,7 +63,7 @@ def polygon_and_simplex(on_circle: Record, cosines: Float[Array, "m m"]) -> Figu
     plotting.circle(axes[1], after, labels, corners)
     axes[0].set_title("before training")
     axes[1].set_title("after training")
-    image = axes[2].imshow(cosines, vmin=-1, vmax=1, cmap="RdBu_r")
+    image = axes[2].imshow(np.asarray(cosines), vmin=-1, vmax=1, cmap="RdBu_r")
     for (i, j), cosine in np.ndenumerate(np.asarray(cosines)):
         color = "white" if i == j else "black"
         center = {"ha": "center", "va": "center"}
@@ -87,7 +86,9 @@ def training_curves(curves: Mapping[str, Float[Array, "seeds t"]], runs: Runs) -
     }
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         for dim, color in DIM_COLORS.items():
-            _curve(axis, curves[f"{name}, d_z={dim}"], color, f"d_z={dim}")
+            label = f"d_z={dim}"
+            values = np.asarray(curves[f"{name}, {label}"])
+            plotting.band(axis, np.arange(values.shape[1]), values, color=color, label=label)
         axis.set(xlabel="epoch", title=title)
     for dim, color in DIM_COLORS.items():
         exact = runs[dim][0].metrics
@@ -96,7 +97,3 @@ def training_curves(curves: Mapping[str, Float[Array, "seeds t"]], runs: Runs) -
     axes[0].set_yscale("log")
     axes[0].legend()
     return figure
-
-
-def _curve(axis: Axes, values: Float[Array, "seeds t"], color: str, label: str) -> None:
-    plotting.band(axis, range(values.shape[1]), values, color=color, label=label)
