@@ -92,9 +92,9 @@ def test_the_wheel_stands_alone(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
-        "import sscl_core; from sscl_core import paths, studies; from sscl_core.data import load_images;"
+        "import sscl_core; from sscl_experiments import paths, study; from sscl_experiments.datasets.images import load_images;"
         "assert paths.CHECKOUT is None, paths.CHECKOUT;"
-        "print(sscl_core.__file__, len(load_images('fashion_mnist_subset')), studies.resolve('05_t_simclr', {}).seeds)"
+        "print(sscl_core.__file__, len(load_images('fashion_mnist_subset')), study.resolve('05_t_simclr', {}).seeds)"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],

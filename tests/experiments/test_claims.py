@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sscl_experiments.claims import CLAIMS, Claim, Outcome, decide
+from sscl_experiments.claims import Claim, Outcome, decide
 from sscl_experiments.statistics import interval, rate_interval
-from sscl_experiments.study import NOTEBOOKS
+from sscl_experiments.study import all_claims, all_studies
 
 
 def claim(direction="at least", threshold=1.0):
     return Claim(
         id="X",
-        notebook="n",
         sentence="s",
         source="t",
         estimand="e",
@@ -167,9 +166,10 @@ def test_too_few_seeds_or_an_unmet_precondition_give_no_verdict():
 
 
 def test_every_claim_has_its_own_key_and_a_rule():
-    assert all(key == value.id for key, value in CLAIMS.items())
-    assert all("95 %" in value.rule for value in CLAIMS.values())
-    assert {value.notebook for value in CLAIMS.values()} <= set(NOTEBOOKS)
+    claims = [claim for study in all_studies().values() for claim in study.claims]
+    assert len({claim.id for claim in claims}) == len(claims) == len(all_claims()) >= 10
+    assert all(key == value.id for key, value in all_claims().items())
+    assert all("95 %" in value.rule for value in all_claims().values())
 
 
 def test_an_outcome_of_one_seed_survives_json():

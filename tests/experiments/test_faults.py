@@ -16,12 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from sscl_experiments import paths, store, surroundings
-from sscl_experiments.claims import CLAIMS, decide
-from sscl_experiments.workflow import execution, locks, planning
+from sscl_core.files import write_json, write_text
+from sscl_experiments import paths, surroundings
+from sscl_experiments.claims import decide
+from sscl_experiments.study import all_claims
+from sscl_experiments.workflow import execution, guard, locks, planning
 
 NOTEBOOK = "01_contrastive_is_sne"
-SSCL = [sys.executable, "-m", "sscl_core"]
+SSCL = [sys.executable, "-m", "sscl_experiments"]
 REPRODUCE = ["reproduce", "--scale", "smoke", "--cores", "1", "--notebooks", NOTEBOOK]
 
 
@@ -35,7 +37,7 @@ def environment(**variables):
 
 
 def sscl(*arguments, python=sys.executable, cwd=None, **variables):
-    command = [python, "-m", "sscl_core", *map(str, arguments)]
+    command = [python, "-m", "sscl_experiments", *map(str, arguments)]
     return subprocess.run(
         command, cwd=cwd, env=environment(**variables), capture_output=True, timeout=300
     )
@@ -115,7 +117,7 @@ def test_nothing_survives_a_stopped_reproduction(stage, number, begun, tmp_path)
         # Until the last has ended no other reproduction begins, and it waits long enough for that.
         with locks.alone(planning.plan("smoke", tmp_path, [NOTEBOOK])):
             left = [commandline(pid) for pid in reproduction.processes()]
-            assert not [words for words in left if words and "sscl_core.guard" not in words], (
+            assert not [words for words in left if words and guard.__name__ not in words], (
                 "but the guard, about to end"
             )
         until(lambda: not reproduction.processes(), 2)
@@ -134,9 +136,7 @@ def test_jobs_whose_guard_was_killed_too_keep_the_next_reproduction_out(
     reproduction.at("training")
     by_parent = {pid: commandline(pid) for pid in reproduction.processes()}
     guards = [
-        pid
-        for pid, words in by_parent.items()
-        if "sscl_core.guard" in words or "snakemake" in words
+        pid for pid, words in by_parent.items() if guard.__name__ in words or "snakemake" in words
     ]
     assert len(guards) == 2
     for pid in (reproduction.main.pid, *guards):
@@ -248,7 +248,7 @@ ODD = "ü é #1 \"q\" 'a' \\n {a} $HOME"
 def test_paths_of_any_characters(tmp_path):
     """In the checkout, the Python that runs it, the results and the data: all that is written is under the results."""
     checkout, python = tmp_path / f"checkout {ODD}: b", tmp_path / f"python {ODD}"
-    for name in ("sscl_core", "workflow", "notebooks", "data", "docs"):
+    for name in ("sscl_core", "sscl_experiments", "workflow", "notebooks", "data", "docs"):
         shutil.copytree(
             paths.CHECKOUT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__")
         )
@@ -301,9 +301,9 @@ def under(name, locales):
 
 @pytest.mark.parametrize("name", [*LOCALES, "ascii"])
 def test_commands_under_another_locale(name, locales, tmp_path):
-    outcome = decide(CLAIMS["C4"], [0.5] * 5, scale="smoke", withheld="ν − ℓ")
+    outcome = decide(all_claims()["C4"], [0.5] * 5, scale="smoke", withheld="ν − ℓ")
     place = tmp_path / "ü"
-    store.write_text(place / "smoke" / "claims" / "C4.json", outcome.model_dump_json())
+    write_text(place / "smoke" / "claims" / "C4.json", outcome.model_dump_json())
     run = sscl(
         "claims", "--scale", "smoke", "--results-dir", "ü", cwd=tmp_path, **under(name, locales)
     )
@@ -311,7 +311,9 @@ def test_commands_under_another_locale(name, locales, tmp_path):
     assert rb"\u2113" in run.stdout, "what the terminal cannot show is shown as its code"
     run = sscl("train", "--show", **under(name, locales))
     assert json.loads(run.stdout)["seed"] == 0
-    code = "from sscl_core import reproduce; print(reproduce.plan('smoke').jobs[0].mark)"
+    code = (
+        "from sscl_experiments.workflow import planning; print(planning.plan('smoke').jobs[0].mark)"
+    )
     marks = {
         subprocess.check_output([sys.executable, "-c", code], env=environment(**given))
         for given in ({}, under(name, locales))
@@ -338,7 +340,7 @@ def test_a_reproduction_under_another_locale_is_the_same(locales, tmp_path):
 def test_a_users_own_kernel_does_not_run_the_notebooks(tmp_path):
     spec = {"argv": ["false"], "display_name": "mine", "language": "python"}
     for folder in ("jupyter", "data/jupyter"):
-        store.write_json(tmp_path / folder / "kernels" / "python3" / "kernel.json", spec)
+        write_json(tmp_path / folder / "kernels" / "python3" / "kernel.json", spec)
     mine = {
         "JUPYTER_PATH": tmp_path / "jupyter",
         "XDG_DATA_HOME": tmp_path / "data",

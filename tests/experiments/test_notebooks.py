@@ -13,14 +13,15 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sscl_experiments import notebook, store, study
+from sscl_core.files import write_json, write_text
+from sscl_experiments import notebook, study
 from sscl_experiments.notebook import begin
 from sscl_experiments.studies.implicit_bias import figures
 from sscl_experiments.workflow import planning
 
 matplotlib.use("Agg")
 BOOKS = {
-    name: nbformat.read(planning.notebook_path(name), as_version=4) for name in study.NOTEBOOKS
+    name: nbformat.read(planning.notebook_path(name), as_version=4) for name in study.all_studies()
 }
 
 
@@ -38,7 +39,7 @@ def test_structure(name):
     namespace = {}
     exec(parameters.source, namespace)
     declared = namespace["__annotations__"]
-    assert set(declared) == set(study.NOTEBOOKS[name].model_fields), (
+    assert set(declared) == set(study.study_of(name).parameters.model_fields), (
         "the parameters cell has the names that are checked, all of them"
     )
     assert study.resolve(name, {key: namespace[key] for key in declared}) == study.resolve(name, {})
@@ -92,7 +93,7 @@ def test_a_record_that_a_notebook_shows_makes_its_outputs_stale(
     monkeypatch.setattr(planning.paths, "RECORDS", tmp_path)
     parameters = study.resolve("05_t_simclr", {"scale": scale, "seeds": 1, "map_dims": []})
     before = planning.notebook_key("05_t_simclr", parameters)
-    store.write_text(tmp_path / record, "{}")
+    write_text(tmp_path / record, "{}")
     assert (planning.notebook_key("05_t_simclr", parameters) != before) == matters
 
 
@@ -176,7 +177,7 @@ def test_a_record_is_read_back_and_a_missing_one_said(tmp_path, monkeypatch, cap
         "versions": {"torch": "2"},
         "parameters": {"seeds": 3},
     }
-    store.write_json(
+    write_json(
         tmp_path / "records" / "full" / "05_t_simclr.json",
         content | {"claims": [], "tables": {"t": "a,b\n1,2\n"}, "figures": {}},
     )
@@ -191,7 +192,7 @@ def test_a_damaged_record_is_named_with_the_remedy(content, tmp_path, monkeypatc
     monkeypatch.setattr(notebook, "RECORDS", tmp_path)
     nb = begin_with(scale="smoke", results_dir=str(tmp_path))
     path = tmp_path / "full" / "05_t_simclr.json"
-    store.write_text(path, content)
+    write_text(path, content)
     with pytest.raises(
         ValueError,
         match=rf"{path} is damaged: `git checkout -- {path}`, in the checkout, brings it back",

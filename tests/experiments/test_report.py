@@ -7,10 +7,14 @@ import os
 import nbformat
 import pytest
 
+from sscl_core.files import write_text
 from sscl_experiments import store
-from sscl_experiments.claims import CLAIMS, decide
-from sscl_experiments.store import Record
+from sscl_experiments.claims import decide
+from sscl_experiments.record import Record
+from sscl_experiments.study import all_claims
 from sscl_experiments.workflow import execution, planning, report
+
+CLAIMS = all_claims()
 
 
 @pytest.fixture
@@ -21,15 +25,13 @@ def plan(tmp_path):
         decide(CLAIMS["C1"], [1e-12], scale="smoke"),
     ]
     for outcome in decided:
-        store.write_text(
-            plan.out / "claims" / f"{outcome.claim.id}.json", outcome.model_dump_json()
-        )
+        write_text(plan.out / "claims" / f"{outcome.claim.id}.json", outcome.model_dump_json())
     config = plan.jobs[0].parameters.runs()[0]
     store.save(tmp_path / "runs", [Record(config, {"accuracy": 0.25, "loss": 1.5})])
     figure = plan.out / "figures" / "a-<b>.png"
-    store.write_text(figure, "")
-    store.write_text(figure.with_suffix(".csv"), "x\n1\n")
-    store.write_text(plan.out / "failed" / "05_t_simclr.txt", "Traceback\nValueError: no")
+    write_text(figure, "")
+    write_text(figure.with_suffix(".csv"), "x\n1\n")
+    write_text(plan.out / "failed" / "05_t_simclr.txt", "Traceback\nValueError: no")
     return plan
 
 
@@ -74,7 +76,7 @@ def test_failures_say_where_to_look(plan):
         for line in execution.failures(plan)
     )
     mark = plan.jobs[0].groups[0].mark
-    store.write_text(plan.out / "logs" / f"{mark}.log", "step 1\nsscl: it broke\n")
+    write_text(plan.out / "logs" / f"{mark}.log", "step 1\nsscl: it broke\n")
     assert any(
         "training runs of 01_contrastive_is_sne: sscl: it broke" in line
         for line in execution.failures(plan)
@@ -122,7 +124,7 @@ def test_looking_again_at_what_is_to_do_hashes_nothing(plan, monkeypatch):
 def test_a_page_is_made_anew_when_it_or_its_notebook_is_another(plan):
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("first words")])
     path = plan.out / "notebooks" / f"{plan.jobs[0].notebook}.ipynb"
-    store.write_text(path, nbformat.writes(book))
+    write_text(path, nbformat.writes(book))
     report.write(plan)
     page = path.with_suffix(".html")
     content = page.read_text(encoding="utf-8")
@@ -135,11 +137,11 @@ def test_a_page_is_made_anew_when_it_or_its_notebook_is_another(plan):
     assert page.read_text(encoding="utf-8") == content
     book.cells[0].source = "other words"
     old = path.stat()
-    store.write_text(path, nbformat.writes(book))
+    write_text(path, nbformat.writes(book))
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
     report.write(plan)
     assert "other words" in page.read_text(encoding="utf-8")
-    store.write_text(path, path.read_text(encoding="utf-8")[:50])
+    write_text(path, path.read_text(encoding="utf-8")[:50])
     with pytest.raises(
         ValueError,
         match=f"{path} is damaged: delete it, and `sscl reproduce --scale smoke --notebooks 01_",

@@ -16,33 +16,39 @@ import nbformat
 import pytest
 
 from sscl_core import files
-from sscl_experiments import cli, paths, store, study
-from sscl_experiments.claims import CLAIMS, decide
+from sscl_core.config import Images, TrainConfig
+from sscl_experiments import cli, paths, settings, store
+from sscl_experiments.claims import decide
+from sscl_experiments.record import Record
 from sscl_experiments.studies.t_simclr import parameters, tuning
+from sscl_experiments.study import all_claims
 from sscl_experiments.workflow import execution, kernels, locks, planning, publishing, report
+
+CLAIMS = all_claims()
+
+
+def shrink(scales):
+    """Gives the sizes of smoke to the scales that are published."""
+    text = scales.read_text(encoding="utf-8")
+    smoke = re.search(r"\[smoke\].*?(?=\[quick\])", text, re.S).group()
+    others = (smoke.replace("[smoke", f"[{scale}") for scale in ("quick", "full"))
+    scales.write_text("".join((smoke, *others)), encoding="utf-8")
 
 
 class Checkout:
     def __init__(self, root):
         self.root, self.out = root, root / "results" / "quick"
-        for name in ("sscl_core", "workflow", "notebooks", "data", "docs"):
+        for name in ("sscl_core", "sscl_experiments", "workflow", "notebooks", "data", "docs"):
             shutil.copytree(
                 paths.CHECKOUT / name, root / name, ignore=shutil.ignore_patterns("__pycache__")
             )
-        scales = (
-            root / "workflow" / "scales.toml"
-        )  # the sizes of smoke under the names of the scales that are published
-        smoke = re.search(
-            r"\[smoke\].*?(?=\[quick\])", scales.read_text(encoding="utf-8"), re.S
-        ).group()
-        scales.write_text(
-            smoke.replace("[smoke", "[quick") + smoke.replace("[smoke", "[full"), encoding="utf-8"
-        )
+        for scales in root.glob("sscl_experiments/studies/*/scales.toml"):
+            shrink(scales)
 
     def sscl(self, *arguments, **environment):
         variables = os.environ | {"PYTHONPATH": str(self.root), "COLUMNS": "120"} | environment
         variables.pop("SSCL_RESULTS_DIR", None)
-        command = [sys.executable, "-m", "sscl_core", *arguments]
+        command = [sys.executable, "-m", "sscl_experiments", *arguments]
         return subprocess.run(command, cwd=self.root, env=variables, capture_output=True, text=True)
 
     def notebook(self, name):
@@ -193,8 +199,8 @@ def test_a_longer_scale_is_published_as_a_record(checkout, mended):
 
 def test_changed_code_is_run_again_and_a_comment_is_not(checkout, mended):
     code = """
-from sscl_core import reproduce
-print(*sorted(job.mark for job in reproduce.plan("quick").jobs))
+from sscl_experiments.workflow import planning
+print(*sorted(job.mark for job in planning.plan("quick").jobs))
 """
 
     def marks():
@@ -491,10 +497,10 @@ def test_claims_command_shows_what_ran(checkout, mended, capsys):
 
 def test_tune_command(tmp_path, monkeypatch):
     """Two tiny settings: the table has a row for each, with the accuracies of its own run, on z in the metric of its loss."""
-    images = study.Images(n_train=40, holdout=0.2, augmentation=study.AUGMENTATION)
+    images = Images(n_train=40, holdout=0.2, augmentation=settings.AUGMENTATION)
     space = {
-        (m, 2, s.loss.temperature): study.image_run(s, images, dim=2, epochs=0, seed=0)
-        for m, s in study.METHODS.items()
+        (m, 2, s.loss.temperature): settings.image_run(s, images, dim=2, epochs=0, seed=0)
+        for m, s in settings.METHODS.items()
     }
     monkeypatch.setattr(
         tuning, "search_space", lambda image_set: space if image_set == "cifar10" else {}
@@ -538,10 +544,10 @@ def finish(plan):
     for job in plan.jobs:
         made = ("notebooks/{}.ipynb", "figures/{}-a.png", "tables/{}-a.csv")
         for path in (*(plan.out / name.format(job.notebook) for name in made), *plan.claims(job)):
-            store.write_text(path, path.name)
+            files.write_text(path, path.name)
         store.save(
             plan.results / "runs",
-            [store.Record(config, {"accuracy": 0.5}) for config in job.parameters.runs()],
+            [Record(config, {"accuracy": 0.5}) for config in job.parameters.runs()],
         )
         planning.write_mark(plan.marks / job.mark, plan.out, job.notebook)
 
@@ -608,15 +614,13 @@ def test_what_is_not_as_it_was_written_is_not_taken_for_finished(
     names = ["01_contrastive_is_sne", "05_t_simclr"]
     plan = planning.plan("smoke", tmp_path, names[:1])
     both = planning.plan("smoke", tmp_path, names)
-    monkeypatch.setattr(
-        parameters.TSimCLRFeatures, "runs", lambda self: [study.TrainConfig(seed=1)]
-    )
+    monkeypatch.setattr(parameters.TSimCLRFeatures, "runs", lambda self: [TrainConfig(seed=1)])
     both = planning.plan("smoke", tmp_path, names)
     finish(both)
     assert both.unfinished == []
     job, untouched = both.jobs
     group = plan.marks / job.groups[0].mark
-    store.write_text(group, "")
+    files.write_text(group, "")
     places = {
         ".done": plan.marks / job.mark,
         "claims": plan.out / "claims" / "C1.json",
@@ -673,7 +677,7 @@ def test_damaged_claims_are_named_with_the_remedy(content, tmp_path, capsys):
 
 def test_another_claims_file_in_its_place_is_refused(tmp_path, capsys):
     outcome = decide(CLAIMS["C1"], [1e-12], scale="smoke").model_dump_json()
-    store.write_text(tmp_path / "smoke" / "claims" / "C2.json", outcome)
+    files.write_text(tmp_path / "smoke" / "claims" / "C2.json", outcome)
     assert cli.main(["claims", "--scale", "smoke", "--results-dir", str(tmp_path)]) == 1
     assert "it holds claim C1" in capsys.readouterr().err
 
