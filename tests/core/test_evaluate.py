@@ -33,12 +33,8 @@ from sscl_experiments.arrangements import (
     regular_polygon,
     regular_simplex,
 )
-from sscl_experiments.studies.implicit_bias.analysis import (
-    group_contrast,
-    lipschitz_monte_carlo,
-    placement_rank,
-    regroupings,
-)
+from sscl_experiments.studies.implicit_bias.class_groups import group_contrast, regroupings
+from sscl_experiments.studies.implicit_bias.enumeration import lipschitz_monte_carlo, placement_rank
 
 
 def blobs(

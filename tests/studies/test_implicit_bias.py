@@ -12,16 +12,15 @@ from sscl_experiments import settings
 from sscl_experiments.datasets.images import _CANONICAL
 from sscl_experiments.record import Record
 from sscl_experiments.studies.implicit_bias.analysis import (
-    class_groups,
-    evenly,
-    film,
-    grouping_test,
+    feature_history,
     in_order,
-    leaving,
     orders,
-    placement_rank,
     placement_ranks,
+    start_outcomes,
+    well_separated,
 )
+from sscl_experiments.studies.implicit_bias.class_groups import class_groups, grouping_test
+from sscl_experiments.studies.implicit_bias.enumeration import placement_rank
 from sscl_experiments.studies.implicit_bias.parameters import line, order_run
 from sscl_experiments.study import resolve
 
@@ -55,8 +54,8 @@ def test_in_order_is_the_natural_cycle_in_either_sense(angles, expected):
     ("angles", "expected"),
     [((0, 90, 180, 270), True), ((0, 46, 180, 270), True), ((0, 44, 180, 270), False)],
 )
-def test_evenly_is_every_gap_at_least_half_an_even_one(angles, expected):
-    assert evenly([record((0, 1, 2, 3), angles)]).tolist() == [expected]
+def test_well_separated_is_every_gap_at_least_half_an_even_one(angles, expected):
+    assert well_separated([record((0, 1, 2, 3), angles)]).tolist() == [expected]
 
 
 def test_placement_ranks_against_all_assignments_one_by_one():
@@ -121,7 +120,7 @@ def test_class_groups_that_name_no_class_are_refused():
         class_groups(("a", "b"), {"first": ("a", "c")})
 
 
-def test_leaving_counts_who_ends_elsewhere_and_where():
+def test_outcomes_of_starts_count_who_ends_elsewhere_and_where():
     """From ACBD: two end in ABCD, one in ABDC, one comes back after a loss above the wall."""
     start = (0, 180, 90, 270)
     ends = [(0, 90, 180, 270), (0, 90, 180, 270), (0, 90, 270, 180), start]
@@ -132,18 +131,18 @@ def test_leaving_counts_who_ends_elsewhere_and_where():
         run.metrics["loss_gap"] = gap
     assert orders(runs, "ABCD") == ["ABCD", "ABCD", "ABDC", "ACBD"]
     assert orders(runs, "ABCD", 0) == ["ACBD"] * 4
-    assert list(leaving(runs, "ABCD", wall=4.0).values()) == pytest.approx(
+    assert list(start_outcomes(runs, 4.0).values()) == pytest.approx(
         [3 / 4, 2 / 3, 2 / 3, 1, 0.2, 0.4]
     )
-    stayed = list(leaving(runs[3:], "ABCD", wall=4.0).values())
+    stayed = list(start_outcomes(runs[3:], 4.0).values())
     assert (stayed[0], stayed[3]) == (0, 1)
     assert all(math.isnan(stayed[i]) for i in (1, 2, 4)), "of those that leave, where none does"
 
 
 @pytest.mark.parametrize("changes", [{}, {"data": {"anonymous": 3}, "backbone": {"depth": 0}}])
-def test_a_film_ends_with_the_features_of_the_trained_network(changes):
+def test_a_history_ends_with_the_features_of_the_trained_network(changes):
     config = order_run(changes, steps=100)
-    history, labels, network = film(config)
+    history, labels, network = feature_history(config)
     assert history.shape == (3, 4 * 32, 2)
     assert labels.bincount().tolist() == [32] * 4
     assert (history[0] - history[-1]).abs().max() > 0.01

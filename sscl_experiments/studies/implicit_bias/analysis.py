@@ -1,167 +1,65 @@
-"""TODO"""
+"""Which order the components of a mixture end in, read out of the records of runs."""
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int64, Integer
+from jaxtyping import Bool, Float, Int64
+from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sscl_core.checks import checked_features, whole_numbers
 from sscl_core.config import Mixture, TrainConfig
-from sscl_core.evaluate import distances_between
+from sscl_core.evaluate import lipschitz, lipschitz_local
+from sscl_core.losses import info_nce
 from sscl_core.models import Encoder
 from sscl_core.rng import INIT, stream
 from sscl_core.train import train
-from sscl_experiments.arrangements import circle_gaps, cyclic_order, preserves_order
+from sscl_experiments.arrangements import (
+    circle_gaps,
+    cyclic_order,
+    cyclic_orders,
+    minimise_free,
+    preserves_order,
+    regular_polygon,
+    smallest_angle,
+    spread,
+    tammes,
+)
+from sscl_experiments.frames import with_interval
 from sscl_experiments.record import Record
 from sscl_experiments.runs.mixture import first_network, mixture
+from sscl_experiments.statistics import rate_interval
 
+from .enumeration import arranged, lipschitz_monte_carlo, natural_line, order_name, placement_rank
 
-def placement_rank(x: Float[Tensor, "m d"], z: Float[Tensor, "m d_z"]) -> float:
-    """The share of all m! assignments of the points x to the places z with a smaller `lipschitz` than the one at hand: 0 is the smoothest,
-    and the expectation over random assignments is about 1/2. Raises `ValueError` for m > 9, and as
-    `lipschitz`."""
-    x, z = checked_features("x", x, least=2), checked_features("z", z, least=2)
-    if len(x) > 9:
-        raise ValueError(
-            f"x must hold at most 9 points, got {len(x)}: all {len(x)}! assignments are computed"
-        )
-    if len(x) != len(z):
-        raise ValueError(
-            f"x and z must hold the same m ≥ 2 points, got {tuple(x.shape)} and {tuple(z.shape)}"
-        )
-    i, j = torch.triu_indices(len(x), len(x), 1)
-    slopes, distances = 1 / distances_between(x, i, j), torch.cdist(z, z)
-    assignments = _assignments(len(x))
-    total = sum(
-        slope * distances[assignments[a], assignments[b]]
-        for slope, a, b in zip(slopes, i, j, strict=True)
-    )
-    assert isinstance(total, Tensor)
-    return (total < total[0] * (1 - 1e-9)).double().mean().item()
-
-
-@lru_cache
-def _assignments(m: int) -> Int64[Tensor, "m f"]:
-    """The m! permutations as columns, the identity first."""
-    return torch.tensor(list(itertools.permutations(range(m)))).T.contiguous()
-
-
-def lipschitz_monte_carlo(
-    f: Callable[[Tensor], Tensor], x1: Float[Tensor, "n d"], x2: Float[Tensor, "n d"]
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The mean of ‖f(x) - f(x')‖ / ‖x - x'‖ over n independent pairs (x, x'), and its standard error.
-
-    f sees the points as they are given. Raises `ValueError` where a pair coincides, or for n < 2;
-    else what the module says, of f(x) too.
-    """
-    a, b = checked_features("x1", x1), checked_features("x2", x2)
-    if a.shape != b.shape:
-        raise ValueError(
-            f"x1 and x2 must have the same shape (n, d), got {tuple(a.shape)} and {tuple(b.shape)}"
-        )
-    distance = (a - b).norm(dim=1)
-    if len(a) < 2 or not (distance > 0).all():
-        raise ValueError(
-            f"x1 and x2 must be n ≥ 2 pairs of distinct points, got {len(a)} pairs, {int((distance == 0).sum())} coinciding"
-        )
-    ratio = (checked_features("f(x1)", f(x1)) - checked_features("f(x2)", f(x2))).norm(
-        dim=1
-    ) / distance
-    return ratio.mean(), ratio.std() / len(a) ** 0.5
-
-
-def group_contrast(
-    similarity: Float[Tensor, "k k"], groups: Integer[Tensor, "*batch k"]
-) -> Float[Tensor, "*batch"]:
-    """The mean similarity of two classes of one group, minus that of all other pairs; the diagonal is left out.
-
-    `groups`: the group of each class, negative for none. Raises `ValueError` where there is no pair
-    of either kind, or for groups that are not one for each class; else what the module says.
-    """
-    similarity = checked_features("similarity", similarity)
-    k = len(similarity)
-    if similarity.shape[1] != k or groups.shape[-1:] != (k,):
-        shapes = f"{tuple(similarity.shape)} and {tuple(groups.shape)}"
-        raise ValueError(
-            f"similarity must be square, (k, k), and groups one number for each of its k classes, got {shapes}"
-        )
-    groups = whole_numbers("groups", groups).to(similarity.device)
-    i, j = torch.triu_indices(k, k, 1)
-    within = (groups[..., i] == groups[..., j]) & (groups[..., i] >= 0)
-    if not (within.any(-1) & ~within.all(-1)).all():
-        raise ValueError(
-            f"groups must put two classes into one group and not all into one, got {groups.tolist()}"
-        )
-    pairs, weights = similarity[i, j], within.to(similarity.dtype)
-    return weights @ pairs / weights.sum(-1) - (1 - weights) @ pairs / (1 - weights).sum(-1)
-
-
-def regroupings(
-    groups: Integer[Tensor, " k"], *, at_most: int = 10_000, seed: int = 0
-) -> Int64[Tensor, "r k"]:
-    """Every way to deal the same group labels to the classes, the given one first; of more than
-    `at_most` that many, at random.
-
-    Raises `TypeError` for groups that are no integer tensor, `ValueError` for groups that are not
-    (k,), k ≥ 1, or `at_most` below 1.
-    """
-    groups = whole_numbers("groups", groups).cpu()
-    if groups.ndim != 1 or len(groups) == 0:
-        raise ValueError(
-            f"groups must have shape (k,) with k >= 1, one number for each class, got {tuple(groups.shape)}"
-        )
-    if at_most < 1:
-        raise ValueError(f"at_most must be at least 1, the given grouping, got {at_most}")
-    number = math.factorial(len(groups))
-    for count in groups.unique(return_counts=True)[1].tolist():
-        number //= math.factorial(count)
-    if number <= at_most:
-        dealt = {tuple(groups.tolist()): None} | dict.fromkeys(
-            _distinct_permutations(sorted(groups.tolist()))
-        )
-        return torch.tensor(list(dealt))
-    rng = np.random.default_rng(seed)
-    return torch.cat(
-        [
-            groups[None],
-            torch.from_numpy(rng.permuted(groups.repeat(at_most - 1, 1).numpy(), axis=1)),
-        ]
-    )
-
-
-def _distinct_permutations(items: list[int]) -> Iterator[tuple[int, ...]]:
-    if not items:
-        yield ()
-    for first in dict.fromkeys(items):
-        rest = items.copy()
-        rest.remove(first)
-        yield from ((first, *others) for others in _distinct_permutations(rest))
+NAMES = "ABCDEFGHI"  # of the components
+SAMPLES = 32  # of a component, whose features are followed
+Runs = Mapping[tuple[str, str], Sequence[Record]]  # under (factor, level)
 
 
 def in_order(records: Sequence[Record]) -> Bool[np.ndarray, "n t"]:
-    """For each run on means along a line, before training and after each epoch: whether components keep their order around the circle."""
-    return np.array(
-        [
-            [preserves_order(torch.tensor(means)) for means in record.arrays["means"]]
-            for record in records
-        ]
-    )
+    """Whether the components of each run stand around the circle in their order along the line.
+
+    Before training and after each epoch.
+    """
+    rows = []
+    for record in records:
+        rows.append([preserves_order(torch.tensor(means)) for means in record.arrays["means"]])
+    return np.array(rows)
 
 
-def evenly(records: Sequence[Record]) -> Bool[np.ndarray, " n"]:
-    """Whether the components end apart: every gap between neighbors on the circle at least half of an even one."""
-    means = [normalize(torch.tensor(record.arrays["means"][-1]), dim=1) for record in records]
-    return np.array([bool(circle_gaps(z).min() >= 180 / len(z)) for z in means])
+def well_separated(records: Sequence[Record]) -> Bool[np.ndarray, " n"]:
+    """Whether every gap between neighbors on the circle is, at the end, at least 180°/m."""
+    ends = [normalize(torch.tensor(record.arrays["means"][-1]), dim=1) for record in records]
+    return np.array([bool(circle_gaps(z).min() >= 180 / len(z)) for z in ends])
 
 
 def placement_ranks(records: Sequence[Record], t: int = -1) -> Float[np.ndarray, " n"]:
-    """`placement_rank` of the components of each run after epoch `t`: 0 is before training, -1 the end."""
+    """`placement_rank` of the components of each run after epoch `t`; 0 is before training."""
     ranks = []
     for record in records:
         assert isinstance(record.config.data, Mixture)
@@ -170,75 +68,283 @@ def placement_ranks(records: Sequence[Record], t: int = -1) -> Float[np.ndarray,
     return np.array(ranks)
 
 
-def orders(records: Sequence[Record], names: str, t: int = -1) -> list[str]:
+def orders(records: Sequence[Record], names: str = NAMES, t: int = -1) -> list[str]:
     """The cyclic order of the components of each run after epoch `t`, as the components' names."""
-    return [
-        "".join(names[i] for i in cyclic_order(torch.tensor(record.arrays["means"][t])))
-        for record in records
-    ]
+    ends = [torch.tensor(record.arrays["means"][t]) for record in records]
+    return [order_name(cyclic_order(means), names) for means in ends]
 
 
-def leaving(records: Sequence[Record], names: str, wall: float) -> dict[str, float]:
-    """Where runs from one order end: the share that leave it, and of those the share in the natural order; the largest loss on the way
-    above `wall`, the start left out, and the median loss gap at the end, for those that leave and those that stay."""
-    began, ended = orders(records, names, 0), orders(records, names)
-    left = np.array([a != b for a, b in zip(began, ended, strict=True)])
-    natural = np.array([order == names[: len(order)] for order in ended])
-    over = np.array([record.arrays["evaluation_loss"][1:].max() > wall for record in records])
-    gap = np.array([record.metrics["loss_gap"] for record in records])
-    return {
-        "leave": left.mean(),
-        "of these in natural order": _mean(natural[left]),
-        "over the wall, leaving": _mean(over[left]),
-        "over the wall, staying": _mean(over[~left]),
-        "loss gap, leaving": _median(gap[left]),
-        "loss gap, staying": _median(gap[~left]),
+def point_labels(record: Record) -> Int64[Tensor, " n"]:
+    """The component of every evaluation point, of both views."""
+    return torch.tensor(record.arrays["labels"]).repeat(2)
+
+
+def rate_columns(name: str, values: Bool[np.ndarray, " n"], **more: Any) -> dict[str, Any]:
+    """A rate over seeds with its exact interval, n, and `more`, as columns of a table."""
+    rate = rate_interval(int(values.sum()), len(values))
+    return {**with_interval(name, rate), "n": len(values), **more}
+
+
+def order_table(kept: Bool[np.ndarray, "n t"], separated: Bool[np.ndarray, " n"]) -> pd.DataFrame:
+    """How many seeds are in the order of the line before and after training."""
+    stages = {
+        "before training": kept[:, 0],
+        "after": kept[:, -1],
+        "after, and spread evenly": kept[:, -1] & separated,
     }
+    rows = [
+        {"": name, **rate_columns("in order", values, chance=1 / 3)}
+        for name, values in stages.items()
+    ]
+    return pd.DataFrame(rows)
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else math.nan
+# --- one network, step by step --------------------------------------------------------------------
 
 
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values)) if len(values) else math.nan
+class FeatureHistory(NamedTuple):
+    """Features before training and after each epoch, the samples' components, and the network."""
+
+    features: Float[Tensor, "t n d"]
+    labels: Int64[Tensor, " n"]
+    network: Encoder
+
+    def final_order(self) -> str:
+        """The cyclic order of the components' mean directions."""
+        m = int(self.labels.max()) + 1
+        means = normalize(self.features[-1], dim=1).unflatten(0, (m, -1)).mean(1)
+        return order_name(cyclic_order(means), NAMES)
 
 
-def film(config: TrainConfig) -> tuple[Float[Tensor, "t n d"], Int64[Tensor, " n"], Encoder]:
-    """The features of 32 training samples a component, before training and after each epoch; their components; the trained network."""
+def feature_history(config: TrainConfig) -> FeatureHistory:
+    """Trains a run and keeps the features of 32 training samples a component at every epoch."""
     assert isinstance(config.data, Mixture)
-    m = len(config.data.means)
-    labels = torch.arange(m).repeat_interleave(32)
+    components = mixture(config.data)
+    labels = torch.arange(components.m).repeat_interleave(SAMPLES)
     with stream(config.seed, INIT, 1) as generator:
-        x = mixture(config.data).sample_given(labels, generator=generator)
+        x = components.sample_given(labels, generator=generator)
     history: list[Tensor] = []
 
-    def watch(_: int, model: Encoder) -> None:
-        history.append(model(x)[1].detach())
+    def watch(_: int, network: Encoder) -> None:
+        history.append(network(x)[1].detach())
 
-    components = mixture(config.data)
-    trained = train(config, components, network=first_network(config), device="cpu", on_epoch=watch)
-    return torch.stack(history), labels, trained.model
+    network = first_network(config)
+    trained = train(config, components, network=network, device="cpu", on_epoch=watch)
+    return FeatureHistory(torch.stack(history), labels, trained.model)
 
 
-def grouping_test(
-    similarity: Float[np.ndarray, "k k"], groups: Int64[Tensor, " k"]
-) -> dict[str, float]:
-    """Similarity within groups minus across; the 95th percentile of that over groupings of the same sizes, and the share of them, this
-    one included, that reach it."""
-    contrasts = group_contrast(torch.as_tensor(similarity), regroupings(groups))
-    contrast = contrasts[0].item()
-    reached = (contrasts >= contrast - 1e-12).double().mean().item()
+class Smoothness(NamedTuple):
+    """Of the network's map u = z / ‖z‖ from the line to the circle.
+
+    C over the components' means, of the square in the natural order, and over samples, with its
+    standard error; the slopes ‖J‖ at the means and halfway between.
+    """
+
+    means: float
+    square: float
+    samples: float
+    error: float
+    slope_at_means: float
+    slope_between: float
+
+
+def smoothness(network: Encoder, *, pairs: int = 4000, seed: int) -> Smoothness:
+    """Of a network trained on components at 1, 2, 3, 4 with standard deviation 0.1."""
+
+    def direction(x: Tensor) -> Tensor:
+        return normalize(network(x)[1], dim=1)
+
+    generator = torch.Generator().manual_seed(seed)
+    pairs_of = [torch.randperm(4, generator=generator)[:2] for _ in range(pairs)]
+    means = torch.stack(pairs_of) + 1.0
+    x1, x2 = (means + 0.1 * torch.randn(pairs, 2, generator=generator)).split(1, 1)
+    line = natural_line(4) + 1
+    with torch.no_grad():
+        samples, error = lipschitz_monte_carlo(direction, x1, x2)
+        C = lipschitz(line, direction(line.float()).double())
+    between = line[:-1] + 0.5
+    slopes = [lipschitz_local(direction, x.float()).mean().item() for x in (line, between)]
+    square = lipschitz(line, regular_polygon(4))
+    return Smoothness(C.item(), square.item(), samples.item(), error.item(), *slopes)
+
+
+# --- other settings -------------------------------------------------------------------------------
+
+
+def without_cyclic_order(found: Runs) -> dict[tuple[str, str], Sequence[Record]]:
+    """The runs whose features are in no order around a circle, and are judged by their rank."""
+    return {name: runs for name, runs in found.items() if name[0] in ("grid", "loss")}
+
+
+def generality(base: Sequence[Record], found: Runs) -> pd.DataFrame:
+    """How many seeds end in the order of the line, a row a factor and level."""
+    ranked = without_cyclic_order(found)
+    rows = [_generality_row("base", "", base)]
+    for (factor, level), runs in found.items():
+        if (factor, level) not in ranked:
+            rows.append(_generality_row(factor, level, runs))
+    return pd.DataFrame(rows)
+
+
+def _generality_row(factor: str, level: str, runs: Sequence[Record]) -> dict[str, Any]:
+    kept, separated = in_order(runs), well_separated(runs)
+    m = int(level) if factor == "components" else 4
+    chance = 2 / math.factorial(m - 1)
     return {
-        "within − across": contrast,
-        "95th percentile": contrasts.quantile(0.95).item(),
-        "p": reached,
+        "factor": factor,
+        "level": level,
+        **rate_columns("in order", kept[:, -1], chance=chance),
+        "before training": kept[:, 0].mean(),
+        "in order and even": (kept[:, -1] & separated).mean(),
     }
 
 
-def class_groups(classes: Sequence[str], groups: dict[str, tuple[str, ...]]) -> Int64[Tensor, " k"]:
-    """The number of each class's group, -1 for none. `ValueError`: a group names a class that there is not."""
-    number = {name: i for i, members in enumerate(groups.values()) for name in members}
-    if unknown := number.keys() - set(classes):
-        raise ValueError(f"groups must name classes among {list(classes)}, got {sorted(unknown)}")
-    return torch.tensor([number.get(name, -1) for name in classes])
+def rank_table(ranked: Runs) -> pd.DataFrame:
+    """How many placements are among the smoothest tenth, a row a setting."""
+    rows = []
+    for name, runs in ranked.items():
+        ranks, before = placement_ranks(runs), placement_ranks(runs, 0)
+        # A line of four and its reverse are one placement: 12 ranks, of which two are below 0.1.
+        chance = 2 / 12 if name == ("loss", "t-SimCLR") else 0.1
+        row = {"": " ".join(name)}
+        row |= rate_columns("among the smoothest tenth", ranks < 0.1, chance=chance)
+        row |= {"before training": (before < 0.1).mean()}
+        rows.append(row | {"median rank": np.median(ranks), "largest": ranks.max()})
+    return pd.DataFrame(rows)
+
+
+def angle_table(ranked: Runs, *, seed: int) -> pd.DataFrame:
+    """The smallest angle between components of a grid, on the sphere, beside the best possible."""
+    rows = []
+    for (factor, level), runs in ranked.items():
+        if factor == "grid":
+            ends = [torch.tensor(record.arrays["means"][-1]) for record in runs]
+            m, generator = len(ends[0]), torch.Generator().manual_seed(seed)
+            minimiser = spread(m, 3, temperature=0.5, generator=generator)
+            packing = tammes(m, 3, generator=generator)
+            row = {
+                "": f"grid {level}",
+                "smallest angle (median)": np.median([smallest_angle(z) for z in ends]),
+                "loss's minimiser, τ = 0.5": smallest_angle(minimiser),
+                "Tammes, τ → 0": smallest_angle(packing),
+            }
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+class Ranking(NamedTuple):
+    """C of every order, and the rank (1: the smoothest) of the order of each run at two times."""
+
+    costs: Float[np.ndarray, " orders"]
+    ranks: dict[str, Int64[np.ndarray, " n"]]
+
+    def summary(self) -> dict[str, str]:
+        return {name: self._line(ranks) for name, ranks in self.ranks.items()}
+
+    def _line(self, ranks: Int64[np.ndarray, " n"]) -> str:
+        first, median = (ranks == 1).mean(), np.median(ranks)
+        worst = f"worst {ranks.max()} of {len(self.costs)}, n = {len(ranks)}"
+        return f"rank 1: {first:.2f}, median {median:.0f}, {worst}"
+
+
+def ranking(records: Sequence[Record]) -> Ranking:
+    """Where runs on components at 1, 2, …, m on a line stand among all orders."""
+    m = len(records[0].arrays["means"][0])
+    names = [order_name(order, NAMES) for order in cyclic_orders(m)]
+    costs = lipschitz(natural_line(m), arranged(m)).numpy()
+    rank = dict(zip(names, costs.argsort().argsort() + 1, strict=True))
+    times = {"before training": 0, "after training": -1}
+    ranks = {
+        name: np.array([rank[order] for order in orders(records, t=t)]) for name, t in times.items()
+    }
+    return Ranking(costs, ranks)
+
+
+# --- fitted starts --------------------------------------------------------------------------------
+
+
+def square_loss(labels: Int64[Tensor, " n"]) -> float:
+    """InfoNCE at τ = 0.5 of four components on the corners of a square."""
+    corners = regular_polygon(4)[labels]
+    return info_nce(corners, corners, temperature=0.5).item()
+
+
+def barrier(labels: Int64[Tensor, " n"]) -> float:
+    """The least InfoNCE at τ = 0.5 with two of four components at one place, found by search."""
+    place = torch.tensor([0, 0, 1, 2])
+
+    def coincident(z: Tensor) -> Tensor:
+        points = z[place][labels]
+        return info_nce(points, points, temperature=0.5)
+
+    generator = torch.Generator().manual_seed(0)
+    values, _ = minimise_free(coincident, (3, 2), starts=5, generator=generator)
+    return values.min().item()
+
+
+def left_start(records: Sequence[Record]) -> Bool[np.ndarray, " n"]:
+    """Whether a run ends in another order than it began in."""
+    pairs = zip(orders(records, t=0), orders(records), strict=True)
+    return np.array([began != ended for began, ended in pairs])
+
+
+def in_natural_order(records: Sequence[Record]) -> Bool[np.ndarray, " n"]:
+    """Whether a run ends in the order A, B, C, …"""
+    return np.array([NAMES.startswith(order) for order in orders(records)])
+
+
+def start_outcomes(records: Sequence[Record], barrier: float) -> dict[str, float]:
+    """Where runs from one order end.
+
+    The share that leave it, and of those the share in the natural order. Then for those that leave
+    and those that stay: how many have, after the start, a loss above `barrier`; the median of the
+    loss gap at the end.
+    """
+    left, natural = left_start(records), in_natural_order(records)
+    highest = np.array([record.arrays["evaluation_loss"][1:].max() for record in records])
+    gap = np.array([record.metrics["loss_gap"] for record in records])
+    over = highest > barrier
+    return {
+        "leave": left.mean(),
+        "of these in natural order": _or_nan(np.mean, natural[left]),
+        "over the wall, leaving": _or_nan(np.mean, over[left]),
+        "over the wall, staying": _or_nan(np.mean, over[~left]),
+        "loss gap, leaving": _or_nan(np.median, gap[left]),
+        "loss gap, staying": _or_nan(np.median, gap[~left]),
+    }
+
+
+def _or_nan(summary: Callable[[np.ndarray], Any], values: np.ndarray) -> float:
+    return float(summary(values)) if len(values) else math.nan
+
+
+def start_table(begun: Mapping[str, Sequence[Record]], barrier: float) -> pd.DataFrame:
+    """`start_outcomes` of every start."""
+    rows = [
+        {"start": name, "n": len(runs), **start_outcomes(runs, barrier)}
+        for name, runs in begun.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def paired_starts(begun: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """Seed by seed beside the plain wrong order: who ends in the natural order only here, or there.
+
+    p is of the exact McNemar test.
+    """
+    reference = in_natural_order(begun["wrong order"])
+    rows = []
+    for name, runs in begun.items():
+        if name not in ("right order", "wrong order"):
+            here = in_natural_order(runs)
+            gained, lost = int((here & ~reference).sum()), int((~here & reference).sum())
+            p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+            row = {"start": name, "in order, only here": gained, "only at the reference": lost}
+            rows.append(row | {"p": p, "n": len(here)})
+    return pd.DataFrame(rows)
+
+
+def recorded_claims(record: Mapping[str, Any]) -> pd.DataFrame:
+    """The verdicts of a committed record."""
+    columns = ["id", "estimate", "low", "high", "n", "verdict"]
+    return pd.DataFrame([{**claim["claim"], **claim} for claim in record["claims"]])[columns]

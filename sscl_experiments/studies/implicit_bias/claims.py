@@ -11,8 +11,8 @@ CLAIMS = (
         ),
         source="recollection: a hypothesis here",
         estimand=(
-            "1 if the four components end in the order of the line, every gap at least half a right "
-            "angle, else 0; by chance 1/3"
+            "1 if the four components end in the order of the line, every gap at least half a "
+            "right angle, else 0; by chance 1/3"
         ),
         direction="at least",
         threshold=0.9,
@@ -21,8 +21,8 @@ CLAIMS = (
     Claim(
         id="C6",
         sentence=(
-            "Among uniform arrangements the order-preserving one has the smallest expected Lipschitz "
-            "constant."
+            "Among uniform arrangements the order-preserving one has the smallest expected "
+            "Lipschitz constant."
         ),
         source="recollection: a hypothesis here",
         estimand=(
@@ -40,8 +40,8 @@ CLAIMS = (
         ),
         source="recollection: a hypothesis here",
         estimand=(
-            "SimCLR's backbone: similarity within groups minus across, less its 95th percentile over "
-            "all groupings of these sizes"
+            "SimCLR's backbone: similarity within groups minus across, less its 95th percentile "
+            "over all groupings of these sizes"
         ),
         direction="at least",
         threshold=0.0,

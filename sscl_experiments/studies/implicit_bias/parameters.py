@@ -56,6 +56,20 @@ class ImplicitBias(Parameters):
         """Runs that differ from the base setting by `changes`."""
         return with_seeds(order_run(changes, steps=50 * self.epochs), self.first_seeds(seeds))
 
+    def watched_runs(self) -> dict[str, TrainConfig]:
+        """The first seed with a network, and with free vectors in its place, in epochs of 6 steps.
+
+        Their features are drawn after every epoch; nothing of them is stored.
+        """
+        free = {**_data(anonymous=16), **_backbone(depth=0)}
+        settings: dict[str, Changes] = {"a network": {}, "one free vector a sample": free}
+        epochs = min(70, 8 * self.epochs)
+        runs = {}
+        for name, changes in settings.items():
+            (run,) = self.toy_runs(changes, 1)
+            runs[name] = run.replace(data=run.data.replace(steps_per_epoch=6), epochs=epochs)
+        return runs
+
     def base_runs(self) -> list[TrainConfig]:
         return self.toy_runs({}, self.seeds)
 

@@ -11,8 +11,8 @@ CLAIMS = (
         ),
         source="recollection: a hypothesis here",
         estimand=(
-            "15-NN accuracy (cosine) on h of SimCLR, weighted with τ' = 0.3 minus unweighted, paired "
-            "by seed"
+            "15-NN accuracy (cosine) on h of SimCLR, weighted with τ' = 0.3 minus unweighted, "
+            "paired by seed"
         ),
         direction="at least",
         threshold=0.0,
@@ -33,8 +33,8 @@ CLAIMS = (
         sentence="t-SimCLR improves in-distribution accuracy.",
         source="abstract",
         estimand=(
-            "linear probe on h, t-SimCLR minus SimCLR, paired by seed: d_z = 32, subset (quick); 128,"
-            " all of Fashion-MNIST (full)"
+            "linear probe on h, t-SimCLR minus SimCLR, paired by seed: d_z = 32, subset (quick); "
+            "128, all of Fashion-MNIST (full)"
         ),
         direction="at least",
         threshold=0.0,

@@ -1,0 +1,229 @@
+"""All orders and assignments of a few points: their expected Lipschitz constant C, SNE's objective.
+
+Errors, where no other is named: `TypeError` for what is no floating-point tensor, `ValueError` for
+shapes and for values that are not finite.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sscl_core.checks import checked_features
+from sscl_core.evaluate import distances_between, lipschitz
+from sscl_core.losses import info_nce, sne_objective
+from sscl_experiments.arrangements import circular_splits, cyclic_orders, regular_polygon
+
+MOST = 9  # points of which all assignments, or all cyclic orders, are computed
+
+
+def placement_rank(x: Float[Tensor, "m d"], z: Float[Tensor, "m d_z"]) -> float:
+    """The share of all m! assignments of points x to places z that are smoother than this one.
+
+    Smoother is: of smaller `lipschitz`. 0 is the smoothest; the mean over random assignments is
+    about 1/2. `ValueError`: m > 9, or as `lipschitz`.
+    """
+    x, z = checked_features("x", x, least=2), checked_features("z", z, least=2)
+    m = len(x)
+    if m > MOST:
+        raise ValueError(
+            f"x must hold at most {MOST} points, got {m}: all {m}! assignments are computed"
+        )
+    if m != len(z):
+        shapes = f"{tuple(x.shape)} and {tuple(z.shape)}"
+        raise ValueError(f"x and z must hold the same m ≥ 2 points, got {shapes}")
+    i, j = torch.triu_indices(m, m, 1)
+    weights, distances = 1 / distances_between(x, i, j), torch.cdist(z, z)
+    assignments = _assignments(m)
+    cost = torch.zeros(assignments.shape[1], dtype=distances.dtype, device=distances.device)
+    for weight, a, b in zip(weights, i, j, strict=True):
+        cost = cost + weight * distances[assignments[a], assignments[b]]
+    return (cost < cost[0] * (1 - 1e-9)).double().mean().item()
+
+
+@lru_cache
+def _assignments(m: int) -> Int64[Tensor, "m f"]:
+    """The m! permutations as columns, the identity first."""
+    return torch.tensor(list(itertools.permutations(range(m)))).T.contiguous()
+
+
+def lipschitz_monte_carlo(
+    f: Callable[[Tensor], Tensor], x1: Float[Tensor, "n d"], x2: Float[Tensor, "n d"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The mean of ‖f(x) - f(x')‖ / ‖x - x'‖ over n independent pairs, and its standard error.
+
+    f sees the points as they are given. `ValueError`: a pair coincides, n < 2, or, as the module
+    says, of f(x) too.
+    """
+    a, b = checked_features("x1", x1), checked_features("x2", x2)
+    if a.shape != b.shape:
+        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise ValueError(f"x1 and x2 must have the same shape (n, d), got {shapes}")
+    distance = (a - b).norm(dim=1)
+    if len(a) < 2 or not (distance > 0).all():
+        got = f"{len(a)} pairs, {int((distance == 0).sum())} coinciding"
+        raise ValueError(f"x1 and x2 must be n ≥ 2 pairs of distinct points, got {got}")
+    image_a, image_b = checked_features("f(x1)", f(x1)), checked_features("f(x2)", f(x2))
+    ratio = (image_a - image_b).norm(dim=1) / distance
+    return ratio.mean(), ratio.std() / len(a) ** 0.5
+
+
+def order_name(order: Sequence[int] | Int64[Tensor, " m"], names: str) -> str:
+    """A cyclic order as the names of what stands there."""
+    return "".join(names[i] for i in order)
+
+
+def natural_line(m: int) -> Float[Tensor, "m 1"]:
+    """Points at 0, 1, …, m-1."""
+    return torch.arange(m, dtype=torch.float64)[:, None]
+
+
+def arranged(m: int) -> Float[Tensor, "k m 2"]:
+    """m points on the corners of the regular polygon, in each of the k cyclic orders."""
+    return regular_polygon(m)[cyclic_orders(m).argsort(1)]
+
+
+def three_squares(names: str, *, temperature: float) -> pd.DataFrame:
+    """The loss and C of four components, eight samples each, in the three orders of the square."""
+    rows = []
+    for order, places in zip(cyclic_orders(4), arranged(4), strict=True):
+        z = places.repeat_interleave(8, 0)
+        row = {"around the circle": order_name(order, names)}
+        loss = info_nce(z, z, temperature=temperature).item()
+        rows.append(row | {"InfoNCE": loss, "C(f)": lipschitz(natural_line(4), places).item()})
+    return pd.DataFrame(rows)
+
+
+def order_costs(sizes: Sequence[int]) -> pd.DataFrame:
+    """Of m points on a line at equal spacing: C of the natural order, the next best, the worst."""
+    rows = []
+    for m in sizes:
+        costs = lipschitz(natural_line(m), arranged(m))
+        others = costs[1:].sort().values
+        ends = {"next best": others[0].item(), "worst": others[-1].item()}
+        rows.append({"m": m, "orders": len(costs), "C, natural order": costs[0].item()} | ends)
+    return pd.DataFrame(rows)
+
+
+# --- SNE's objective and C ------------------------------------------------------------------------
+
+
+def spacing(m: int, generator: torch.Generator) -> Float[Tensor, "m 1"]:
+    """m sorted points, uniform on [0, 1]."""
+    return torch.rand(m, 1, dtype=torch.float64, generator=generator).sort(0).values
+
+
+def inverse_distances(x: Float[Tensor, "m d"]) -> Float[Tensor, "m m"]:
+    """1 / ‖x_i - x_j‖, and 0 on the diagonal."""
+    return (1 / torch.cdist(x, x)).fill_diagonal_(0)
+
+
+def objectives(x: Float[Tensor, "m 1"], places: Float[Tensor, "m 2"]) -> dict[str, float]:
+    """SNE's objective of one arrangement, P ∝ 1 / ‖x_i - x_j‖, in three variants.
+
+    Joint P, and Q ∝ exp(-‖z_i - z_j‖), for which it is a + b·C; with every row of P and Q
+    normalised; with the distance in Q squared.
+    """
+    weight, distance = inverse_distances(x), torch.cdist(places, places)
+    both, row = (0, 1), (1,)
+    variants = {
+        "joint, unsquared": (-distance, both),
+        "rows of P normalised": (-distance, row),
+        "squared distance": (-distance.square(), both),
+    }
+    return {name: _objective(weight, *variant) for name, variant in variants.items()}
+
+
+def _objective(
+    weight: Float[Tensor, "m m"], logits: Float[Tensor, "m m"], axis: tuple[int, ...]
+) -> float:
+    diagonal = torch.eye(len(weight), dtype=torch.bool)
+    total = logits.masked_fill(diagonal, -torch.inf).logsumexp(axis, keepdim=True)
+    P = weight / weight.sum(axis, keepdim=True)
+    return sne_objective(P, logits - total).item()
+
+
+def objective_residuals(sizes: Sequence[int], spacings: int, *, seed: int) -> pd.DataFrame:
+    """A row a random spacing and variant: how far its objective is from a + b·C over all orders.
+
+    The largest residual of the straight line, relative to the largest value, and whether another
+    order than the natural one has the smallest value.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows: list[dict[str, float | str]] = []
+    for m in sizes:
+        for _ in range(spacings):
+            rows += _residuals(spacing(m, generator))
+    return pd.DataFrame(rows)
+
+
+def _residuals(x: Float[Tensor, "m 1"]) -> Iterator[dict[str, float | str]]:
+    places = arranged(len(x))
+    C = lipschitz(x, places).numpy()
+    centred = C - C.mean()
+    for name, values in pd.DataFrame([objectives(x, z) for z in places]).items():
+        a, b = np.polynomial.polynomial.polyfit(centred, values, 1)
+        residual = np.abs(values - a - b * centred).max() / values.abs().max()
+        best = values.idxmin()
+        row = {"m": len(x), "variant": str(name), "not a + b·C": residual}
+        yield row | {"natural not best": best != 0}
+
+
+def residual_summary(residuals: pd.DataFrame) -> pd.DataFrame:
+    """A row a variant and number of points."""
+    parts = {"not a + b·C": "max", "natural not best": ["mean", "size"]}
+    summary = residuals.groupby(["variant", "m"], as_index=False).agg(parts)
+    found = ["largest residual of a + b·C", "natural order not best", "spacings"]
+    summary.columns = ["variant", "m", *found]
+    return summary
+
+
+# --- The natural order is the best ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NaturalOrder:
+    """Of random spacings: how far the next best order is behind, and how the proof's sum is met.
+
+    `margins`: for each seed the smallest over m of (next best C - C) / C.  `errors` and `weights`:
+    for every spacing, relative to the largest of w = 1 / ‖x_i - x_j‖, the error of -w as the sum
+    of its splits, and the least weight of a split that separates no single point.
+    """
+
+    margins: list[float]
+    errors: list[float]
+    weights: list[float]
+
+
+def natural_order(sizes: Sequence[int], seeds: Sequence[int]) -> NaturalOrder:
+    """A random spacing for every size and seed, and all its orders."""
+    found = NaturalOrder([], [], [])
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        spacings = [spacing(m, generator) for m in sizes]
+        found.margins.append(min(_margin(x) for x in spacings))
+        for x in spacings:
+            error, weight = _splits(inverse_distances(x))
+            found.errors.append(error)
+            found.weights.append(weight)
+    return found
+
+
+def _margin(x: Float[Tensor, "m 1"]) -> float:
+    C = lipschitz(x, arranged(len(x)))
+    return ((C[1:].min() - C[0]) / C[0]).item()
+
+
+def _splits(w: Float[Tensor, "m m"]) -> tuple[float, float]:
+    alpha, sets = circular_splits(-w)
+    separated = sets[:, :, None] != sets[:, None, :]
+    rebuilt = (alpha[:, None, None] * separated).sum(0)
+    size = sets.sum(1)
+    least = alpha[(size > 1) & (size < len(w) - 1)].min()
+    return ((rebuilt + w).abs().max() / w.max()).item(), (least / w.max()).item()
