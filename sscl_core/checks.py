@@ -11,6 +11,7 @@ from torch import Tensor
 Scalar = int | float | Real | Tensor
 Number = float | Tensor  # a Scalar, checked: a tensor of one element has no dimensions
 Normalization = Literal["joint", "conditional"]
+Metric = Literal["cosine", "euclidean"]
 NORMALIZATIONS = ("joint", "conditional")
 
 

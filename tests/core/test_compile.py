@@ -5,20 +5,16 @@ the other wrong (see `losses._loss`). Each graph is compiled once, with dynamic 
 of 5: from a batch of 2 Inductor makes other code, without that error.
 """
 
-import importlib
 import math
 import shutil
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from helpers import unchecked
 from torch import Tensor
 
-import sscl_core
 from sscl_experiments.studies.augmentation_graph.loss_family import FAMILY
 
 if not any(shutil.which(compiler) for compiler in ("g++", "clang++")):
@@ -28,16 +24,8 @@ SIZES = (5, 2, 3, 17)
 Inputs = dict[str, Tensor]
 
 
-def _without_type_checks() -> ModuleType:
-    """The package under another name, which conftest's import hook does not know."""
-    name = "uncheckedtocompile"
-    sys.modules[name] = package = ModuleType(name)
-    package.__path__ = [str(Path(sscl_core.__file__).parent)]
-    return importlib.import_module(f"{name}.family")
-
-
-family = _without_type_checks()
-losses = family.losses
+family = unchecked("sscl_experiments.studies.augmentation_graph.loss_family")
+losses, similarities = family.losses, family.similarities
 
 
 def random(*shape: int, seed: int) -> Tensor:
@@ -122,9 +110,9 @@ def test_the_objective_of_every_log_q(normalization):
 
     def objectives(P: Tensor, z: Tensor, temperature: Tensor, df: Tensor) -> tuple[Tensor, ...]:
         settings = {"temperature": temperature, "normalization": normalization}
-        cosine = losses.log_q_cosine(z, **settings)
-        gaussian = losses.log_q_gaussian(z, **settings)
-        student = losses.log_q_student(z, df=df, **settings)
+        cosine = similarities.log_q_cosine(z, **settings)
+        gaussian = similarities.log_q_gaussian(z, **settings)
+        student = similarities.log_q_student(z, df=df, **settings)
         every = [cosine, gaussian, student]
         squares = [log_Q.exp().square().sum() for log_Q in every]
         return *[losses.sne_objective(P, log_Q) for log_Q in every], *squares

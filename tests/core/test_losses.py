@@ -1,15 +1,13 @@
 """The losses against loops written from their formulas, closed forms, other people's code, and the limits of floating point."""
 
-import importlib.util
 import math
-import sys
 from fractions import Fraction
 from functools import partial, reduce
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from helpers import unchecked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_metric_learning.losses import NTXentLoss
@@ -19,16 +17,18 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import sscl_core.losses
 from sscl_core.losses import (
     InfoNCELoss,
     TSimCLRLoss,
     info_nce,
+    log_q_cosine,
+    log_q_gaussian,
+    log_q_student,
     sne_objective,
     spectral_contrastive,
+    squared_distances,
     t_simclr,
 )
-from sscl_core.similarities import log_q_cosine, log_q_gaussian, log_q_student, squared_distances
 
 INF = math.inf
 JOINT, CONDITIONAL = (
@@ -49,19 +49,7 @@ both_precisions = pytest.mark.parametrize("dtype", [torch.float32, torch.float64
 both_normalizations = pytest.mark.parametrize("normalization", ["joint", "conditional"])
 
 
-def _without_type_checks() -> ModuleType:
-    """The module as users get it. conftest's hook wraps the helpers too, so `inspect.unwrap` would only peel the outermost."""
-    spec = importlib.util.spec_from_file_location(
-        "losses_without_type_checks", sscl_core.losses.__file__
-    )
-    sys.modules[spec.name] = module = importlib.util.module_from_spec(
-        spec
-    )  # torch.compile looks it up there
-    spec.loader.exec_module(module)
-    return module
-
-
-plain = _without_type_checks()
+plain = unchecked("sscl_core.losses")
 PLAIN = {
     "info_nce": plain.info_nce,
     "joint": plain.t_simclr,

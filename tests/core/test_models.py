@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from sscl_core.config import MLP, ConvNet, InfoNCE, Projector, ResNet, TrainConfig, TSimCLR
-from sscl_core.models import build, convnet, fit, mlp, projector, resnet
+from sscl_core.models import build, convnet, mlp, projector, resnet
 from sscl_core.rng import INIT, stream
+from sscl_experiments.runs.starts import fit
 
 SMALL = {"mlp": MLP(width=8, depth=2), "convnet": ConvNet(width=2), "resnet": ResNet(depth=18)}
 WIDTHS = {"mlp": 8, "convnet": 128, "resnet": 512}

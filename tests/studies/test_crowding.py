@@ -1,16 +1,12 @@
 """Pushes, crowding and the energy of three points, against autograd and naive loops."""
 
-import importlib
 import itertools
 import math
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from helpers import unchecked
 
-import sscl_core
 from sscl_core.config import InfoNCE, TSimCLR
 from sscl_core.losses import info_nce, t_simclr
 from sscl_core.train import contrastive_loss
@@ -18,8 +14,9 @@ from sscl_experiments.studies.t_simclr.crowding import (
     crowding,
     distances,
     pair_distances,
-    shares,
-    steepness,
+    probabilities,
+    push,
+    similarity_of,
     three_points,
 )
 
@@ -44,10 +41,12 @@ def log_s(loss, d: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
-def test_steepness_is_the_slope_in_log_distance(loss):
+def test_the_slope_in_log_distance_is_autograds(loss):
     logarithm = torch.linspace(-2, 1, 20, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(log_s(loss, logarithm.exp()).sum(), logarithm)
-    assert torch.allclose(steepness(loss, logarithm.detach().exp()), -slope, rtol=1e-10)
+    assert torch.allclose(
+        similarity_of(loss).slope_in_log_distance(logarithm.detach().exp()), -slope, rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
@@ -65,11 +64,11 @@ def test_push_is_the_gradient_of_the_loss_in_log_distances(loss):
     value = normaliser - positives
     assert torch.allclose(value, contrastive_loss_of(loss, z), rtol=1e-9)
     (gradient,) = torch.autograd.grad(value, logarithm)
-    push = shares(loss, z) * steepness(loss, d)
-    assert shares(loss, z).sum() == pytest.approx(1, rel=1e-12)
+    pushes = push(loss, z)
+    assert probabilities(loss, z).sum() == pytest.approx(1, rel=1e-12)
     for i, k in itertools.permutations(range(2 * n), 2):
         if (i - k) % n:
-            assert push[i, k].item() == pytest.approx(-gradient[i, k].item(), rel=1e-7)
+            assert pushes[i, k].item() == pytest.approx(-gradient[i, k].item(), rel=1e-7)
 
 
 def contrastive_loss_of(loss, z: torch.Tensor) -> torch.Tensor:
@@ -103,9 +102,9 @@ def test_crowding_by_loops(loss):
     assert found["ratio"] == pytest.approx(
         sorted(own)[n - 1] / between[(len(between) - 1) // 2], rel=1e-6
     )
-    push = (shares(loss, z) * steepness(loss, distances(loss, z))).tolist()
+    pushes = push(loss, z).tolist()
     ordered = [
-        push[i][k]
+        pushes[i][k]
         for _, i, k in sorted(
             (d[i][k], i, k) for i in range(2 * n) for k in range(2 * n) if (i - k) % n
         )
@@ -161,14 +160,7 @@ def test_contrastive_loss_of_the_loop_agrees():
 # ---- bad input, and features on any scale
 
 
-def _without_type_checks() -> ModuleType:
-    """The package under another name, which conftest's import hook does not know."""
-    sys.modules["uncheckedcrowding"] = package = ModuleType("uncheckedcrowding")
-    package.__path__ = [str(Path(sscl_core.__file__).parent)]
-    return importlib.import_module("uncheckedcrowding.crowding")
-
-
-plain = _without_type_checks()
+plain = unchecked("sscl_experiments.studies.t_simclr.crowding")
 COSINE, STUDENT = plain.InfoNCE(temperature=0.3), plain.TSimCLR(temperature=0.7, df=2.0)
 Z = features(10)
 BAD = [
@@ -193,7 +185,13 @@ def test_bad_features(loss, z, error, message):
 
 def test_rows_of_zeros_have_no_angle():
     z = Z.index_fill(0, torch.tensor(2), 0.0)
-    for function in (plain.distances, plain.shares, plain.crowding, plain.pair_distances):
+    for function in (
+        plain.distances,
+        plain.probabilities,
+        plain.push,
+        plain.crowding,
+        plain.pair_distances,
+    ):
         with pytest.raises(ValueError, match="z has a row of zeros, which has no direction"):
             function(COSINE, z)
         assert function(STUDENT, z) is not None

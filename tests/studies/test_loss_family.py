@@ -8,10 +8,8 @@ The last three need torchvision to import as packages; their files with the loss
 where they are absent. No installable library was found that has the spectral contrastive loss.
 """
 
-import importlib
 import importlib.util
 import math
-import sys
 from fractions import Fraction
 from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
@@ -22,6 +20,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from helpers import unchecked
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import NTXentLoss, VICRegLoss
 from scipy.spatial.distance import squareform
@@ -29,7 +28,6 @@ from sklearn.manifold._t_sne import _kl_divergence
 from torch import Tensor
 from torch.nn import functional as F
 
-import sscl_core
 from sscl_core.affinities import positive_pairs
 from sscl_core.losses import info_nce, spectral_contrastive, t_simclr
 from sscl_core.similarities import log_q_cosine, log_q_gaussian, log_q_student, squared_distances
@@ -40,14 +38,7 @@ INF = math.inf
 JOINT, CONDITIONAL = "t-SimCLR", "t-SimCLR, conditional"
 
 
-def _without_type_checks() -> ModuleType:
-    """The module as users get it: the package under another name, which conftest's import hook does not know."""
-    sys.modules["unchecked"] = package = ModuleType("unchecked")
-    package.__path__ = [str(Path(sscl_core.__file__).parent)]
-    return importlib.import_module("unchecked.family")
-
-
-plain = _without_type_checks()
+plain = unchecked("sscl_experiments.studies.augmentation_graph.loss_family")
 all_rows = pytest.mark.parametrize("name", FAMILY)
 
 

@@ -1,11 +1,12 @@
-"""One family: every contrastive loss is (P, similarity, divergence).
+"""The loss family: every contrastive loss is (P, similarity, divergence).
 
-P says which pairs are positive, the similarity what features make of a pair, the divergence how the two are compared. Each row of
-`FAMILY` is a function of two views that returns its two `Terms`; their gradients are the measured attraction and repulsion, `forces`.
+P says which pairs are positive, the similarity what features make of a pair, the divergence how the
+two are compared. Each row of `FAMILY` is a function of two views that returns its two `Terms`.
+Their gradients are the measured attraction and repulsion, `forces`.
 
-Notation and errors are those of `losses`: Z = [z1; z2] of 2n rows, i' the other view of i, d_jk = ‖z_j - z_k‖; the negatives of
-row i are the 2n - 2 rows other than i and i'. All of them are used; nothing is sampled. Both terms
-come in the precision of the features, at least float32.
+Notation and errors are those of `losses`: Z = [z1; z2] of 2n rows, i' the other view of i,
+d_jk = ‖z_j - z_k‖. The negatives of row i are the 2n - 2 rows other than i and i'. All of them are
+used; nothing is sampled. Both terms come in the precision of the features, at least float32.
 """
 
 import math
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 from sscl_core import checks, losses, similarities
 from sscl_core.affinities import positive_pairs
 from sscl_core.checks import Normalization, Scalar
+from sscl_core.similarities import Cosine, Similarity, Student
 
 View = Float[Tensor, "n d"]
 Stacked = Float[Tensor, "2*n d"]
@@ -28,7 +30,7 @@ Affinity = Float[Tensor, "2*n 2*n"]
 
 
 class Terms(NamedTuple):
-    """A loss in two: `attraction` is what the positive pairs contribute, `repulsion` all the rest."""
+    """A loss in two: `attraction` is what positive pairs contribute, `repulsion` all the rest."""
 
     attraction: Float[Tensor, ""]
     repulsion: Float[Tensor, ""]
@@ -39,7 +41,10 @@ class Terms(NamedTuple):
 
 
 class Member(NamedTuple):
-    """A row of the table: P, similarity and divergence in words, who proposed it, and `loss(z1, z2, **settings) -> Terms`."""
+    """A row of the table: P, similarity and divergence in words, who proposed it, and the loss.
+
+    The loss is called as `loss(z1, z2, **settings)` and returns `Terms`.
+    """
 
     P: str
     similarity: str
@@ -51,19 +56,25 @@ class Member(NamedTuple):
 def forces(
     loss: Callable[..., Terms], z1: View, z2: View, **settings: Any
 ) -> tuple[Stacked, Stacked]:
-    """∂attraction/∂Z and ∂repulsion/∂Z of any row, whose sum is the gradient of the loss; descent moves against them."""
+    """∂attraction/∂Z and ∂repulsion/∂Z of any row.
+
+    Their sum is the gradient of the loss; descent moves against them.
+    """
     with torch.enable_grad():
         Z = torch.cat([z1, z2]).detach().requires_grad_()
         attraction, repulsion = loss(*Z.chunk(2), **settings)
-    return torch.autograd.grad(attraction, Z, retain_graph=True)[0], torch.autograd.grad(
-        repulsion, Z
-    )[0]
+    (attracting,) = torch.autograd.grad(attraction, Z, retain_graph=True)
+    (repelling,) = torch.autograd.grad(repulsion, Z)
+    return attracting, repelling
 
 
 def info_nce_terms(z1: View, z2: View, *, temperature: Scalar = 0.5) -> Terms:
-    """-mean l_ii'  and  mean_i log Σ_{k≠i} exp l_ik,  l = cos/temperature: `losses.info_nce` in two."""
+    """-mean l_ii'  and  mean_i log Σ_{k≠i} exp l_ik,  l = cos/temperature.
+
+    They are `losses.info_nce` in two.
+    """
     loss = losses.info_nce(z1, z2, temperature=temperature)
-    attraction = -_cosine(z1, z2, temperature)[0].mean()
+    attraction = -_log_s(Cosine(temperature), z1, z2)[0].mean()
     return _terms(loss, attraction, loss - attraction)
 
 
@@ -75,74 +86,91 @@ def t_simclr_terms(
     df: Scalar = 5.0,
     normalization: Normalization = "joint",
 ) -> Terms:
-    """-mean log s_ii'  and  log Σ_{j≠k} s_jk (joint) or mean_i log Σ_{k≠i} s_ik (conditional): `losses.t_simclr` in two."""
+    """-mean log s_ii'  and  log Σ_{j≠k} s_jk (joint) or mean_i log Σ_{k≠i} s_ik (conditional).
+
+    They are `losses.t_simclr` in two.
+    """
     loss = losses.t_simclr(z1, z2, temperature=temperature, df=df, normalization=normalization)
-    attraction = -_student(z1, z2, temperature, df)[0].mean()
+    attraction = -_log_s(Student(temperature, df), z1, z2)[0].mean()
     return _terms(loss, attraction, loss - attraction)
 
 
 def sne_terms(z1: View, z2: View, *, P: Affinity | None = None, temperature: Scalar = 0.5) -> Terms:
-    """Σ_{i≠j} P_ij (log P_ij + d_ij² / (2 temperature))  and  Σ_i log Σ_{k≠i} exp(-d_ik² / (2 temperature)): Σ_i KL(P_i ‖ Q_i) in two.
+    """Σ_i KL(P_i ‖ Q_i) in two, with s_ij = exp(-d_ij² / (2 temperature)):
 
-    P is over the rows of Z, each of its rows sums to 1 off the diagonal; None is `positive_pairs(n)`.
+    Σ_{i≠j} P_ij (log P_ij - log s_ij)  and  Σ_i log Σ_{k≠i} s_ik.
+    P is over the rows of Z, each of its rows sums to 1 off the diagonal; None is
+    `positive_pairs(n)`.
     """
-    return _kl_terms(z1, z2, P, temperature, math.inf, "conditional")
+    return _kl_terms(Student(temperature, math.inf), "conditional", z1, z2, P)
 
 
 def t_sne_terms(
     z1: View, z2: View, *, P: Affinity | None = None, temperature: Scalar = 1.0, df: Scalar = 1.0
 ) -> Terms:
-    """Σ_{i≠j} P_ij (log P_ij - log s_ij)  and  log Σ_{j≠k} s_jk,  s as in `losses.t_simclr`: KL(P ‖ Q) in two.
+    """KL(P ‖ Q) in two, with s as in `losses.t_simclr`:
 
-    P is over the rows of Z and sums to 1 off the diagonal; None is `positive_pairs(n, normalization="joint")`.
+    Σ_{i≠j} P_ij (log P_ij - log s_ij)  and  log Σ_{j≠k} s_jk.
+    P is over the rows of Z and sums to 1 off the diagonal; None is
+    `positive_pairs(n, normalization="joint")`.
     """
-    return _kl_terms(z1, z2, P, temperature, df, "joint")
+    return _kl_terms(Student(temperature, df), "joint", z1, z2, P)
 
 
 def dcl_terms(z1: View, z2: View, *, temperature: Scalar = 0.5) -> Terms:
     """-mean l_ii'  and  mean_i log Σ_k exp l_ik over the negatives k of i,  l = cos/temperature."""
-    positive, logits = _cosine(z1, z2, temperature)
-    repulsion = _negatives(logits, len(z1), -math.inf).logsumexp(1).mean()
+    positive, logits = _log_s(Cosine(temperature), z1, z2)
+    repulsion = _of_negatives(logits, -math.inf).logsumexp(1).mean()
     return _terms(z1, -positive.mean(), repulsion)
 
 
 def siglip_terms(z1: View, z2: View, *, temperature: Scalar = 0.1, bias: Scalar = -10.0) -> Terms:
-    """-1/n Σ_i log σ(l_ii)  and  -1/n Σ_{i≠j} log σ(-l_ij),  l_ij = cos(z1_i, z2_j)/temperature + bias: pairs across views only."""
+    """-1/n Σ_i log σ(l_ii)  and  -1/n Σ_{i≠j} log σ(-l_ij),  over pairs across views only.
+
+    l_ij = cos(z1_i, z2_j)/temperature + bias.
+    """
     checks.check_number("bias", bias)
     if not checks.holds(similarities.detached(checks.scalar(bias)).isfinite()):
         raise ValueError(f"bias must be finite, got {bias}")
-    (positive, logits), bias = _cosine(z1, z2, temperature), checks.scalar(bias)
-    return _binary_terms(z1, positive + bias, logits[: len(z1), len(z1) :] + bias)
+    positive, logits = _log_s(Cosine(temperature), z1, z2)
+    bias, n = checks.scalar(bias), len(z1)
+    across = logits[:n, n:] + bias
+    negatives = across.masked_fill(similarities.diagonal(across), -math.inf)
+    return _binary_terms(z1, positive + bias, negatives)
 
 
 def negative_sampling_terms(
     z1: View, z2: View, *, temperature: Scalar = 1.0, df: Scalar = 1.0
 ) -> Terms:
-    """-mean log(s_ii' / (s_ii' + 1))  and  -mean_i Σ_k log(1 / (s_ik + 1)) over the negatives k of i.
+    """-mean log(s_ii' / (s_ii' + 1))  and  -mean_i Σ_k log(1 / (s_ik + 1)), k the negatives of i.
 
     s is that of `losses.t_simclr`; the defaults, s = 1/(1 + d²), are Neg-t-SNE's.
     """
-    return _binary_terms(z1, *_student(z1, z2, temperature, df))
+    positive, logits = _log_s(Student(temperature, df), z1, z2)
+    return _binary_terms(z1, positive, _of_negatives(logits, -math.inf))
 
 
 def umap_terms(z1: View, z2: View) -> Terms:
-    """-mean log q_ii'  and  -mean_i Σ_k log(1 - q_ik) over the negatives k of i,  q = 1/(1 + d²): UMAP with a = b = 1.
+    """-mean log q_ii'  and  -mean_i Σ_k log(1 - q_ik) over the negatives k of i.
 
-    Infinite where two negatives coincide, or lie so near that their distance rounds to 0.
+    q = 1/(1 + d²): UMAP with a = b = 1. Infinite where two negatives coincide, or lie so near that
+    their distance rounds to 0.
     """
     z = _stacked(z1, z2)
-    a, b = z.chunk(2)
+    q = Student(1.0, 1.0)
     with similarities.full_precision(z):
-        distances = _negatives(similarities.unchecked_squared_distances(z), len(a), math.inf)
-    attraction = (a - b).square().sum(1).log1p().mean()
+        distances = _of_negatives(similarities.unchecked_squared_distances(z), math.inf)
+        attraction = -q.log_s_of_pairs(*q.rows(z).chunk(2)).mean()
     return _terms(z1, attraction, -F.logsigmoid(distances.log()).sum() / len(distances))
 
 
 def spectral_terms(z1: View, z2: View) -> Terms:
-    """-2 mean_i z1_i·z2_i  and  the mean of (z_i·z_j)² over all rows i and their negatives j: `losses.spectral_contrastive` in two.
+    """-2 mean_i z1_i·z2_i  and  the mean of (z_i·z_j)² over all rows i and their negatives j.
 
-    With P joint and p its marginal, 1/(2n) for each row:  Σ_ij p_i p_j (P_ij/(p_i p_j) - z_i·z_j)² = constant - 2 Σ_ij P_ij z_i·z_j
-    + Σ_ij p_i p_j (z_i·z_j)². The last sum is over independent pairs, for which negatives stand.
+    They are `losses.spectral_contrastive` in two. With P joint and p its marginal, 1/(2n) for each
+    row:  Σ_ij p_i p_j (P_ij/(p_i p_j) - z_i·z_j)²
+    = constant - 2 Σ_ij P_ij z_i·z_j + Σ_ij p_i p_j (z_i·z_j)².
+    The last sum is over independent pairs, for which negatives stand.
     """
     loss = losses.spectral_contrastive(z1, z2)
     a, b = _stacked(z1, z2, power=4).chunk(2)
@@ -151,19 +179,19 @@ def spectral_terms(z1: View, z2: View) -> Terms:
 
 
 def barlow_twins_terms(z1: View, z2: View, *, redundancy: Scalar = 5e-3) -> Terms:
-    """Σ_a (1 - C_aa)²  and  redundancy · Σ_{a≠b} C_ab²,  C = x1ᵀ x2 / n,  x the columns of z less their mean, over √(variance + 1e-5).
+    """Σ_a (1 - C_aa)²  and  redundancy · Σ_{a≠b} C_ab²,  with C = x1ᵀ x2 / n.
 
-    On the n × n side the second sum is  Σ_ij (x1_i·x1_j)(x2_i·x2_j) / n² - Σ_a C_aa²:  a product of Gram matrices instead of one squared.
-    Positive pairs enter all of C: its off-diagonal is called repulsion for what it does.
+    x are the columns of z less their mean, over √(variance + 1e-5). On the n × n side the second
+    sum is  Σ_ij (x1_i·x1_j)(x2_i·x2_j) / n² - Σ_a C_aa²:  a product of Gram matrices instead of one
+    squared. Positive pairs enter all of C: its off-diagonal is called repulsion for what it does.
     """
     checks.check_settings(redundancy=redundancy)
     z = _stacked(z1, z2)
     with similarities.full_precision(z):
         x1, x2 = (F.batch_norm(view, None, None, training=True) for view in z.chunk(2))
         C = x1.T @ x2 / len(x1)
-    redundancies = _negatives(C, len(C), 0.0).square().sum()
     attraction = (1 - C.diagonal()).square().sum()
-    return _terms(z1, attraction, checks.scalar(redundancy) * redundancies)
+    return _terms(z1, attraction, checks.scalar(redundancy) * _off_diagonal_squares(C).sum())
 
 
 def vicreg_terms(
@@ -174,10 +202,11 @@ def vicreg_terms(
     variance: Scalar = 25.0,
     covariance: Scalar = 1.0,
 ) -> Terms:
-    """invariance/d · mean ‖z1_i - z2_i‖²  and  variance/(2d) · Σ_a max(0, 1 - √(C_aa + 1e-4))  +  covariance/d · Σ_{a≠b} C_ab²,
+    """invariance/d · mean ‖z1_i - z2_i‖²  and, summed over both views,
+    variance/(2d) · Σ_a max(0, 1 - √(C_aa + 1e-4))  +  covariance/d · Σ_{a≠b} C_ab².
 
-    the latter two summed over both views, C the covariance (over n - 1) of one: the scaling of the authors' code.
-    On the n × n side the last sum is  Σ_ij (x_i·x_j)² / (n - 1)² - Σ_a C_aa²,  x the centred rows.
+    C is the covariance (over n - 1) of one view: the scaling of the authors' code. On the n × n
+    side the last sum is  Σ_ij (x_i·x_j)² / (n - 1)² - Σ_a C_aa²,  x the centred rows.
     """
     checks.check_settings(invariance=invariance, variance=variance, covariance=covariance)
     a, b = _stacked(z1, z2, power=4).chunk(2)
@@ -186,41 +215,40 @@ def vicreg_terms(
         x = z - z.mean(0)
         with similarities.full_precision(z):
             C = x.T @ x / (len(z) - 1)
-        hinge, squares = (
-            (1 - (C.diagonal() + 1e-4).sqrt()).relu(),
-            _negatives(C, len(C), 0.0).square(),
-        )
-        return checks.scalar(variance) / 2 * hinge.mean() + checks.scalar(
-            covariance
-        ) * squares.sum() / len(C)
+        hinge = (1 - (C.diagonal() + 1e-4).sqrt()).relu()
+        squares = _off_diagonal_squares(C)
+        of_variances = checks.scalar(variance) / 2 * hinge.mean()
+        return of_variances + checks.scalar(covariance) * squares.sum() / len(C)
 
     attraction = checks.scalar(invariance) * (a - b).square().mean()
     return _terms(z1, attraction, decorrelation(a) + decorrelation(b))
 
 
 def _kl_terms(
+    similarity: Similarity,
+    normalization: Normalization,
     z1: Tensor,
     z2: Tensor,
     P: Tensor | None,
-    temperature: Scalar,
-    df: Scalar,
-    normalization: Normalization,
 ) -> Terms:
-    logits = _student(z1, z2, temperature, df)[1]
+    logits = _log_s(similarity, z1, z2)[1]
     P = positive_pairs(len(z1), normalization=normalization) if P is None else P
     checks.check_floating("P", P)
     P = P.to(logits)
     attraction = losses.sne_objective(P, logits)  # which checks shape and sign of P
-    sums = P.masked_fill(similarities.diagonal(P), 0).sum(1)
-    if not checks.holds(
-        ((sums if normalization == "conditional" else sums.sum()) - 1).abs().max() < 1e-5
-    ):
-        what = "sum to 1 in each row" if normalization == "conditional" else "sum to 1"
-        raise ValueError(
-            f"P must {what} off the diagonal, got rows that sum to {sums.min():g}..{sums.max():g}: divide by the sum"
-        )
+    _check_sums(P, normalization)
     loss = losses.sne_objective(P, similarities.log_q(logits, normalization))
     return _terms(z1, attraction, loss - attraction)
+
+
+def _check_sums(P: Tensor, normalization: Normalization) -> None:
+    rows = P.masked_fill(similarities.diagonal(P), 0).sum(1)
+    sums = rows if normalization == "conditional" else rows.sum()
+    if checks.holds((sums - 1).abs().max() < 1e-5):
+        return
+    where = " in each row" if normalization == "conditional" else ""
+    found = f"rows that sum to {rows.min():g}..{rows.max():g}"
+    raise ValueError(f"P must sum to 1{where} off the diagonal, got {found}: divide by the sum")
 
 
 def _terms(like: Tensor, attraction: Tensor, repulsion: Tensor) -> Terms:
@@ -232,18 +260,23 @@ def _terms(like: Tensor, attraction: Tensor, repulsion: Tensor) -> Terms:
     )
 
 
-def _binary_terms(z1: Tensor, positive: Tensor, logits: Tensor) -> Terms:
-    """-log σ of the positives' log-odds; -log σ(-·) of the negatives', summed over each row and averaged over rows."""
-    negatives = _negatives(logits, len(positive), -math.inf)
-    repulsion = -F.logsigmoid(-negatives).sum() / len(logits)
+def _binary_terms(z1: Tensor, positive: Tensor, negatives: Tensor) -> Terms:
+    """-log σ of the positives' log-odds, and -log σ(-·) of the negatives'.
+
+    The latter is summed over each row, where pairs that are no negatives are -inf, and averaged
+    over rows.
+    """
+    repulsion = -F.logsigmoid(-negatives).sum() / len(negatives)
     return _terms(z1, -F.logsigmoid(positive).mean(), repulsion)
 
 
-def _negatives(square: Tensor, n: int, fill: float) -> Tensor:
-    """`square` with `fill` where row and column are equal modulo n: a diagonal, and among 2n rows the positive pairs too."""
-    return square.masked_fill(
-        similarities.diagonal(square[:n]).repeat(len(square) // n, len(square) // n), fill
-    )
+def _of_negatives(square: Tensor, fill: float) -> Tensor:
+    """`square`, over all pairs of rows of Z, with `fill` for those that are no negatives."""
+    return square.masked_fill(similarities.same_sample(len(square) // 2, square.device), fill)
+
+
+def _off_diagonal_squares(C: Tensor) -> Tensor:
+    return C.masked_fill(similarities.diagonal(C), 0.0).square()
 
 
 def _stacked(z1: Tensor, z2: Tensor, *, power: int = 2) -> Tensor:
@@ -252,37 +285,17 @@ def _stacked(z1: Tensor, z2: Tensor, *, power: int = 2) -> Tensor:
     return similarities.wide_enough(z, similarities.largest(z), power=power)
 
 
-def _cosine(z1: Tensor, z2: Tensor, temperature: Scalar) -> tuple[Tensor, Tensor]:
-    """cos/temperature of the n positive pairs, and of all pairs (2n, 2n)."""
-    checks.check_settings(temperature=temperature)
-    z = losses.prepare(z1, z2, None, validate=True, cosine=True)[0]
-    temperature = checks.scalar(temperature)
-    u = similarities.unit_scaled(z, temperature)
-    u1, u2 = u.chunk(2)
-    with similarities.full_precision(u):
-        return (u1 * u2).sum(1) / temperature, (u / temperature) @ u.T
+def _log_s(similarity: Similarity, z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
+    """log s of the n positive pairs, by their difference, and of all pairs (2n, 2n)."""
+    cosine = similarity.metric == "cosine"
+    z = losses.prepare(z1, z2, None, validate=True, cosine=cosine)[0]
+    return similarity.log_s_of_views(z)
 
 
-def _student(z1: Tensor, z2: Tensor, temperature: Scalar, df: Scalar) -> tuple[Tensor, Tensor]:
-    """log s, as in `losses.t_simclr`, of the n positive pairs, by their difference, and of all pairs (2n, 2n)."""
-    checks.check_settings(temperature=temperature, df=df)
-    z = losses.prepare(z1, z2, None, validate=True, cosine=False)[0]
-    temperature, df = checks.scalar(temperature), checks.scalar(df)
-    scaled = similarities.student_scaled(z, temperature, df)
-    a, b = scaled.chunk(2)
-    with similarities.full_precision(z):
-        positive = similarities.student_logit((a - b).square().sum(1), df)
-        return positive, similarities.student_logit(
-            similarities.unchecked_squared_distances(scaled), df
-        )
-
-
-_PAIR, _COS, _STUDENT, _HU = (
-    "positive pair, one per row",
-    "exp(cos/τ)",
-    "(1 + d²/(τν))^(-(ν+1)/2)",
-    "Hu et al., arXiv 2205.14814",
-)
+_PAIR = "positive pair, one per row"
+_COS = "exp(cos/τ)"
+_STUDENT = "(1 + d²/(τν))^(-(ν+1)/2)"
+_HU = "Hu et al., arXiv 2205.14814"
 _BINARY = "binary cross-entropy of every pair, positive or not"
 FAMILY: Mapping[str, Member] = {
     "InfoNCE": Member(_PAIR, _COS, "KL, conditional", "Chen et al. 2020", info_nce_terms),
