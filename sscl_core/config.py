@@ -2,7 +2,7 @@
 where the run computes and where it finds its data are arguments of `train`, not part of what it is."""
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -21,6 +21,8 @@ SMALLEST = 1e-37  # what a number of float32 up to 1 can be divided by
 Metric = Literal["cosine", "euclidean"]
 ImageSetName = Literal["fashion_mnist_subset", "fashion_mnist", "cifar10", "cifar100"]
 
+Kind = TypeVar("Kind", bound="Frozen")
+
 
 class Frozen(BaseModel):
     """Rejects unknown keys and silent conversions ("3" for 3); cannot be changed once made."""
@@ -28,6 +30,14 @@ class Frozen(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, ser_json_inf_nan="strings"
     )
+
+    def replace(self: Kind, **changes: Any) -> Kind:
+        """A copy in which these fields have other values, checked as those of any other.
+
+        `ValidationError` (a `ValueError`): an unknown field, or a value that breaks a rule.
+        """
+        fields = type(self).model_fields
+        return type(self)(**{name: getattr(self, name) for name in fields} | changes)
 
 
 def as_number(value: Any) -> Any:

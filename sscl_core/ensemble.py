@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
@@ -58,7 +58,7 @@ class Ensemble:
         network.load_state_dict({name: value[i].detach().clone() for name, value in state.items()})
         return network.eval()
 
-    def not_finite(self) -> Float[Tensor, " s"]:
+    def not_finite(self) -> Bool[Tensor, " s"]:
         """Which networks have a parameter that is NaN or infinite."""
         parts = [value.detach().flatten(1).isfinite().all(1) for value in self.parameters.values()]
         return ~torch.stack(parts).all(0)
@@ -130,7 +130,7 @@ def train_ensemble(
 
 
 def _require_alike(configs: Sequence[TrainConfig], data: Sequence[Data]) -> None:
-    alike = {config.model_copy(update={"seed": 0}) for config in configs}
+    alike = {config.replace(seed=0) for config in configs}
     if len(alike) != 1 or isinstance(configs[0].data, Images):
         rule = "one or more runs on vectors that differ in their seed alone"
         raise ValueError(f"configs must be {rule}, got {len(configs)} runs")

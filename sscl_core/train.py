@@ -120,7 +120,7 @@ def run_epoch(
     at the end.
     """
     losses: list[Tensor] = []
-    steps, seen = batches.steps_per_epoch, 0
+    steps, seen, began = batches.steps_per_epoch, 0, time.monotonic()
     for number, batch in enumerate(batches.batches(epoch), 1):
         set_lr(optimizer, config, epoch * steps + number - 1, steps)
         loss = losses_of(batch, epoch * steps + number)
@@ -130,7 +130,9 @@ def run_epoch(
         losses.append(loss.detach())
         if number % CHECK_EVERY == 0 or number == steps:
             check(losses[seen:], epoch * steps + number, number == steps)
-            bar.set_postfix(loss=f"{losses[-1].mean().item():.4f}", refresh=False)
+            images = loss.numel() * batches.images_per_epoch * number / steps
+            speed = f"{images / (time.monotonic() - began):.0f}"
+            bar.set_postfix(loss=f"{loss.mean().item():.4f}", images_s=speed, refresh=False)
             seen = number
         bar.update()
     return torch.stack(losses)
@@ -142,7 +144,7 @@ def _losses_of(
     def losses_of(batch: Batch, step: int) -> Tensor:
         with precision(config, device):
             z = model(torch.cat([batch.x1, batch.x2]))[1]
-        z1, z2 = z.float().chunk(2)
+        z1, z2 = z.to(torch.promote_types(z.dtype, torch.float32)).chunk(2)
         weights = pair_weights(config.weights, batch, z1, z2) if config.weights else None
         if network.log_df is not None:  # the loss refuses other numbers, and would not say when
             _require_finite([network.log_df.exp().log()], config, step, "the learned df")

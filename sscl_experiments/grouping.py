@@ -11,13 +11,14 @@ def ensembles(configs: Iterable[TrainConfig], largest: int = LARGEST) -> list[li
     """Up to `largest` runs on vectors that differ in their seed alone; a run on images by itself."""
     groups: dict[TrainConfig, list[TrainConfig]] = {}
     for config in dict.fromkeys(configs):
-        groups.setdefault(_without_seed(config), []).append(config)
+        groups.setdefault(without_seed(config), []).append(config)
     parts = []
     for alike in groups.values():
         parts += [alike[start : start + largest] for start in range(0, len(alike), largest)]
     return parts
 
 
-def _without_seed(config: TrainConfig) -> TrainConfig:
+def without_seed(config: TrainConfig) -> TrainConfig:
+    """What runs that are trained together have in common: on vectors all but the seed."""
     on_images = isinstance(config.data, Images)
-    return config if on_images else config.model_copy(update={"seed": 0})
+    return config if on_images else config.replace(seed=0)

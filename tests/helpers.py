@@ -1,9 +1,48 @@
 """What several files of tests need."""
 
+import functools
 import importlib
 import sys
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
 from types import CodeType, ModuleType
+
+from sscl_core.batches import Data
+from sscl_core.config import Images, Mixture, TrainConfig
+from sscl_core.ensemble import train_ensemble
+from sscl_core.models import Encoder
+from sscl_core.train import TrainResult, train
+from sscl_experiments.datasets.images import load_images
+from sscl_experiments.runs.images import image_sets
+from sscl_experiments.runs.mixture import first_network, mixture
+from sscl_experiments.runs.points import point_set
+
+read_once = functools.cache(load_images)
+
+
+def data_of(config: TrainConfig, data_dir: str | Path | None = None) -> Data:
+    """What a run trains on, as `train` takes it."""
+    if isinstance(config.data, Images):
+        return image_sets(config, data_dir).train.images
+    return mixture(config.data) if isinstance(config.data, Mixture) else point_set(config).train.x
+
+
+def network_of(config: TrainConfig) -> Encoder | None:
+    """The network that a run begins with where that is not the initial one of its seed."""
+    return first_network(config) if config.start_order is not None else None
+
+
+def train_run(config: TrainConfig, **settings) -> TrainResult:
+    """`train`, on the data of the configuration."""
+    return train(config, data_of(config), network=network_of(config), **settings)
+
+
+def train_runs(configs: list[TrainConfig], **settings) -> list[TrainResult]:
+    """`train_ensemble`, on the data of the configurations."""
+    networks = [network_of(config) for config in configs]
+    if any(networks):
+        settings["networks"] = networks
+    return train_ensemble(configs, [data_of(config) for config in configs], **settings)
 
 
 class _RenamedLoader(SourceFileLoader):

@@ -31,10 +31,10 @@ from sscl_core.config import (
     Table,
     TrainConfig,
     TSimCLR,
-    ensembles,
-    family,
     scattered,
 )
+from sscl_core.train import lr_factor
+from sscl_experiments.grouping import ensembles, without_seed
 
 CONFIGS = {
     "default": TrainConfig(),
@@ -428,9 +428,7 @@ def test_a_step_means_its_place_and_its_kind(first):
         (Noise(scale=0.2),),
         (Noise(scale=0.1, kind="uniform"),),
     ]
-    texts = {
-        points.model_copy(update={"augmentation": chain}).model_dump_json() for chain in chains
-    }
+    texts = {points.replace(augmentation=chain).model_dump_json() for chain in chains}
     assert len(texts) == len(chains)
     assert (
         len({ImageAugmentation(then=chain).model_dump_json() for chain in ((), *chains)})
@@ -570,9 +568,9 @@ def points(seed: int = 0, points: Cloud | Table = Cloud(dim=4), **changes) -> Tr
     [toy, points, lambda seed=0: points(seed, Table(table="wine"))],
     ids=["mixture", "cloud", "table"],
 )
-def test_a_family_is_all_seeds_on_vectors_and_one_run_on_images(make):
-    assert family(make(3)) == family(make(5)) == make()
-    assert family(images(3)) == images(3) != family(images(5))
+def test_all_seeds_on_vectors_are_alike_but_runs_on_images_are_not(make):
+    assert without_seed(make(3)) == without_seed(make(5)) == make()
+    assert without_seed(images(3)) == images(3) != without_seed(images(5))
 
 
 @pytest.mark.parametrize(
@@ -585,8 +583,8 @@ def test_a_family_is_all_seeds_on_vectors_and_one_run_on_images(make):
     ],
     ids=str,
 )
-def test_runs_that_differ_in_more_than_the_seed_are_of_two_families(change):
-    assert family(toy(1, **change)) == family(toy(2, **change)) != family(toy(1))
+def test_runs_that_differ_in_more_than_the_seed_are_not_alike(change):
+    assert without_seed(toy(1, **change)) == without_seed(toy(2, **change)) != without_seed(toy(1))
     assert ensembles([toy(1), toy(1, **change), toy(2)]) == [[toy(1), toy(2)], [toy(1, **change)]]
 
 
@@ -611,7 +609,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_of_two_families(change):
     ids=["dim", "structure", "table", "strength", "steps", "loss", "epochs", "mixture", "images"],
 )
 def test_points_are_trained_together_by_all_but_the_seed(other):
-    assert family(points(1)) == family(points(2)) == points() != family(other(1))
+    assert without_seed(points(1)) == without_seed(points(2)) == points() != without_seed(other(1))
     assert ensembles([points(2), other(0), points(0), points(2)]) == [
         [points(2), points(0)],
         [other(0)],
@@ -645,7 +643,7 @@ def test_ensembles_have_at_most_256_seeds():
 
 def factors(spec: Optimizer, steps_per_epoch: int, epochs: int) -> list[float]:
     return [
-        spec.factor(step, steps_per_epoch=steps_per_epoch, epochs=epochs)
+        lr_factor(spec, step, steps_per_epoch=steps_per_epoch, epochs=epochs)
         for step in range(steps_per_epoch * epochs)
     ]
 
@@ -679,9 +677,9 @@ def test_warm_up_then_the_schedule(schedule, warmup):
 
 def test_cosine_ends_at_zero_and_has_its_middle_at_half():
     spec = Optimizer(warmup_epochs=1)
-    assert [spec.factor(s, steps_per_epoch=10, epochs=5) for s in (10, 30, 50)] == pytest.approx(
-        [1, 0.5, 0], abs=1e-12
-    )
+    assert [
+        lr_factor(spec, s, steps_per_epoch=10, epochs=5) for s in (10, 30, 50)
+    ] == pytest.approx([1, 0.5, 0], abs=1e-12)
 
 
 def test_a_warm_up_longer_than_the_run_stays_a_line():

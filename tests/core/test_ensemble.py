@@ -6,12 +6,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from sscl_experiments.measures import evaluation_points
+from helpers import data_of
+from helpers import train_run as train
+from helpers import train_runs as train_ensemble
 from torch import nn
 from torch.nn import functional as F
 
 import sscl_core.ensemble as together
 import sscl_core.train as alone
+import sscl_experiments.runs.mixture as on_mixture
+from sscl_core import batches
 from sscl_core.config import (
     MLP,
     Cloud,
@@ -31,16 +35,12 @@ from sscl_core.config import (
     TSimCLR,
     scattered,
 )
-from sscl_core.ensemble import Ensemble, train_ensemble
+from sscl_core.divergence import NonFiniteLossError
+from sscl_core.ensemble import Ensemble
 from sscl_core.rng import INIT, SAMPLE, stream
-from sscl_core.train import (
-    NonFiniteLossError,
-    TrainResult,
-    epoch_pairs,
-    optimizer_of,
-    point_set,
-    train,
-)
+from sscl_core.train import TrainResult, optimizer_of
+from sscl_experiments.runs.mixture import evaluation_points
+from sscl_experiments.runs.points import point_set
 from sscl_experiments.studies.implicit_bias.parameters import FACTORS, order_run
 
 SEEDS = (3, 0, 11, 5)
@@ -109,19 +109,23 @@ def short(*seeds: int, **changes) -> list[TrainConfig]:
 
 def in_double(monkeypatch) -> None:
     """Both ways of training compute in float64 from here on."""
-    network, pairs = alone.initial_network, alone.epoch_pairs
-    for module in (alone, together):
-        monkeypatch.setattr(
-            module, "initial_network", lambda *settings: network(*settings).double()
-        )
-        monkeypatch.setattr(
-            module, "epoch_pairs", lambda *settings: tuple(x.double() for x in pairs(*settings))
-        )
+    network, pairs = alone.initial_network, batches.epoch_pairs
+
+    def double_network(*arguments, **settings):
+        return network(*arguments, **settings).double()
+
+    def double_pairs(*arguments):
+        return tuple(x.double() for x in pairs(*arguments))
+
+    for module in (alone, together, on_mixture):
+        monkeypatch.setattr(module, "initial_network", double_network)
+    for module in (batches, together):
+        monkeypatch.setattr(module, "epoch_pairs", double_pairs)
 
 
 def moved(config: TrainConfig, result: TrainResult) -> bool:
     """Whether training took every weight matrix elsewhere."""
-    start = train(config.model_copy(update={"epochs": 0})).model
+    start = train(config.replace(epochs=0)).model
     pairs = zip(start.parameters(), result.model.parameters(), strict=True)
     return all((a - b).abs().max() > 0.01 for a, b in pairs if a.ndim == 2)
 
@@ -184,7 +188,7 @@ def test_the_settings_of_notebook_3(double, changes, monkeypatch):
     round alike, which is the processor's business; so to 1e-5 in float64, and in float32 to what rounding may become."""
     if double:
         in_double(monkeypatch)
-    configs = [order_run(changes, steps=200).model_copy(update={"seed": seed}) for seed in SEEDS]
+    configs = [order_run(changes, steps=200).replace(seed=seed) for seed in SEEDS]
     for config, found in zip(configs, train_ensemble(configs, device="cpu"), strict=True):
         expected = train(config, device="cpu")
         if double:
@@ -404,8 +408,8 @@ def test_no_step_goes_unchecked(monkeypatch, what, step, looked):
 def test_the_seed_that_diverges_is_named(monkeypatch, step, looked):
     """Together with the step at which it was noticed."""
 
-    def poisoned(config, epoch):
-        x1, x2 = (x.clone() for x in epoch_pairs(config, epoch))
+    def poisoned(config, data, epoch):
+        x1, x2 = (x.clone() for x in batches.epoch_pairs(config, data, epoch))
         if config.seed in (5, 9):
             x1[step] = math.nan
         return x1, x2

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import functools
 import hashlib
 import inspect
 import io
@@ -15,9 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import data_of, read_once
+from helpers import train_run as train
 from torch._dynamo import OptimizedModule
 
 import sscl_core.train as loop
+import sscl_experiments.runs.images as image_runs
+from sscl_core import batches
+from sscl_core.batches import Batch, Source
 from sscl_core.config import (
     MLP,
     Cloud,
@@ -40,29 +44,24 @@ from sscl_core.config import (
     TSimCLR,
     scattered,
 )
+from sscl_core.divergence import NonFiniteLossError, diverged
 from sscl_core.losses import info_nce, spectral_contrastive, t_simclr
 from sscl_core.rng import INIT, SAMPLE, SPLIT, stream
 from sscl_core.train import (
-    NonFiniteLossError,
     TrainResult,
-    diverged,
-    epoch_pairs,
-    epoch_shape,
     initial_network,
-    mixture,
+    lr_factor,
     optimizer_of,
-    pair_weights,
     parameter_groups,
-    point_set,
     set_lr,
-    source,
-    train,
-    train_and_test_images,
 )
 from sscl_experiments.arrangements import cyclic_order
-from sscl_experiments.datasets.images import ImageData, load_images
+from sscl_experiments.datasets.images import ImageData
 from sscl_experiments.datasets.synthetic import cloud
 from sscl_experiments.datasets.tables import table
+from sscl_experiments.runs.images import image_sets
+from sscl_experiments.runs.mixture import first_network, mixture
+from sscl_experiments.runs.points import point_set
 
 CPU = torch.device("cpu")
 OPTIMIZERS = {
@@ -70,12 +69,27 @@ OPTIMIZERS = {
     "sgd": Optimizer(name="sgd", lr=0.05, weight_decay=1e-3, momentum=0.9),
 }
 all_optimizers = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-read_once = functools.cache(load_images)
 
 
 @pytest.fixture(autouse=True)
 def _read_once(monkeypatch):
-    monkeypatch.setattr(loop, "load_images", read_once)
+    monkeypatch.setattr(image_runs, "load_images", read_once)
+
+
+def source_of(config: TrainConfig) -> Source:
+    return batches.source(config, data_of(config), CPU)
+
+
+def views_of(config: TrainConfig, epoch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(batch.x1, batch.x2) for batch in source_of(config).batches(epoch)]
+
+
+def epoch_pairs(config: TrainConfig, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return batches.epoch_pairs(config, data_of(config), epoch)
+
+
+def pair_weights(spec: PairWeights, x1, x2, z1, z2, overlap) -> torch.Tensor:
+    return loop.pair_weights(spec, Batch(x1, x2, overlap), z1, z2)
 
 
 def images(**changes) -> TrainConfig:
@@ -166,10 +180,10 @@ def test_a_seed_is_a_network(make):
 def test_the_seed_seeds_the_views(make, monkeypatch):
     """The same seed gives the same pairs, another epoch, step or seed others: of 48 times one image, so that the order does not matter."""
     picture = read_once("fashion_mnist_subset", "train").select(torch.zeros(48, dtype=torch.int64))
-    monkeypatch.setattr(loop, "load_images", lambda *args, **settings: picture)
+    monkeypatch.setattr(image_runs, "load_images", lambda *args, **settings: picture)
 
     def pairs(seed: int, epoch: int) -> list[tuple]:
-        return [views[:2] for views in source(make(seed=seed), None, CPU).batches(epoch)]
+        return views_of(make(seed=seed), epoch)
 
     first, again = pairs(0, 1), pairs(0, 1)
     assert all(
@@ -178,7 +192,7 @@ def test_the_seed_seeds_the_views(make, monkeypatch):
         for a, b in zip(one, two, strict=True)
     )
     distinct = [
-        view for batches in (first, pairs(0, 2), pairs(1, 1)) for pair in batches for view in pair
+        view for steps in (first, pairs(0, 2), pairs(1, 1)) for pair in steps for view in pair
     ]
     assert len({view.numpy().tobytes() for view in distinct}) == len(distinct) == 18
 
@@ -384,7 +398,7 @@ def test_a_run_has_the_threads_of_its_configuration_wherever_it_is_made():
         torch.set_num_threads(before)
     one, other = found
     assert same(one, other)
-    assert not same(one, train(config.model_copy(update={"threads": 2})))
+    assert not same(one, train(config.replace(threads=2)))
 
 
 # --- losses that are not numbers -----------------------------------------------------------------
@@ -491,19 +505,17 @@ def test_the_last_batch_is_used_unless_it_is_one_image(n, sizes, monkeypatch):
     result = train(config)
     assert [(len(z1), len(z2)) for z1, z2, _ in steps] == [(size, size) for size in sizes * 2]
     assert len(result.losses) == 2 * len(sizes)
-    assert source(config, None, CPU).images_per_epoch == sum(sizes)
+    assert source_of(config).images_per_epoch == sum(sizes)
 
 
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
     still = ImageAugmentation(crop_scale=(1.0, 1.0), flip=0.0)
     config = images(data=Images(n_train=35, augmentation=still))
-    expected = train_and_test_images(config)[0].images
+    expected = image_sets(config).train.images
 
     def shown(epoch: int) -> torch.Tensor:
-        pairs = [
-            pair for pair in source(config, None, CPU).batches(epoch) if torch.equal(*pair[:2])
-        ]
-        return (torch.cat([x1 for x1, _, _ in pairs]) * 255).round().byte()
+        pairs = [pair for pair in views_of(config, epoch) if torch.equal(*pair)]
+        return (torch.cat([x1 for x1, _ in pairs]) * 255).round().byte()
 
     def rows(x: torch.Tensor) -> list[bytes]:
         return [image.numpy().tobytes() for image in x.contiguous()]
@@ -514,7 +526,7 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
 
 
 def test_n_train_is_the_same_images_for_every_seed_and_not_the_first():
-    few, more = (train_and_test_images(images(data=Images(n_train=n), seed=n))[0] for n in (20, 40))
+    few, more = (image_sets(images(data=Images(n_train=n), seed=n)).train for n in (20, 40))
     assert torch.equal(few.images, more.images[:20])
     assert not torch.equal(few.images, read_once("fashion_mnist_subset", "train").images[:20])
 
@@ -522,8 +534,8 @@ def test_n_train_is_the_same_images_for_every_seed_and_not_the_first():
 def test_more_images_than_there_are_is_an_error():
     """Else a record would claim a size that it does not have."""
     with pytest.raises(ValueError, match="n_train"):
-        inspect.unwrap(train_and_test_images)(images(data=Images(n_train=10_001)))
-    assert len(train_and_test_images(images(data=Images(n_train=10_000)))[0]) == 10_000
+        inspect.unwrap(image_sets)(images(data=Images(n_train=10_001)))
+    assert len(image_sets(images(data=Images(n_train=10_000))).train) == 10_000
 
 
 def numbered(n: int) -> ImageData:
@@ -543,17 +555,16 @@ def test_held_out_images_are_never_trained_on(n_train, monkeypatch):
         assert split == "train", "with a holdout the test set is not looked at"
         return numbered(50)
 
-    class Spy(loop.ImageViews):
+    class Spy(batches.ImageViews):
         def forward(self, batch, pool):
             seen.update((batch[:, 0, 0, 0] * 255).round().int().tolist())
             return super().forward(batch, pool)
 
-    monkeypatch.setattr(loop, "load_images", load)
-    monkeypatch.setattr(loop, "ImageViews", Spy)
+    monkeypatch.setattr(image_runs, "load_images", load)
+    monkeypatch.setattr(batches, "ImageViews", Spy)
     config = images(data=Images(holdout=0.2, n_train=n_train), epochs=2, batch_size=8)
-    fit, validation = (
-        set(part.images[:, 0, 0, 0].tolist()) for part in train_and_test_images(config)
-    )
+    sets = image_sets(config)
+    fit, validation = (set(part.images[:, 0, 0, 0].tolist()) for part in (sets.train, sets.test))
     train(config)
     assert len(validation) == 10
     assert seen == fit
@@ -619,7 +630,7 @@ def test_the_optimiser_and_its_learning_rate_are_those_described(name, monkeypat
         rates.extend(group["lr"] for group in optimizer.param_groups)
         kinds.add(
             (
-                type(optimizer.optimizer).__name__,
+                type(optimizer).__name__,
                 optimizer.param_groups[0].get("momentum"),
                 optimizer.param_groups[0]["weight_decay"],
             )
@@ -630,7 +641,7 @@ def test_the_optimiser_and_its_learning_rate_are_those_described(name, monkeypat
     train(toy(optimizer=spec))
     assert kinds == {("AdamW", None, 0.02) if name == "adamw" else ("SGD", 0.7, 0.02)}
     assert rates == pytest.approx(
-        [0.01 * spec.factor(step, steps_per_epoch=3, epochs=3) for step in range(9)]
+        [0.01 * lr_factor(spec, step, steps_per_epoch=3, epochs=3) for step in range(9)]
     )
 
 
@@ -661,7 +672,7 @@ def test_an_update_does_not_depend_on_where_in_memory_an_entry_stands(name):
 )
 def test_a_device_that_is_not_there_is_an_error(device):
     with pytest.raises(ValueError, match=f"device must be 'auto', 'cpu' .*got '{device}'"):
-        inspect.unwrap(train)(toy(), device=device)
+        inspect.unwrap(loop.train)(toy(), data_of(toy()), device=device)
 
 
 @pytest.mark.parametrize("progress", [True, False])
@@ -690,18 +701,18 @@ def test_the_loss_goes_down_on_the_mixture():
     assert last < best + 0.1 * (collapsed - best)
 
 
-def batches_of(config: TrainConfig) -> Iterator:
-    return source(config, None, CPU).batches(0)
+def batches_of(config: TrainConfig) -> Iterator[Batch]:
+    return source_of(config).batches(0)
 
 
 def test_pairs_of_the_mixture_share_their_component():
     means = mixture(Mixture()).means
-    for x1, x2, overlap in batches_of(toy(data=Mixture(std=0.01))):
-        first, second = (torch.cdist(x, means).argmin(1) for x in (x1, x2))
+    for batch in batches_of(toy(data=Mixture(std=0.01))):
+        first, second = (torch.cdist(x, means).argmin(1) for x in (batch.x1, batch.x2))
         assert torch.equal(first, second)
         assert len(first.unique()) > 1
-        assert overlap is None, "nothing is cropped"
-        assert not torch.equal(x1, x2)
+        assert batch.overlap is None, "nothing is cropped"
+        assert not torch.equal(batch.x1, batch.x2)
 
 
 def test_the_mixture_is_the_one_described():
@@ -723,8 +734,7 @@ def test_an_epoch_of_the_mixture_is_one_draw_dealt_to_its_steps(data, epoch):
     config = toy(data=data, seed=5)
     with stream(5, SAMPLE, epoch) as generator:
         drawn = mixture(data).pairs(4 * 16, generator=generator)[:2]
-    found = source(config, None, CPU)
-    steps = [views[:2] for views in found.batches(epoch)]
+    found, steps = source_of(config), views_of(config, epoch)
     assert (len(steps), found.steps_per_epoch, found.images_per_epoch) == (4, 4, 64)
     assert {x.shape for pair in steps for x in pair} == {(16, *found.sample_shape)}
     assert all(
@@ -739,7 +749,7 @@ def test_anonymous_samples_are_trained_on_as_one_free_vector_each():
         backbone=MLP(depth=0),
         batch_size=64,
     )
-    result = train(config.model_copy(update={"optimizer": Optimizer(lr=0.05)}))
+    result = train(config.replace(optimizer=Optimizer(lr=0.05)))
     assert sum(p.numel() for p in result.model.parameters()) == 12 * 2 + 2
     z = torch.nn.functional.normalize(result.model(torch.eye(12))[1].detach(), dim=1)
     centers = z.view(3, 4, 2)
@@ -764,9 +774,9 @@ TINY = Noise(scale=1e-4)
 @pytest.mark.parametrize(("batch_size", "n"), [(16, 16), (39, 39), (40, 40), (41, 40), (1000, 40)])
 def test_a_batch_is_points_without_repetition_or_all_of_them(batch_size, n):
     config = points(TINY, batch_size=batch_size, steps_per_epoch=5)
-    assert epoch_shape(config) == (6, 5, n)
+    assert batches.epoch_shape(config, data_of(config)) == (6, 5, n)
     assert [x.shape for x in epoch_pairs(config, 0)] == [(5, n, 6)] * 2
-    assert (found := source(config, None, CPU)).images_per_epoch == 5 * n
+    assert (found := source_of(config)).images_per_epoch == 5 * n
     assert (found.sample_shape, found.steps_per_epoch) == ((6,), 5)
     first, second = numbers_of(config, 0)
     assert torch.equal(first, second), "both views are of one point"
@@ -987,9 +997,10 @@ def test_the_overlap_of_a_pair_is_that_of_the_two_views_it_comes_with(monkeypatc
     column, row = torch.arange(28).expand(28, 28), torch.arange(28)[:, None].expand(28, 28)
     where = torch.stack([column, row, 0 * row]).byte()
     maps = ImageData(where.repeat(40, 1, 1, 1), torch.arange(40) % 2, ("a", "b"))
-    monkeypatch.setattr(loop, "load_images", lambda *args, **settings: maps)
+    monkeypatch.setattr(image_runs, "load_images", lambda *args, **settings: maps)
     sizes = []
-    for x1, x2, overlap in source(images(data=Images()), None, CPU).batches(0):
+    for batch in batches_of(images(data=Images())):
+        x1, x2, overlap = batch.x1, batch.x2, batch.overlap
         sizes.append(len(overlap))
         corners = [
             [(v[c].min() * 255, v[c].max() * 255 + 1) for c in (0, 1)] for v in torch.cat([x1, x2])
@@ -1041,12 +1052,9 @@ def test_the_loss_is_weighted_by_what_the_step_saw(loss, temperature, score, mon
         loss.model_dump(exclude={"name", "learn_df"}),
     )
     expected, plain = [], []
-    for (x1, x2, overlap), (z1, z2, _) in zip(
-        source(config, None, CPU).batches(0), steps, strict=True
-    ):
-        weights = torch.tensor(
-            naive_weights(config.weights, x1, x2, z1, z2, overlap), dtype=torch.float64
-        )
+    for batch, (z1, z2, _) in zip(batches_of(config), steps, strict=True):
+        naive = naive_weights(config.weights, batch.x1, batch.x2, z1, z2, batch.overlap)
+        weights = torch.tensor(naive, dtype=torch.float64)
         expected.append(function(z1.double(), z2.double(), weights=weights, **settings).item())
         plain.append(function(z1.double(), z2.double(), **settings).item())
     assert result.losses == pytest.approx(expected, rel=1e-5)
@@ -1127,11 +1135,11 @@ def test_the_learning_rate_of_df_is_ten_times_that_of_the_weights(optimizer):
     assert [group["weight_decay"] for group in update.param_groups] == [optimizer.weight_decay, 0]
     for step in range(9):
         set_lr(update, config, step, 3)
-        rate = optimizer.lr * optimizer.factor(step, steps_per_epoch=3, epochs=3)
+        rate = optimizer.lr * lr_factor(optimizer, step, steps_per_epoch=3, epochs=3)
         assert [group["lr"] for group in update.param_groups] == pytest.approx([rate, 10 * rate])
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_training_moves_df(seed):
     seen = []
     config = images(loss=TSimCLR(df=5.0, learn_df=True), seed=seed)
@@ -1267,7 +1275,7 @@ def test_the_components_stand_on_the_circle_in_the_order_asked_for(m, d, seed):
     assert len(orders) == math.factorial(m - 1) // 2
     for order in orders:
         config = ordered(order, d, seed=seed)
-        means = mean_features(initial_network(config, torch.Size((d,))), config)
+        means = mean_features(first_network(config), config)
         assert cyclic_order(means).tolist() == list(order)
         angles = torch.tensor([2 * math.pi * order.index(component) / m for component in range(m)])
         assert (means - torch.stack([angles.cos(), angles.sin()], 1)).norm(dim=1).max() < 0.5, (
@@ -1277,7 +1285,7 @@ def test_the_components_stand_on_the_circle_in_the_order_asked_for(m, d, seed):
 
 def test_a_start_order_need_not_begin_with_0():
     config = ordered((3, 2, 4, 0, 1), 2)
-    means = mean_features(initial_network(config, torch.Size((2,))), config)
+    means = mean_features(first_network(config), config)
     assert cyclic_order(means).tolist() == [0, 1, 3, 2, 4]
     assert means[3].tolist() == pytest.approx([1, 0], abs=0.2), "the first at the first corner"
 
@@ -1285,7 +1293,7 @@ def test_a_start_order_need_not_begin_with_0():
 def test_training_begins_at_the_start_order_and_is_reproducible():
     config, seen = ordered((0, 2, 1, 3), 2), []
     first = train(config, on_epoch=lambda epoch, model: seen.append(mean_features(model, config)))
-    assert torch.equal(seen[0], mean_features(initial_network(config, torch.Size((2,))), config))
+    assert torch.equal(seen[0], mean_features(first_network(config), config))
     assert cyclic_order(seen[0]).tolist() == [0, 2, 1, 3]
     assert same(first, train(config))
     assert not same(first, train(ordered((0, 1, 2, 3), 2)))
@@ -1300,4 +1308,4 @@ def test_an_order_that_the_network_cannot_take_is_an_error():
         start_order=(0, 3, 1, 4, 2),
     )
     with pytest.raises(ValueError, match="could not be fitted with seed 0: use a wider backbone"):
-        initial_network(config, torch.Size([2]))
+        first_network(config)

@@ -1,12 +1,10 @@
 """From configuration to record: measurements with known answers, and every run trained once."""
 
-import functools
 import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +46,6 @@ from sscl_experiments import store
 from sscl_experiments.arrangements import circle_gaps, uniform_arrangement
 from sscl_experiments.datasets.images import ImageData
 from sscl_experiments.datasets.synthetic import Part, PointSet
-from sscl_experiments.frames import images_as_rows
 from sscl_experiments.runner import results, run
 from sscl_experiments.runs import making, together
 from sscl_experiments.runs.images import image_sets
@@ -56,7 +53,6 @@ from sscl_experiments.runs.mixture import evaluation_points, mixture
 from sscl_experiments.runs.mixture import measure as measure_mixture
 from sscl_experiments.runs.points import measure as measure_points
 from sscl_experiments.runs.points import point_set
-from sscl_experiments.studies.contrastive_is_sne.analysis import first_batch
 
 
 @pytest.fixture(autouse=True)
@@ -459,6 +455,7 @@ def test_similarities_of_classes_on_both_features_and_on_another_set(monkeypatch
     parts = {
         ("cifar10", "train"): near,
         ("cifar10", "test"): other,
+        ("fashion_mnist_subset", "train"): read_once("fashion_mnist_subset", "train"),
         ("fashion_mnist_subset", "test"): own,
     }
 
@@ -525,7 +522,7 @@ def test_a_transfer_set_is_looked_at_after_training_and_changes_nothing_else(tmp
     monkeypatch.setattr(
         image_runs,
         "load_images",
-        lambda name, split, data_dir: read_once(name, split).select(slice(0, 100)),
+        lambda name, split, data_dir: read_once(name, split).select(slice(0, 2000)),
     )
     plain = run(images(), runs=tmp_path / "runs")
     record = run(
@@ -859,53 +856,6 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_removes_its_checkpoint(
     )
     assert metrics == expected
     assert all(np.array_equal(value, whole.arrays[name]) for name, value in record.arrays.items())
-
-
-def test_images_as_rows_are_the_runs_own():
-    x, y, x_test, y_test = images_as_rows(images())
-    fit, test = train_and_test(images())
-    assert (x.shape, x_test.shape) == ((32, 784), (len(test), 784))
-    assert torch.equal((x * 255).round().byte(), fit.images.flatten(1))
-    assert torch.equal((x_test * 255).round().byte(), test.images.flatten(1))
-    assert torch.equal(y, fit.labels)
-    assert torch.equal(y_test, test.labels)
-
-
-# --- the first batch -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        toy,
-        images,
-        functools.partial(images, projector=Projector(dim=2, batchnorm=True)),
-        functools.partial(toy, start_order=(0, 2, 1)),
-    ],
-    ids=["toy", "images", "bn", "start_order"],
-)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_first_batch_is_what_the_first_step_of_training_sees(make: Callable, seed, monkeypatch):
-    config, seen, loss = make(seed=seed, epochs=1), [], loop.contrastive_loss
-    z1, z2 = first_batch(config, config.batch_size)
-    assert z1.dtype == z2.dtype == torch.float64
-    assert not torch.allclose(z1, z2, atol=1e-3)
-    monkeypatch.setattr(
-        loop,
-        "contrastive_loss",
-        lambda c, *z, **kw: seen.append([x.detach() for x in z]) or loss(c, *z, **kw),
-    )
-    train(config)
-    for found, step in zip((z1, z2), seen[0], strict=True):
-        torch.testing.assert_close(found, step.double(), rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(z1, seen[1][0].double(), atol=1e-3), "and not what the second sees"
-
-
-def test_the_first_batch_has_the_size_asked_for_and_leaves_the_random_state():
-    before = torch.get_rng_state()
-    z1, z2 = first_batch(images(), 20)
-    assert z1.shape == z2.shape == (20, 2)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 # --- what goes wrong -----------------------------------------------------------------------------
