@@ -27,8 +27,9 @@ import torch
 
 from sscl_core.config import scattered
 from sscl_experiments import paths
-from sscl_experiments.datasets import images
+from sscl_experiments.datasets import archives, images
 from sscl_experiments.datasets.images import NAMES, ImageData, holdout, load_images
+from sscl_experiments.datasets.manifest import PUBLISHED
 from sscl_experiments.datasets.synthetic import AnonymousSamples, GaussianMixture
 from sscl_experiments.paths import EMBEDDED
 
@@ -211,7 +212,7 @@ def fake_content(name):
     """
     random = np.random.default_rng(0)
     contents, truth = {}, {}
-    for split, files in images._CANONICAL[name].files.items():
+    for split, files in PUBLISHED[name].files.items():
         make = fake_idx if name == "fashion_mnist" else fake_cifar
         made, truth[split] = make(random, files, 2 if name == "cifar100" else 1)
         contents |= made
@@ -239,7 +240,7 @@ def fake(monkeypatch):
 
     def install(name, mirrors=("http://127.0.0.1:9/",)):
         contents, truth = fake_content(name)
-        source = images._CANONICAL[name]
+        source = PUBLISHED[name]
         sums = {
             split: tuple(
                 replace(
@@ -251,9 +252,7 @@ def fake(monkeypatch):
             )
             for split, files in source.files.items()
         }
-        monkeypatch.setitem(
-            images._CANONICAL, name, replace(source, files=sums, mirrors=tuple(mirrors))
-        )
+        monkeypatch.setitem(PUBLISHED, name, replace(source, files=sums, mirrors=tuple(mirrors)))
         return contents, truth
 
     return install
@@ -469,7 +468,7 @@ def test_a_cache_in_the_place_of_a_file_is_named(fake, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_an_archive_as_published_is_read_without_unpacking(fake, tmp_path, name, place):
     contents, truth = fake(name)
-    source = images._CANONICAL[name]
+    source = PUBLISHED[name]
     folder = tmp_path / "sets" / (source.folders[0] if place == "inside" else ".")
     write(folder, {source.archives[0]: tar_gz(contents, f"{source.folders[0]}/")})
     assert_loaded(name, truth, data_dir=tmp_path / "sets")
@@ -551,16 +550,14 @@ def test_what_the_folder_holds_instead_is_said(
     with pytest.raises(FileNotFoundError) as error:
         load_images(name, data_dir=folder if where == "data_dir" else None)
     assert words.format(folder) in str(error.value)
-    assert f"in which {images._CANONICAL[name].folders[0]}/ holds" in str(error.value), (
-        "and what is wanted"
-    )
+    assert f"in which {PUBLISHED[name].folders[0]}/ holds" in str(error.value), "and what is wanted"
 
 
 def test_mnist_in_the_place_of_fashion_mnist_is_called_by_its_name(fake, tmp_path, monkeypatch):
     contents, _ = fake("fashion_mnist")
     digits = {name: content[:-1] + b"\x07" for name, content in contents.items()}
     monkeypatch.setattr(
-        images, "_MNIST", [hashlib.sha256(content).hexdigest() for content in digits.values()]
+        archives, "MNIST", [hashlib.sha256(content).hexdigest() for content in digits.values()]
     )
     write(tmp_path / "fashion-mnist", digits)
     message = r"fashion-mnist/train-images-idx3-ubyte: not the published .*, which is MNIST's, of digits; delete it or move it away"
@@ -629,7 +626,7 @@ def test_gz_bomb_is_not_unpacked(fake, tmp_path):
 @pytest.mark.parametrize("name", CANONICAL)
 def test_published_sizes(name):
     """Sizes follow from the formats: idx header + n·784, n·(labels + 3072)."""
-    source = images._CANONICAL[name]
+    source = PUBLISHED[name]
     sizes = [file.size for files in source.files.values() for file in files]
     expected = {
         "fashion_mnist": [16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000],
@@ -647,7 +644,7 @@ def test_published_sizes(name):
 @pytest.mark.parametrize("name", CANONICAL)
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_real_files(name, split):
-    folders = [Path(REAL or "nowhere") / folder for folder in images._CANONICAL[name].folders]
+    folders = [Path(REAL or "nowhere") / folder for folder in PUBLISHED[name].folders]
     if not any(
         folder.is_dir() and any(folder.glob("*ubyte*")) + any(folder.glob("*.bin"))
         for folder in folders
@@ -712,7 +709,7 @@ def tar_gz(contents, folder="x/"):
 
 def serve(server, mirror, name, contents, folder="x/"):
     """Puts the archives of a set under a mirror's folder."""
-    archives = images._CANONICAL[name].archives
+    archives = PUBLISHED[name].archives
     tarred = archives[0].endswith(".tar.gz")
     packed = (
         {archives[0]: tar_gz(contents, folder)}
@@ -825,7 +822,7 @@ def test_download(fake, server, tmp_path, capfd, name, folder):
     serve(server, "a", name, contents, folder)
     assert_loaded(name, truth)
     assert cached_files(tmp_path) == sorted(contents)
-    assert len(server.asked) == len(images._CANONICAL[name].archives)  # once, for both splits
+    assert len(server.asked) == len(PUBLISHED[name].archives)  # once, for both splits
     assert "100%" in capfd.readouterr().err  # a progress bar was drawn
     server.shutdown()
     assert_loaded(name, truth)  # from the cache
@@ -908,7 +905,7 @@ def test_offline_is_one_sentence_and_quick(fake, name, tmp_path):
         with pytest.raises(FileNotFoundError) as error:
             load_images(name)
     assert time.perf_counter() - start < 5
-    message, source = str(error.value), images._CANONICAL[name]
+    message, source = str(error.value), PUBLISHED[name]
     assert message.startswith(f"{name} is neither in data_dir nor in $SSCL_DATA_DIR nor in ")
     for part in (
         *mirrors,

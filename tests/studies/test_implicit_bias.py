@@ -9,7 +9,7 @@ import torch
 from helpers import train_run
 
 from sscl_experiments import settings
-from sscl_experiments.datasets.images import _CANONICAL
+from sscl_experiments.datasets.manifest import PUBLISHED
 from sscl_experiments.record import Record
 from sscl_experiments.studies.implicit_bias.analysis import (
     feature_history,
@@ -194,7 +194,7 @@ def test_fitted_starts_differ_from_the_wrong_order_in_one_thing():
 
 def test_groups_name_classes_that_exist():
     for name, source in settings.IMAGE_SETS.items():
-        classes = _CANONICAL["fashion_mnist" if name == "fashion_mnist_subset" else name].classes
+        classes = PUBLISHED["fashion_mnist" if name == "fashion_mnist_subset" else name].classes
         members = [member for group in source.groups.values() for member in group]
         assert len(members) == len(set(members))
         assert set(members) <= set(classes)
