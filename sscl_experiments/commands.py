@@ -1,4 +1,4 @@
-"""What each command of `sscl` does."""
+"""The commands of `sscl`: what each takes, and what it does."""
 
 import argparse
 import json
@@ -17,7 +17,10 @@ from sscl_core.files import write_text
 from sscl_experiments.workflow import execution, kernels, locks, planning, publishing, report
 
 from . import paths, store, study
+from .grouping import ensembles
 from .surroundings import importing
+
+DEVICES = ["auto", "cpu", "cuda"]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,156 +28,134 @@ def parser() -> argparse.ArgumentParser:
         prog="sscl", description="Contrastive learning as stochastic neighbor embedding."
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    where = argparse.ArgumentParser(add_help=False)
-    where.add_argument(
-        "--results-dir",
-        metavar="DIR",
-        help="default: $SSCL_RESULTS_DIR, then results/ of the checkout",
-    )
-    where.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        help="canonical data files; default: $SSCL_DATA_DIR, then the cache",
-    )
-    scale = argparse.ArgumentParser(add_help=False)
-    scale.add_argument("--scale", choices=study.SCALES, default="quick")
+    for add in (
+        _add_reproduce,
+        _add_notebook,
+        _add_prefetch,
+        _add_train,
+        _add_tune,
+        _add_paper,
+        _add_data,
+        _add_claims,
+        _add_carry,
+    ):
+        add(commands)
+    return top
 
-    def add(
-        name: str, run: Any, text: str, *parents: argparse.ArgumentParser
-    ) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text, parents=parents)
-        command.set_defaults(run=run)
-        return command
 
-    command = add(
-        "reproduce",
-        _reproduce,
-        "run every notebook of a scale, and end with the table of claims",
-        where,
-        scale,
-    )
-    command.add_argument(
-        "--cores",
-        type=_positive,
-        default=os.cpu_count(),
-        help="jobs side by side (default: all cores)",
-    )
-    command.add_argument(
-        "--notebooks", nargs="+", default=[], choices=list(study.all_studies()), metavar="NAME"
-    )
-    command.add_argument(
-        "--profile",
-        default="local",
-        help="local, slurm, or a folder with a Snakemake profile of your own",
-    )
-    command.add_argument(
-        "--publish",
-        action="store_true",
-        help="then put the executed notebooks in place of the committed ones",
-    )
+def _add_reproduce(commands: Any) -> None:
+    text = "run every notebook of a scale, and end with the table of claims"
+    command = _command(commands, "reproduce", _reproduce, text, _places(), _scale())
+    side_by_side = "jobs side by side (default: all cores)"
+    command.add_argument("--cores", type=_positive, default=os.cpu_count(), help=side_by_side)
+    names = list(study.all_studies())
+    command.add_argument("--notebooks", nargs="+", default=[], choices=names, metavar="NAME")
+    profiles = "default, slurm, or a folder with a Snakemake profile of your own"
+    command.add_argument("--profile", default="default", help=profiles)
+    publish = "then put the executed notebooks in place of the committed ones"
+    command.add_argument("--publish", action="store_true", help=publish)
 
-    command = add("notebook", _notebook, "run one notebook", where, scale)
+
+def _add_notebook(commands: Any) -> None:
+    command = _command(commands, "notebook", _notebook, "run one notebook", _places(), _scale())
     command.add_argument("name", choices=list(study.all_studies()), metavar="NAME")
-    command.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("KEY", "VALUE")
-    )
-    command.add_argument(
-        "--mark",
-        type=Path,
-        metavar="FILE",
-        help="where to list what it left, with checksums (a job of the workflow)",
-    )
+    pair = ("KEY", "VALUE")
+    command.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=pair)
+    mark = "where to list what it left, with checksums (a job of the workflow)"
+    command.add_argument("--mark", type=Path, metavar="FILE", help=mark)
 
-    command = add(
-        "prefetch",
-        _prefetch,
-        "make training runs of a notebook that are not there yet (a job of the workflow)",
-        where,
-        scale,
-    )
+
+def _add_prefetch(commands: Any) -> None:
+    text = "make training runs of a notebook that are not there yet (a job of the workflow)"
+    command = _command(commands, "prefetch", _prefetch, text, _places(), _scale())
     command.add_argument("name", choices=list(study.all_studies()), metavar="NAME")
     command.add_argument("--group", type=int, help="only this group of runs")
 
-    command = add(
-        "train",
-        _train,
-        "one training run: prints what was measured, keeps it under results/runs",
-        where,
-    )
-    command.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="a run as .toml or .json; what it leaves out has its default",
-    )
-    command.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="for instance projector.dim=2 loss.name=t_simclr",
-    )
-    command.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    command.add_argument("--show", action="store_true", help="print the configuration and stop")
 
-    command = add(
-        "tune", _tune, "search the settings of notebook 5 on held-out training labels", where
-    )
-    command.add_argument(
-        "--image-set", choices=["fashion_mnist_subset", "cifar10"], default="fashion_mnist_subset"
-    )
+def _add_train(commands: Any) -> None:
+    text = "one training run: prints what was measured, keeps it under results/runs"
+    command = _command(commands, "train", _train, text, _places())
+    config = "a run as .toml or .json; what it leaves out has its default"
+    command.add_argument("--config", type=Path, metavar="FILE", help=config)
+    assignments = "for instance projector.dim=2 loss.name=t_simclr"
+    command.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help=assignments)
+    command.add_argument("--device", default="auto", choices=DEVICES)
+    show = "print the configuration and stop"
+    command.add_argument("--show", action="store_true", help=show)
+
+
+def _add_tune(commands: Any) -> None:
+    text = "search the settings of notebook 5 on held-out training labels"
+    command = _command(commands, "tune", _tune, text, _places())
+    sets = ["fashion_mnist_subset", "cifar10"]
+    command.add_argument("--image-set", choices=sets, default=sets[0])
     command.add_argument("--out", type=Path, metavar="FILE", help="write the table as CSV")
 
-    command = add(
-        "paper",
-        _paper,
-        "list the runs of scale paper (one GPU, hours), or make one and its record",
-        where,
-    )
+
+def _add_paper(commands: Any) -> None:
+    text = "list the runs of scale paper (one GPU, hours), or make one and its record"
+    command = _command(commands, "paper", _paper, text, _places())
     command.add_argument("name", nargs="?")
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    command.add_argument(
-        "--no-compile",
-        action="store_true",
-        help="without torch.compile, which needs a C++ compiler",
-    )
-    command.add_argument(
-        "--rehearse",
-        action="store_true",
-        help="2 epochs of 64 images; the record goes to results/rehearsal",
-    )
+    command.add_argument("--device", default="auto", choices=DEVICES)
+    plain = "without torch.compile, which needs a C++ compiler"
+    command.add_argument("--no-compile", action="store_true", help=plain)
+    small = "2 epochs of 64 images; the record goes to results/rehearsal"
+    command.add_argument("--rehearse", action="store_true", help=small)
 
-    command = add("data", _data, "list the data sets, or load one, downloading it where needed")
+
+def _add_data(commands: Any) -> None:
+    text = "list the data sets, or load one, downloading it where needed"
+    command = _command(commands, "data", _data, text)
     command.add_argument("name", nargs="?")
     command.add_argument("--data-dir", metavar="DIR")
 
-    add("claims", _claims, "the table of claims of what has run", where, scale)
-    return top
+
+def _add_claims(commands: Any) -> None:
+    _command(commands, "claims", _claims, "the table of claims of what ran", _places(), _scale())
+
+
+def _add_carry(commands: Any) -> None:
+    text = "keep runs of older code, if a sample of them, trained again, is equal bit for bit"
+    command = _command(commands, "carry", _carry, text, _places(), _scale())
+    names = list(study.all_studies())
+    command.add_argument("--notebooks", nargs="+", default=[], choices=names, metavar="NAME")
+    command.add_argument("--device", default="auto", choices=DEVICES)
+
+
+def _command(
+    commands: Any, name: str, run: Any, text: str, *parents: argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text, parents=parents)
+    command.set_defaults(run=run)
+    return command
+
+
+def _places() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    results = "default: $SSCL_RESULTS_DIR, then results/ of the checkout"
+    options.add_argument("--results-dir", metavar="DIR", help=results)
+    data = "canonical data files; default: $SSCL_DATA_DIR, then the cache"
+    options.add_argument("--data-dir", metavar="DIR", help=data)
+    return options
+
+
+def _scale() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--scale", choices=study.SCALES, default="quick")
+    return options
 
 
 def _reproduce(a: argparse.Namespace) -> int:
     plan = planning.plan(a.scale, a.results_dir, a.notebooks)
-    unfinished, status = plan.unfinished, 0
-    if not unfinished:
-        print(f"Nothing changed since the last run at scale {a.scale}: nothing to do.")
+    status = 0
+    if plan.unfinished:
+        status = _make(plan, a)
     else:
-        for path in dict.fromkeys(path for job in unfinished for path in plan.damaged(job)):
-            print(f"{path} is not as it was written: it is made again.")
-        runs = {config for job in plan.jobs for config in job.parameters.runs()}
-        print(
-            f"Scale {a.scale}: {len(plan.jobs)} notebook(s), {len(runs)} training runs, {a.cores} jobs side by side.",
-            flush=True,
-        )
-        began = monotonic()
-        with locks.alone(plan):
-            status = execution.run_snakemake(
-                plan, cores=a.cores, profile=a.profile, data_dir=a.data_dir
-            )
-        print(f"Took {monotonic() - began:.0f} s.")
-        unfinished = plan.unfinished
-    reported = _report(planning.plan(a.scale, a.results_dir))
-    if unfinished:
+        print(f"Nothing changed since the last run at scale {a.scale}: nothing to do.")
+    # Of all notebooks, also of those that were not asked for.
+    reported = report.conclude(planning.plan(a.scale, a.results_dir))
+    if plan.unfinished:
         print("\nFAILED\n" + "\n".join(execution.failures(plan)))
         return status or 1
     if a.publish:
@@ -183,16 +164,20 @@ def _reproduce(a: argparse.Namespace) -> int:
     return status if reported else 1
 
 
-def _report(plan: planning.Plan) -> bool:
-    """Writes and prints what is there of all notebooks, also of those that were not asked for; says what is damaged."""
-    try:
-        report.write(plan)
-        table = report.claims_table(report.outcomes(plan.out))
-    except ValueError as error:
-        print(f"\nNo report: {error}")
-        return False
-    print(f"\n{table}\n\nFigures, tables and report.html: {plan.out}")
-    return True
+def _make(plan: planning.Plan, a: argparse.Namespace) -> int:
+    """Snakemake's exit status."""
+    damaged = [path for job in plan.unfinished for path in plan.damaged(job)]
+    for path in dict.fromkeys(damaged):
+        print(f"{path} is not as it was written: it is made again.")
+    runs = {config for job in plan.jobs for config in job.parameters.runs()}
+    what = f"{len(plan.jobs)} notebook(s), {len(runs)} training runs"
+    print(f"Scale {a.scale}: {what}, {a.cores} jobs side by side.", flush=True)
+    began = monotonic()
+    where = {"cores": a.cores, "profile": a.profile, "data_dir": a.data_dir}
+    with locks.alone(plan):
+        status = execution.run_snakemake(plan, **where)
+    print(f"Took {monotonic() - began:.0f} s.")
+    return status
 
 
 def _notebook(a: argparse.Namespace) -> int:
@@ -204,9 +189,6 @@ def _notebook(a: argparse.Namespace) -> int:
 
 
 def _prefetch(a: argparse.Namespace) -> int:
-    with importing():
-        from .runner import results
-
     job = planning.job(a.name, a.scale)
     if a.group is not None and not 0 <= a.group < len(job.groups):
         raise ValueError(f"group must be in 0..{len(job.groups) - 1}, got {a.group}")
@@ -214,8 +196,29 @@ def _prefetch(a: argparse.Namespace) -> int:
     configs = [config for group in groups for config in group.configs]
     where = paths.results_dir(a.results_dir)
     with locks.taking_part(where / a.scale):
-        results(configs, runs=where / "runs", data_dir=a.data_dir)
+        failed = _make_all(configs, where / "runs", a.data_dir)
+    if failed:
+        raise RuntimeError("\n".join(failed))
     return 0
+
+
+def _make_all(configs: Sequence[TrainConfig], runs: Path, data_dir: str | None) -> list[str]:
+    """What failed; all other runs are made. Runs that other processes are at are left to them."""
+    with importing():
+        from .runner import results
+    where: Any = {"runs": runs, "data_dir": data_dir}
+    try:
+        results(configs, **where)
+        return []
+    except Exception:
+        pass  # the first error ended it: now each training by itself, those that are made are read
+    failed: dict[str, None] = {}
+    for together in ensembles(configs):
+        try:
+            results(together, **where, progress=False)
+        except Exception as error:
+            failed[f"{type(error).__name__}: {error}"] = None
+    return list(failed)
 
 
 def _train(a: argparse.Namespace) -> int:
@@ -262,22 +265,18 @@ def read_file(path: Path) -> dict[str, Any]:
 def _require_values(path: Path, name: str, content: Any) -> None:
     """`ValueError`: a date or time, which TOML has and no configuration takes."""
     if isinstance(content, date | time):
-        raise ValueError(
-            f"--config {path}: {name} = {content} is a date or time; accepted are numbers, texts, true, false, lists and tables"
-        )
-    parts = (
-        content
-        if isinstance(content, dict)
-        else dict(enumerate(content))
-        if isinstance(content, list)
-        else {}
-    )
-    for key, value in parts.items():
+        accepted = "accepted are numbers, texts, true, false, lists and tables"
+        raise ValueError(f"--config {path}: {name} = {content} is a date or time; {accepted}")
+    parts = dict(enumerate(content)) if isinstance(content, list) else content
+    for key, value in parts.items() if isinstance(parts, dict) else ():
         _require_values(path, f"{name}.{key}".lstrip("."), value)
 
 
 def read_config(content: dict[str, Any]) -> TrainConfig:
-    """A run from a mapping in which a part may name only what it changes: the kind of a part defaults to that of `TrainConfig()`."""
+    """A run from a mapping in which a part may name only what it changes.
+
+    The kind of a part defaults to that of `TrainConfig()`. `ValueError`: it breaks a rule.
+    """
     defaults = TrainConfig()
     for part in ("data", "backbone", "loss"):
         if isinstance(content.get(part), dict) and "name" not in content[part]:
@@ -285,12 +284,12 @@ def read_config(content: dict[str, Any]) -> TrainConfig:
     try:
         return TrainConfig.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        parts = [
-            f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()
-        ]
-        raise ValueError(
-            f"configuration: {'; '.join(parts)}; all names: sscl train --show"
-        ) from None
+        problems = "; ".join(_problem(dict(part)) for part in error.errors())
+        raise ValueError(f"configuration: {problems}; all names: sscl train --show") from None
+
+
+def _problem(error: dict[str, Any]) -> str:
+    return f"{'.'.join(map(str, error['loc']))} = {error['input']!r}: {error['msg']}"
 
 
 def _tune(a: argparse.Namespace) -> int:
@@ -310,18 +309,14 @@ def _paper(a: argparse.Namespace) -> int:
 
     if a.name is None:
         for name in paper.RUNS:
-            seeds = sorted(
-                path.stem.removeprefix(f"{name}-seed")
-                for path in paper.FOLDER.glob(f"{name}-seed*.json")
-            )
+            prefix = f"{name}-seed"
+            records = paper.FOLDER.glob(f"{prefix}*.json")
+            seeds = sorted(path.stem.removeprefix(prefix) for path in records)
             print(f"{name:32} {'seeds ' + ', '.join(seeds) if seeds else 'no record yet'}")
         return 0
     where = {"results": paths.results_dir(a.results_dir), "data_dir": a.data_dir}
-    print(
-        paper.make(
-            a.name, a.seed, **where, device=a.device, compiled=not a.no_compile, rehearse=a.rehearse
-        )
-    )
+    how = {"device": a.device, "compiled": not a.no_compile, "rehearse": a.rehearse}
+    print(paper.make(a.name, a.seed, **where, **how))
     return 0
 
 
@@ -343,11 +338,24 @@ def _claims(a: argparse.Namespace) -> int:
     out = paths.results_dir(a.results_dir) / a.scale
     decided = report.outcomes(out)
     if not decided:
-        raise FileNotFoundError(
-            f"no claim has been decided under {out}: run `sscl reproduce --scale {a.scale}` first"
-        )
+        remedy = f"run `sscl reproduce --scale {a.scale}` first"
+        raise FileNotFoundError(f"no claim has been decided under {out}: {remedy}")
     print(report.claims_table(decided))
     return 0
+
+
+def _carry(a: argparse.Namespace) -> int:
+    with importing():
+        from .carry import carry
+
+    plan = planning.plan(a.scale, a.results_dir, a.notebooks)
+    configs = [config for job in plan.jobs for config in job.parameters.runs()]
+    runs = paths.results_dir(a.results_dir) / "runs"
+    done = carry(configs, runs=runs, device=a.device, data_dir=a.data_dir)
+    print(f"{len(done.sample)} runs trained again, {done.others} others carried.")
+    if done.differences:
+        print("Nothing was changed, since these differ:", *done.differences, sep="\n")
+    return 1 if done.differences else 0
 
 
 def _positive(text: str) -> int:

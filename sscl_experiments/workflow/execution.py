@@ -1,4 +1,4 @@
-"""TODO"""
+"""Runs a plan by Snakemake: hands it over, watches how far it is, ends it, and says what failed."""
 
 import json
 import os
@@ -25,77 +25,82 @@ BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {d
 
 
 def run_snakemake(plan: Plan, *, cores: int, profile: str, data_dir: str | None) -> int:
-    """Runs what is not finished, every job in its own process with one thread; the exit status is Snakemake's.
+    """Runs what is not finished, each job a process of one thread; the exit status is Snakemake's.
 
-    The bar counts finished trainings and notebooks; what Snakemake itself says goes to logs/snakemake.log.
+    The bar counts finished trainings and notebooks. What Snakemake itself says goes to
+    logs/snakemake.log. `ValueError`: there is no such profile.
     """
-    workflow = notebook_path("").parents[1] / "workflow"
-    folder = next(
-        (path for path in (workflow / "profiles" / profile, Path(profile)) if path.is_dir()), None
-    )
-    if folder is None:
-        raise ValueError(
-            f"profile must be a folder, or the name of one in {workflow / 'profiles'}, got {profile!r}"
-        )
-    command = [
-        *(
-            sys.executable,
-            "-P",
-            "-m",
-            "snakemake",
-            "--snakefile",
-            str(workflow / "Snakefile"),
-            "--directory",
-            str(plan.out),
-        ),
-        *("--workflow-profile", str(folder.resolve()), "--cores", str(cores)),
-    ]
-    for job in plan.unfinished:
-        clear(plan, job)
-        for group in (
-            job.groups
-        ):  # runs that are there already, from another scale or notebook, need no process
-            if _is_there(plan, group):
-                plan.marks.mkdir(parents=True, exist_ok=True)
-                (plan.marks / group.mark).touch()
+    command = _command(plan, cores, profile)
+    prepare(plan)
     todo = sum(_todo(plan))
+    every = 0 if sys.stderr.isatty() else 20
     with (
         _stoppable(),
-        _guarded(command, plan, _environment(plan, data_dir)) as process,
-        tqdm(
-            total=todo, unit="job", mininterval=0 if sys.stderr.isatty() else 20, bar_format=BAR
-        ) as bar,
+        _guarded(command, plan, os.environ | environment(plan, data_dir)) as process,
+        tqdm(total=todo, unit="job", mininterval=every, bar_format=BAR) as bar,
     ):
         while process.poll() is None:
             trainings, notebooks = _todo(plan)
-            bar.set_description_str(
-                f"to do: {trainings} trainings, {notebooks} notebooks", refresh=False
-            )
+            left = f"to do: {trainings} trainings, {notebooks} notebooks"
+            bar.set_description_str(left, refresh=False)
             bar.update(todo - trainings - notebooks - bar.n)
             _wait(process, 0.5)
         bar.update(todo - sum(_todo(plan)) - bar.n)
     return process.returncode
 
 
-def _environment(plan: Plan, data_dir: str | None) -> dict[str, str]:
-    """Of Snakemake and its jobs."""
-    names = [job.notebook for job in plan.jobs]
+def _command(plan: Plan, cores: int, profile: str) -> list[str]:
+    workflow = notebook_path("").parents[1] / "workflow"
+    places = (workflow / "profiles" / profile, Path(profile))
+    folder = next((path for path in places if path.is_dir()), None)
+    if folder is None:
+        rule = f"a folder, or the name of one in {workflow / 'profiles'}"
+        raise ValueError(f"profile must be {rule}, got {profile!r}")
+    options = {
+        "--snakefile": workflow / "Snakefile",
+        "--directory": plan.out,
+        "--workflow-profile": folder.resolve(),
+        "--cores": cores,
+    }
+    words = [str(word) for option in options.items() for word in option]
+    return [sys.executable, "-P", "-m", "snakemake", *words]
+
+
+def prepare(plan: Plan) -> None:
+    """Clears what is to be made anew, and marks groups of runs as done that are there already.
+
+    They may come from another scale or notebook, and then need no process.
+    """
+    for job in plan.unfinished:
+        clear(plan, job)
+        for group in job.groups:
+            if _is_there(plan, group):
+                plan.marks.mkdir(parents=True, exist_ok=True)
+                (plan.marks / group.mark).touch()
+
+
+def environment(plan: Plan, data_dir: str | None) -> dict[str, str]:
+    """The variables in which this process hands `plan` over to Snakemake and its jobs."""
     settings = {
         "scale": plan.scale,
-        "notebooks": names,
+        "notebooks": [job.notebook for job in plan.jobs],
         "data_dir": data_dir,
         "process": str(os.getpid()),
     }
-    return (
-        os.environ
-        | one_thread()
-        | UTF8
-        | {"SSCL_RESULTS_DIR": str(plan.results), SETTINGS: json.dumps(settings)}
-    )
+    ours = {"SSCL_RESULTS_DIR": str(plan.results), SETTINGS: json.dumps(settings)}
+    return one_thread() | UTF8 | ours
+
+
+def is_handed_over() -> bool:
+    """Whether a process that made a plan has started this one."""
+    return SETTINGS in os.environ
 
 
 def handed_over() -> tuple[Plan, str]:
-    """In Snakemake: the plan of the process that started it, and where its jobs find scale and data, as words of a shell."""
+    """In Snakemake: the plan that was handed over, and options for its jobs, as words of a shell.
+
+    The options say which scale it is, and where data are.
+    """
     settings = json.loads(os.environ[SETTINGS])
     where = f"--scale {settings['scale']}"
     if settings["data_dir"]:
@@ -104,7 +109,10 @@ def handed_over() -> tuple[Plan, str]:
 
 
 def clear(plan: Plan, job: Job) -> None:
-    """Removes what an earlier version of a notebook left, so that nothing stale stands beside what is new; its training runs stay."""
+    """Removes what an earlier version of a notebook left; its training runs stay.
+
+    So nothing stale stands beside what is new.
+    """
     notebook = job.notebook
     patterns = (
         f".done/{notebook}.notebook.*",
@@ -114,12 +122,9 @@ def clear(plan: Plan, job: Job) -> None:
         f"failed/{notebook}.*",
         f"*/.{notebook}*.part",
     )
+    stale = [path for pattern in patterns for path in plan.out.glob(pattern)]
     incomplete = [plan.marks / group.mark for group in job.groups if not _is_there(plan, group)]
-    for path in (
-        *(path for pattern in patterns for path in plan.out.glob(pattern)),
-        *plan.claims(job),
-        *incomplete,
-    ):
+    for path in (*stale, *plan.claims(job), *incomplete):
         remove(path)
 
 
@@ -129,11 +134,13 @@ def _is_there(plan: Plan, group: Group) -> bool:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Meanwhile SIGTERM and SIGHUP (a closed terminal) interrupt as Ctrl-C does, unless they are ignored, as under nohup."""
+    """Meanwhile SIGTERM and SIGHUP (a closed terminal) interrupt as Ctrl-C does.
+
+    Not those that are ignored, as under nohup.
+    """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    replaced = {
-        number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN
-    }
+    ignored = {number for number, handler in handlers.items() if handler is signal.SIG_IGN}
+    replaced = {number: handlers[number] for number in handlers.keys() - ignored}
     try:
         for number in replaced:
             signal.signal(number, signal.default_int_handler)
@@ -147,7 +154,10 @@ def _stoppable() -> Iterator[None]:
 def _guarded(
     command: Sequence[str], plan: Plan, environment: dict[str, str]
 ) -> "Iterator[subprocess.Popen[bytes]]":
-    """A command that ends, with all that it started, when this block or this process does; its output goes to the plan's log."""
+    """A command that ends, with all that it started, when this block or this process does.
+
+    Its output goes to the plan's log.
+    """
     plan.log.parent.mkdir(parents=True, exist_ok=True)
     watched, held = os.pipe()
     with (
@@ -155,16 +165,9 @@ def _guarded(
         os.fdopen(watched, "rb") as theirs,
         plan.log.open("w", encoding="utf-8") as log,
     ):
-        watch = [
-            sys.executable,
-            "-P",
-            "-m",
-            guard.__name__,
-            str(theirs.fileno()),
-            str(plan.out / LOCK),
-        ]
+        watch = (guard.__name__, str(theirs.fileno()), str(plan.out / LOCK))
         with subprocess.Popen(
-            [*watch, *command],
+            [sys.executable, "-P", "-m", *watch, *command],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -185,36 +188,36 @@ def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> None:
 
 
 def _todo(plan: Plan) -> tuple[int, int]:
-    """How many trainings, an ensemble being one, and notebooks are not finished: counted by what takes about as long, for the bar."""
+    """How many trainings, an ensemble being one, and how many notebooks are not finished.
+
+    The bar counts what takes about equally long.
+    """
     trainings = {keys for job in plan.jobs for group in job.groups for keys in group.together}
-    unfinished = sum(
-        not all((plan.results / "runs" / key).is_dir() for key in keys) for keys in trainings
-    )
+    runs = plan.results / "runs"
+    unfinished = sum(not all((runs / key).is_dir() for key in keys) for keys in trainings)
     return unfinished, sum(not (plan.marks / job.mark).exists() for job in plan.jobs)
 
 
 def failures(plan: Plan) -> list[str]:
-    """A line for each job that did not finish: what it was, where its output is, and the last thing that it said."""
-    lines = []
-    for job in plan.unfinished:
-        partial = plan.out / "failed" / f"{job.notebook}.ipynb"
-        traceback = partial.with_suffix(".txt")
-        logs = [
-            log
-            for group in job.groups
-            if not (plan.marks / group.mark).exists() and (log := _log(plan, group.mark)).exists()
-        ]
-        if traceback.exists():
-            lines.append(
-                f"notebook {job.notebook}: {last_line(traceback)}\n  as far as it got: {partial}\n  traceback: {traceback}"
-            )
-        elif logs:
-            lines += [
-                f"training runs of {job.notebook}: {last_line(log)}\n  log: {log}" for log in logs
-            ]
-        elif (log := _log(plan, job.mark)).exists():
-            lines.append(f"notebook {job.notebook}: {last_line(log)}\n  log: {log}")
+    """What each job was that did not finish, where its output is, and the last thing it said."""
+    lines = [line for job in plan.unfinished for line in _failures_of(plan, job)]
     return lines or [f"the workflow: {last_line(plan.log)}\n  log: {plan.log}"]
+
+
+def _failures_of(plan: Plan, job: Job) -> list[str]:
+    name = job.notebook
+    partial = plan.out / "failed" / f"{name}.ipynb"
+    traceback = partial.with_suffix(".txt")
+    if traceback.exists():
+        where = f"  as far as it got: {partial}\n  traceback: {traceback}"
+        return [f"notebook {name}: {last_line(traceback)}\n{where}"]
+    unfinished = [group for group in job.groups if not (plan.marks / group.mark).exists()]
+    logs = [_log(plan, group.mark) for group in unfinished]
+    found = [log for log in logs if log.exists()]
+    if found:
+        return [f"training runs of {name}: {last_line(log)}\n  log: {log}" for log in found]
+    log = _log(plan, job.mark)
+    return [f"notebook {name}: {last_line(log)}\n  log: {log}"] if log.exists() else []
 
 
 def _log(plan: Plan, mark: str) -> Path:

@@ -1,9 +1,10 @@
 """Runs a command of which nothing outlives the process that asked for it, however that one ends.
 
-`python -m sscl_core.guard PIPE LOCK COMMAND...`: `PIPE` is the reading end of a pipe whose other end
-the asking process alone holds. When it closes that end, or is killed, the guard ends the command with
-all that came of it, kernels in sessions of their own included: orphans are adopted by the guard.
-Until then the guard and the command hold the file `LOCK`. It imports the standard library only.
+`python -m sscl_experiments.workflow.guard PIPE LOCK COMMAND...`: `PIPE` is the reading end of a
+pipe whose other end the asking process alone holds. When it closes that end, or is killed, the
+guard ends the command with all that came of it, kernels in sessions of their own included: orphans
+are adopted by the guard. Until then the guard and the command hold the file `LOCK`. This module
+imports the standard library only.
 """
 
 import ctypes
@@ -79,7 +80,7 @@ def _reap() -> None:
 
 
 def descendants(pid: int) -> set[int]:
-    """Children, their children and so on, as /proc lists them; zombies that nobody waited for count."""
+    """Children, their children and so on, as /proc lists them, zombies included."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and (parent := _parent(entry)) is not None:

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Runs a notebook by papermill in a kernel of this Python, and keeps what it left."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,10 @@ def one_thread() -> dict[str, str]:
 
 
 def execute(name: str, parameters: dict[str, Any], output: Path) -> None:
-    """Runs a notebook by papermill in this Python; `output` grows by cells. A kernel that fails to start is tried again, once."""
+    """Runs a notebook by papermill in this Python; `output` grows by cells.
+
+    A kernel that fails to start is tried again, once.
+    """
     import papermill
 
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +50,7 @@ def _literally(path: Path) -> str:
 
 
 def _own_kernel() -> type:
-    """Starts kernels in this Python, whatever kernel of that name the user has installed elsewhere."""
+    """Starts kernels in this Python, whatever kernel of that name the user has elsewhere."""
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
@@ -65,10 +68,11 @@ def _own_kernel() -> type:
 
 
 def run_notebook(name: str, given: dict[str, Any], mark: Path | None = None) -> Path:
-    """A notebook with the parameters `given`, checked first. Where they are the scale's own, it goes with the results of that scale.
+    """A notebook with the parameters `given`, checked first.
 
-    While it runs, and if it fails, what there is of it is results/<scale>/failed/<name>.ipynb; then it moves to notebooks/. At last
-    `mark` lists what it left. `RuntimeError`: it failed.
+    Where they are the scale's own, it goes with the results of that scale. While it runs, and if
+    it fails, what there is of it is results/<scale>/failed/<name>.ipynb; then it moves to
+    notebooks/. At last `mark` lists what it left. `RuntimeError`: it failed.
     """
     parameters = study.resolve(name, given)
     out = study.out_dir(name, parameters)
@@ -80,18 +84,17 @@ def _run_notebook(name: str, given: dict[str, Any], out: Path, mark: Path | None
     partial, final = out / "failed" / f"{name}.ipynb", out / "notebooks" / f"{name}.ipynb"
     for stale in (out / ".done").glob(f"{name}.notebook.*"):
         stale.unlink()
-    set_by_user = {
-        key: value
-        for key, value in given.items()
-        if value is not None and (key, value) != ("scale", "quick")
-    }
+    named = {key: value for key, value in given.items() if value is not None}
+    if named.get("scale") == "quick":
+        del named["scale"]  # the notebook's own
     try:
-        execute(name, set_by_user, partial)
+        execute(name, named, partial)
     except Exception as error:
         traceback = partial.with_suffix(".txt")
         write_text(traceback, f"{error}\n")
-        message = f"notebook {name} failed: {last_line(traceback)}\n  as far as it got: {partial}\n  traceback: {traceback}"
-        raise RuntimeError(message) from error
+        where = f"  as far as it got: {partial}\n  traceback: {traceback}"
+        what = f"notebook {name} failed: {last_line(traceback)}"
+        raise RuntimeError(f"{what}\n{where}") from error
     write_bytes(final, partial.read_bytes())
     partial.unlink()
     partial.with_suffix(".txt").unlink(missing_ok=True)
@@ -101,6 +104,5 @@ def _run_notebook(name: str, given: dict[str, Any], out: Path, mark: Path | None
 
 
 def last_line(path: Path) -> str:
-    return (
-        path.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["(no output)"]
-    )[-1].strip()
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else "(no output)"

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Who may write to the results of a scale: one reproduction at a time, and the jobs it started."""
 
 import fcntl
 import json
@@ -11,17 +11,19 @@ from typing import IO
 
 from .planning import Plan
 
-SETTINGS = "SSCL_REPRODUCTION"  # in the environment of Snakemake: paths of any characters arrive there as they are
+# A variable in the environment of Snakemake: there paths of any characters arrive as they are.
+SETTINGS = "SSCL_REPRODUCTION"
 LOCK = ".lock"
 PATIENCE = 3.0  # seconds that a reproduction which was killed has to end its jobs
 
 
 @contextmanager
 def alone(plan: Plan) -> Iterator[None]:
-    """Holds results/<scale> for this process and what it starts; the system lets go of it however they end.
+    """Holds results/<scale> for this process and what it starts.
 
-    `RuntimeError` where another reproduction holds it, or jobs of one that was killed. The lock is
-    then shared with whoever takes part, and until the last of them ended none gets it alone.
+    The system lets go of it however they end. `RuntimeError` where another reproduction holds it,
+    or jobs of one that was killed. The lock is then shared with whoever takes part, and until the
+    last of them ended none gets it alone.
     """
     plan.out.mkdir(parents=True, exist_ok=True)
     with (plan.out / LOCK).open("a+", encoding="utf-8") as file:
@@ -29,9 +31,9 @@ def alone(plan: Plan) -> Iterator[None]:
         while not _is_ours(file):
             if monotonic() > deadline:
                 holder = f"process {_owner(file)}, or what it started"
-                raise RuntimeError(
-                    f"another reproduction is writing {plan.out} ({holder}): wait for it, or choose another --results-dir"
-                )
+                remedy = "wait for it, or choose another --results-dir"
+                what = f"another reproduction is writing {plan.out} ({holder})"
+                raise RuntimeError(f"{what}: {remedy}")
             sleep(0.1)
         yield
 
@@ -42,9 +44,8 @@ def _is_ours(file: IO[str]) -> bool:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        fcntl.flock(
-            file, fcntl.LOCK_SH | fcntl.LOCK_NB
-        )  # another may come in between, and then it is theirs
+        # Another may come in between, and then it is theirs.
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -58,10 +59,11 @@ def _owner(file: IO[str]) -> str:
 
 @contextmanager
 def taking_part(out: Path) -> Iterator[None]:
-    """Meanwhile no reproduction begins that writes to `out`; one that is at work may be what started this process.
+    """Meanwhile no reproduction begins that writes to `out`.
 
-    Where a file system has no locks, nothing is held. `RuntimeError` in a job of the workflow: the
-    reproduction that it belongs to was killed, and another has begun.
+    One that is at work may be what started this process. Where a file system has no locks, nothing
+    is held. `RuntimeError` in a job of the workflow: the reproduction that it belongs to was
+    killed, and another has begun.
     """
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("a+", encoding="utf-8") as file:
@@ -69,7 +71,7 @@ def taking_part(out: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_SH)
         ours = json.loads(os.environ.get(SETTINGS, "{}"))
         if ours and ours["process"] != _owner(file):
-            raise RuntimeError(
-                f"this job is of reproduction {ours['process']}, which ended; {_owner(file)} has taken over {out}"
-            )
+            mine, other = ours["process"], _owner(file)
+            what = f"this job is of reproduction {mine}, which ended"
+            raise RuntimeError(f"{what}; {other} has taken over {out}")
         yield

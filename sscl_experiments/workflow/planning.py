@@ -1,12 +1,15 @@
-"""The plan of a reproduction: which jobs a scale needs and what each depends on. The Snakefile reads it; nothing here imports torch.
+"""The plan of a reproduction: which jobs a scale needs, and what each depends on.
 
-A finished job leaves a mark whose name holds the hash of all that it depends on, so that finished means: finished with this code, these
-parameters and this notebook. A changed comment, a touched file or a fresh clone changes no mark. The mark of a notebook lists what it left
-with checksums, so that finished also means: all of it is still there, and is what was written.
+The Snakefile reads it; nothing here imports torch. A finished job leaves a mark whose name holds
+the hash of all that it depends on, so that finished means: finished with this code, these
+parameters and this notebook. A changed comment, a touched file or a fresh clone changes no mark.
+The mark of a notebook lists what it left with checksums, so that finished also means: all of it is
+still there, and is what was written.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,9 +23,9 @@ from sscl_experiments.code import code_hash, digest, imported_by
 from sscl_experiments.grouping import ensembles
 from sscl_experiments.parameters import Parameters
 
-# Training runs that one job makes, one after the other, since starting up costs seconds. An ensemble
-# of seeds, trained at once, counts as one.
-RUNS_PER_JOB = {"smoke": 100, "quick": 9, "full": 1}
+# How many trainings one job makes at most, one after the other: starting up costs seconds, and at
+# scale quick a training takes not much more. An ensemble of seeds, trained at once, counts as one.
+TRAININGS_PER_JOB = {"smoke": 100, "quick": 32, "full": 1}
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done, as the code and the notebooks were when it was made: hashes are taken once, files are looked for each time."""
+    """What is to be done, as the code and the notebooks were when it was made.
+
+    Hashes are taken once; files are looked for each time.
+    """
 
     scale: str
     results: Path
@@ -82,37 +88,32 @@ class Plan:
 
     @property
     def unfinished(self) -> list[Job]:
-        """Jobs without a mark, and those that left one but whose results are not all there and as they were written."""
-        return [
-            job for job in self.jobs if not (self.marks / job.mark).exists() or self.damaged(job)
-        ]
+        """Jobs without a mark, and those whose results are not all there, as they were written."""
+        return [job for job in self.jobs if not self.is_finished(job)]
+
+    def is_finished(self, job: Job) -> bool:
+        return (self.marks / job.mark).exists() and not self.damaged(job)
 
     def damaged(self, job: Job) -> list[Path]:
-        """What a finished job left and is not as it was written any more, or is gone; and damaged runs, whoever made them."""
+        """What a finished job left and is gone, or is not as it was written; and damaged runs.
+
+        Runs count whoever made them.
+        """
         mark = self.marks / job.mark
         finished = mark.exists()
-        keys = [key for group in job.groups for key in group.keys]
-        suspect = [key for key in keys if finished or (self.results / "runs" / key).exists()]
-        runs = [
-            self.results / "runs" / key
-            for key in suspect
-            if not store.intact(self.results / "runs", key)
-        ]
-        return (self._changed(job, mark) if finished else []) + runs
+        runs = [run for group in job.groups for run in self.runs(group)]
+        suspect = [run for run in runs if finished or run.exists()]
+        damaged = [run for run in suspect if not store.intact(run.parent, run.name)]
+        return (self._changed(job, mark) if finished else []) + damaged
 
     def _changed(self, job: Job, mark: Path) -> list[Path]:
         listed = read_mark(mark)
         needed = [self.out / "notebooks" / f"{job.notebook}.ipynb", *self.claims(job)]
-        if (
-            listed is None
-            or not {str(path.relative_to(self.out)) for path in needed} <= listed.keys()
-        ):
+        names = {str(path.relative_to(self.out)) for path in needed}
+        if listed is None or not names <= listed.keys():
             return [mark]
-        return [
-            self.out / name
-            for name, checksum in listed.items()
-            if sha256(self.out / name) != checksum
-        ]
+        now = {name: sha256(self.out / name) for name in listed}
+        return [self.out / name for name, checksum in listed.items() if now[name] != checksum]
 
     def claims(self, job: Job) -> list[Path]:
         return claim_files(self.out, job.notebook)
@@ -159,29 +160,35 @@ def plan(scale: str, results: str | Path | None = None, notebooks: Sequence[str]
 
 def job(notebook: str, scale: str) -> Job:
     parameters = study.resolve(notebook, {"scale": scale})
-    size = RUNS_PER_JOB[scale]
-    together = ensembles(parameters.runs())
-    parts = [together[start : start + size] for start in range(0, len(together), size)]
-    groups = [
-        Group(notebook, i, tuple(config for runs in part for config in runs))
-        for i, part in enumerate(parts)
-    ]
+    parts = _parts(ensembles(parameters.runs()), TRAININGS_PER_JOB[scale])
+    groups = [Group(notebook, index, configs) for index, configs in enumerate(parts)]
     return Job(notebook, parameters, tuple(groups))
+
+
+def _parts(
+    together: Sequence[Sequence[TrainConfig]], largest: int
+) -> list[tuple[TrainConfig, ...]]:
+    """Trainings dealt out like cards to as few jobs as `largest` allows.
+
+    Neighbors in the list take about equally long, so jobs do too.
+    """
+    number = math.ceil(len(together) / largest)
+    hands = [together[first::number] for first in range(number)]
+    return [tuple(config for runs in hand for config in runs) for hand in hands]
 
 
 def notebook_path(name: str) -> Path:
     if paths.CHECKOUT is None:
-        raise ValueError(
-            "notebooks are in a checkout of the repository, not in the installed package: clone it and run there"
-        )
+        where = "notebooks are in a checkout of the repository, not in the installed package"
+        raise ValueError(f"{where}: clone it and run there")
     return paths.CHECKOUT / "notebooks" / f"{name}.ipynb"
 
 
 def notebook_key(name: str, parameters: Parameters) -> str:
     """Of all that the outputs of a notebook depend on.
 
-    Its cells without outputs, its parameters, its runs, the code that its cells and its study reach,
-    and the records it may show: those that it names and its own of other scales.
+    Its cells without outputs, its parameters, its runs, the code that its cells and its study
+    reach, and the records it may show: those that it names and its own of other scales.
     """
     cells = paths.committed(notebook_path(name), lambda text: json.loads(text)["cells"])
     source = json.dumps([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
@@ -196,4 +203,4 @@ def notebook_key(name: str, parameters: Parameters) -> str:
 def _code_behind(name: str, cells: Sequence[Mapping[str, Any]]) -> str:
     code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
     imported = {module for source in code for module in imported_by("".join(source))}
-    return code_hash(study.study_of(name).package, *sorted(imported), without=())
+    return code_hash(study.study_of(name).package, *sorted(imported))

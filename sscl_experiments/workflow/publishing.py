@@ -1,7 +1,8 @@
-"""TODO"""
+"""Puts what a finished plan found into the checkout, to be committed."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from sscl_core.files import write_bytes, write_json, write_text
 from sscl_experiments import paths, store
@@ -16,87 +17,106 @@ README_FIGURES = {
 
 
 def publish(plan: Plan) -> list[Path]:
-    """Commits what a finished plan found to the checkout: at scale quick the executed notebooks, in the place of the sources; of another
-    scale, too long to repeat every time, a record that the notebooks show."""
+    """The files that were written. `ValueError`: scale smoke, or the plan is not finished.
+
+    At scale quick they are the executed notebooks, in the place of the sources. Another scale takes
+    too long to be repeated every time: it leaves a record, which the notebooks show.
+    """
     if plan.scale not in ("quick", "full"):
-        raise ValueError(
-            f"scale must be 'quick' or 'full' for what is committed, got {plan.scale!r}"
-        )
+        rule = "'quick' or 'full' for what is committed"
+        raise ValueError(f"scale must be {rule}, got {plan.scale!r}")
     for job in plan.unfinished:
-        raise ValueError(
-            f"{job.notebook} is not finished: run `sscl reproduce --scale {plan.scale} --notebooks {job.notebook}` first"
-        )
+        remedy = f"sscl reproduce --scale {plan.scale} --notebooks {job.notebook}"
+        raise ValueError(f"{job.notebook} is not finished: run `{remedy}` first")
     if plan.scale == "quick":
-        return _publish_notebooks(plan)
+        notebooks = [_publish_notebook(plan, job) for job in plan.jobs]
+        return notebooks + _publish_figures(plan)
     return [_publish_record(plan, job) for job in plan.jobs]
 
 
 def _publish_record(plan: Plan, job: Job) -> Path:
-    """data/records/<scale>/<notebook>.json: parameters, claims, every table and the data of every figure that is a table, provenance."""
-    runs = [
-        json.loads((run / "record.json").read_text(encoding="utf-8"))["provenance"]
-        for group in job.groups
-        for run in plan.runs(group)
-    ]
+    """data/records/<scale>/<notebook>.json.
+
+    Parameters, provenance, claims, every table, and the data of every figure that are a table.
+    """
+    sizes = job.parameters.model_dump(mode="json", exclude={"device", "data_dir", "results_dir"})
     content = {
         "schema": store.SCHEMA,
-        "parameters": job.parameters.model_dump(
-            mode="json", exclude={"device", "data_dir", "results_dir"}
-        ),
-        "runs": len(runs),
-        "core_hours": round(sum(run["seconds"] * run["threads"] for run in runs) / 3600, 2),
-        "date": max(run["date"] for run in runs)[:10],
-        "devices": sorted({run["device"] for run in runs}),
-        "versions": runs[0]["versions"],
-        "key": job.mark.rsplit(".", 1)[1],
+        "parameters": sizes,
+        **_provenance(plan, job),
+        "key": key_of(job),
         "claims": [json.loads(path.read_text(encoding="utf-8")) for path in plan.claims(job)],
+        "tables": _tables(plan, job, "tables"),
+        "figures": _tables(plan, job, "figures"),
     }
-    for kind in ("tables", "figures"):
-        files = sorted((plan.out / kind).glob(f"{job.notebook}-*.csv"))
-        content[kind] = {
-            path.stem.removeprefix(f"{job.notebook}-"): path.read_text(encoding="utf-8")
-            for path in files
-        }
     path = paths.RECORDS / plan.scale / f"{job.notebook}.json"
     write_json(path, content)
     return path
 
 
-def _publish_notebooks(plan: Plan) -> list[Path]:
-    """Without what changes from run to run."""
+def _provenance(plan: Plan, job: Job) -> dict[str, Any]:
+    folders = [folder for group in job.groups for folder in plan.runs(group)]
+    texts = [(folder / store.RECORD).read_text(encoding="utf-8") for folder in folders]
+    runs = [json.loads(text)["provenance"] for text in texts]
+    seconds = sum(run["seconds"] * run["threads"] for run in runs)
+    return {
+        "runs": len(runs),
+        "core_hours": round(seconds / 3600, 2),
+        "date": max(run["date"] for run in runs)[:10],
+        "devices": sorted({run["device"] for run in runs}),
+        "versions": runs[0]["versions"],
+    }
+
+
+def _tables(plan: Plan, job: Job, kind: str) -> dict[str, str]:
+    prefix = f"{job.notebook}-"
+    files = sorted((plan.out / kind).glob(f"{prefix}*.csv"))
+    return {path.stem.removeprefix(prefix): path.read_text(encoding="utf-8") for path in files}
+
+
+def key_of(job: Job) -> str:
+    return job.mark.rsplit(".", 1)[1]
+
+
+def _publish_notebook(plan: Plan, job: Job) -> Path:
+    """The executed notebook without what changes from run to run."""
     import nbformat
 
+    executed = nbformat.read(plan.out / "notebooks" / f"{job.notebook}.ipynb", as_version=4)
+    executed.cells = [cell for cell in executed.cells if not _is_injected(cell)]
+    for cell in executed.cells:
+        for name in ("papermill", "execution"):
+            cell.metadata.pop(name, None)
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    for count, cell in enumerate(code, 1):
+        _set_count(cell, count)
+    executed.metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+        "sscl": {"key": key_of(job)},
+    }
+    write_text(notebook_path(job.notebook), nbformat.writes(executed) + "\n")
+    return notebook_path(job.notebook)
+
+
+def _is_injected(cell: Any) -> bool:
+    return "injected-parameters" in cell.metadata.get("tags", [])
+
+
+def _set_count(cell: Any, count: int) -> None:
+    """As if the injected parameters had not been there."""
+    cell.execution_count = count
+    for output in cell.outputs:
+        if "execution_count" in output:
+            output.execution_count = count
+
+
+def _publish_figures(plan: Plan) -> list[Path]:
+    """What the README shows, of the notebooks that ran."""
     published = []
-    for job in plan.jobs:
-        executed = nbformat.read(plan.out / "notebooks" / f"{job.notebook}.ipynb", as_version=4)
-        executed.cells = [
-            cell
-            for cell in executed.cells
-            if "injected-parameters" not in cell.metadata.get("tags", [])
-        ]
-        for cell in executed.cells:
-            cell.metadata = {
-                key: value
-                for key, value in cell.metadata.items()
-                if key not in ("papermill", "execution")
-            }
-        for count, cell in enumerate(
-            (cell for cell in executed.cells if cell.cell_type == "code"), 1
-        ):
-            cell.execution_count = count  # as if the injected parameters had not been there
-            for output in cell.outputs:
-                if "execution_count" in output:
-                    output.execution_count = count
-        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        executed.metadata = {
-            "kernelspec": kernel,
-            "language_info": {"name": "python"},
-            "sscl": {"key": job.mark.rsplit(".", 1)[1]},
-        }
-        write_text(notebook_path(job.notebook), nbformat.writes(executed) + "\n")
-        published.append(notebook_path(job.notebook))
     for figure, target in README_FIGURES.items():
-        if (source := plan.out / "figures" / figure).exists():
+        source = plan.out / "figures" / figure
+        if source.exists():
             place = notebook_path("").parents[1] / "docs" / target
             write_bytes(place, source.read_bytes())
             published.append(place)

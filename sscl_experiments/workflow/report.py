@@ -1,13 +1,15 @@
-"""What a reproduction ends with: claims.json, runs.csv, report.html, and the table of claims in the terminal."""
+"""What a reproduction ends with: claims.json, runs.csv, report.html, and the table of claims."""
 
 import csv
 import html
 import io
+import itertools
 import json
 import shutil
 import textwrap
 from pathlib import Path
 
+from sscl_core.config import TrainConfig
 from sscl_core.files import write_json, write_text
 from sscl_experiments import store
 from sscl_experiments.claims import Outcome
@@ -23,10 +25,23 @@ COLUMNS = (
     ("rule", 13),
     ("verdict", 16),
 )
+RUN_COLUMNS = (
+    *("notebook", "run", "data", "loss", "temperature"),
+    *("d_z", "epochs", "seed", "metric", "value"),
+)
+STYLE = (
+    "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    "img{max-width:100%}"
+    "td,th{padding:.3rem .6rem;text-align:left;vertical-align:top;border-bottom:1px solid #ddd}"
+    ".failed{color:#b00}"
+)
 
 
 def outcomes(out: Path) -> list[Outcome]:
-    """The claims decided so far under results/<scale>, in the order of CLAIMS. `ValueError` names a file that is damaged."""
+    """The claims decided so far under results/<scale>, in the order of the notebooks.
+
+    `ValueError` names a file that is damaged.
+    """
     files = {claim_id: out / "claims" / f"{claim_id}.json" for claim_id in all_claims()}
     return [_outcome(path, claim_id) for claim_id, path in files.items() if path.exists()]
 
@@ -50,10 +65,23 @@ def _damaged(path: Path, notebook: str, error: Exception) -> ValueError:
 
 def _notebook_of(claim_id: str) -> str:
     """The notebook that decides a claim."""
-    decided_by = {
-        claim.id: study.notebook for study in all_studies().values() for claim in study.claims
-    }
-    return decided_by[claim_id]
+    studies = all_studies().values()
+    return next(s.notebook for s in studies if claim_id in {claim.id for claim in s.claims})
+
+
+def conclude(plan: Plan) -> bool:
+    """Writes and prints what is there of all notebooks of `plan`, finished or not.
+
+    False, after saying why, where something is damaged.
+    """
+    try:
+        write(plan)
+        table = claims_table(outcomes(plan.out))
+    except ValueError as error:
+        print(f"\nNo report: {error}")
+        return False
+    print(f"\n{table}\n\nFigures, tables and report.html: {plan.out}")
+    return True
 
 
 def write(plan: Plan) -> None:
@@ -72,49 +100,32 @@ def runs_csv(plan: Plan) -> str:
     """A row per finished run and metric; a damaged record counts as none."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        [
-            "notebook",
-            "run",
-            "data",
-            "loss",
-            "temperature",
-            "d_z",
-            "epochs",
-            "seed",
-            "metric",
-            "value",
-        ]
-    )
+    writer.writerow(RUN_COLUMNS)
     for job in plan.jobs:
         for config in job.parameters.runs():
-            path = plan.results / "runs" / store.run_key(config) / "record.json"
-            sound = path.exists() and store.intact(plan.results / "runs", path.parent.name)
-            metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"] if sound else {}
-            what = [
-                job.notebook,
-                store.run_key(config),
-                config.data.name,
-                config.loss.name,
-                getattr(config.loss, "temperature", ""),
-            ]
-            for metric, value in metrics.items():
-                writer.writerow(
-                    [*what, config.projector.dim, config.epochs, config.seed, metric, value]
-                )
+            writer.writerows(_run_rows(job.notebook, config, plan.results / "runs"))
     return file.getvalue()
+
+
+def _run_rows(notebook: str, config: TrainConfig, runs: Path) -> list[list[object]]:
+    key = store.run_key(config)
+    if not store.intact(runs, key):
+        return []
+    metrics = json.loads((runs / key / store.RECORD).read_text(encoding="utf-8"))["metrics"]
+    temperature = getattr(config.loss, "temperature", "")
+    what = [notebook, key, config.data.name, config.loss.name, temperature]
+    sizes = [config.projector.dim, config.epochs, config.seed]
+    return [[*what, *sizes, metric, value] for metric, value in metrics.items()]
 
 
 def claims_table(decided: list[Outcome], width: int | None = None) -> str:
     """The claims as lines of text, the sentence wrapped to what the terminal leaves it."""
     width = width or shutil.get_terminal_size((120, 40)).columns
-    free = max(24, width - sum(size for _, size in COLUMNS) - 2 * (len(COLUMNS) - 1))
+    gaps = 2 * (len(COLUMNS) - 1)
+    free = max(24, width - sum(size for _, size in COLUMNS) - gaps)
     sizes = [size or free for _, size in COLUMNS]
-    rows = [
-        [name for name, _ in COLUMNS],
-        ["-" * size for size in sizes],
-        *(_row(outcome) for outcome in decided),
-    ]
+    header = [[name for name, _ in COLUMNS], ["-" * size for size in sizes]]
+    rows = header + [_row(outcome) for outcome in decided]
     return "\n".join(_wrapped(row, sizes) for row in rows)
 
 
@@ -133,49 +144,48 @@ def _row(outcome: Outcome) -> list[str]:
 
 
 def _wrapped(row: list[str], sizes: list[int]) -> str:
-    cells = [textwrap.wrap(text, size) or [""] for text, size in zip(row, sizes, strict=True)]
-    height = max(map(len, cells))
-    lines = [
-        [(cell + [""] * height)[i].ljust(size) for cell, size in zip(cells, sizes, strict=True)]
-        for i in range(height)
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    columns = [textwrap.wrap(text, size) for text, size in zip(row, sizes, strict=True)]
+    lines = []
+    for words in itertools.zip_longest(*columns, fillvalue=""):
+        padded = [text.ljust(size) for text, size in zip(words, sizes, strict=True)]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
 
 
 def report_html(plan: Plan, decided: list[Outcome]) -> str:
     """One page: the claims, every figure with the data behind it, and the executed notebooks."""
-    figures = sorted(
-        path for path in (plan.out / "figures").glob("*.*") if path.suffix in (".png", ".gif")
-    )
-    notebooks = [
-        path
-        for job in plan.jobs
-        if (path := plan.out / "notebooks" / f"{job.notebook}.ipynb").exists()
-    ]
+    header = [name for name, _ in COLUMNS]
     failed = sorted((plan.out / "failed").glob("*.txt"))
     sections = [
-        f"<h1>Contrastive learning is stochastic neighbor embedding</h1><p>Scale: {plan.scale}. "
-        "Intervals are 95 % over seeds, conditional on the test set; rules were fixed before the runs.</p>",
-        _html_table([name for name, _ in COLUMNS], [_row(outcome) for outcome in decided]),
-        *(
-            f"<p class=failed>{html.escape(path.stem)} failed: <a href='failed/{path.name}'>traceback</a></p>"
-            for path in failed
-        ),
+        "<h1>Contrastive learning is stochastic neighbor embedding</h1>",
+        f"<p>Scale: {plan.scale}. Intervals are 95 % over seeds, conditional on the test set; "
+        "rules were fixed before the runs.</p>",
+        _html_table(header, [_row(outcome) for outcome in decided]),
+        *map(_failure_html, failed),
         "<h2>Notebooks</h2>",
-        *(_link(_as_html(plan, path), plan.out) for path in notebooks),
+        *(_link(_as_html(plan, path), plan.out) for path in _executed(plan)),
         "<h2>Figures</h2>",
-        *(_figure_html(path, plan.out) for path in figures),
+        *(_figure_html(path, plan.out) for path in _figures(plan)),
     ]
-    style = (
-        "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}img{max-width:100%}"
-        "td,th{padding:.3rem .6rem;text-align:left;vertical-align:top;border-bottom:1px solid #ddd}.failed{color:#b00}"
-    )
-    head = f"<meta charset=utf-8><title>sscl, {plan.scale}</title><style>{style}</style>"
-    return (
-        f"<!doctype html><html lang=en><head>{head}</head><body>"
-        + "\n".join(sections)
-        + "</body></html>\n"
-    )
+    title = f"<title>sscl, {plan.scale}</title>"
+    head = f"<head><meta charset=utf-8>{title}<style>{STYLE}</style></head>"
+    body = "<body>" + "\n".join(sections) + "</body>"
+    return f"<!doctype html><html lang=en>{head}{body}</html>\n"
+
+
+def _executed(plan: Plan) -> list[Path]:
+    places = [plan.out / "notebooks" / f"{job.notebook}.ipynb" for job in plan.jobs]
+    return [path for path in places if path.exists()]
+
+
+def _figures(plan: Plan) -> list[Path]:
+    found = sorted((plan.out / "figures").glob("*.*"))
+    return [path for path in found if path.suffix in (".png", ".gif")]
+
+
+def _failure_html(traceback: Path) -> str:
+    link = f"<a href='failed/{traceback.name}'>traceback</a>"
+    return f"<p class=failed>{html.escape(traceback.stem)} failed: {link}</p>"
 
 
 def _html_table(header: list[str], rows: list[list[str]]) -> str:
@@ -190,14 +200,16 @@ def _link(path: Path, base: Path) -> str:
 
 
 def _figure_html(path: Path, base: Path) -> str:
-    others = [p for suffix in (".svg", ".csv", ".npz") if (p := path.with_suffix(suffix)).exists()]
-    links = " ".join(f"<a href='{p.relative_to(base)}'>{p.suffix[1:]}</a>" for p in others)
-    source = path.relative_to(base)
-    return f"<figure><img src='{source}' alt='{path.stem}'><figcaption>{html.escape(path.stem)}: {links}</figcaption></figure>"
+    others = [path.with_suffix(suffix) for suffix in (".svg", ".csv", ".npz")]
+    data = [other for other in others if other.exists()]
+    links = " ".join(f"<a href='{p.relative_to(base)}'>{p.suffix[1:]}</a>" for p in data)
+    image = f"<img src='{path.relative_to(base)}' alt='{path.stem}'>"
+    caption = f"<figcaption>{html.escape(path.stem)}: {links}</figcaption>"
+    return f"<figure>{image}{caption}</figure>"
 
 
 def _as_html(plan: Plan, path: Path) -> Path:
-    """The executed notebook as a page beside it, made anew unless both are those of the last time."""
+    """The executed notebook as a page beside it, made anew unless both are as they were."""
     page, made = path.with_suffix(".html"), plan.marks / f"{path.stem}.page"
     if read_mark(made) != _checksums(path, page):
         import nbformat

@@ -163,7 +163,7 @@ def test_a_job_that_comes_too_late_does_nothing(tmp_path, monkeypatch):
     """Its reproduction was killed before the job held anything, and another began."""
     plan = planning.plan("smoke", tmp_path, [NOTEBOOK])
     with locks.alone(plan):
-        late = json.loads(execution._environment(plan, None)[locks.SETTINGS])
+        late = json.loads(execution.environment(plan, None)[locks.SETTINGS])
         run = sscl(
             "prefetch",
             NOTEBOOK,
