@@ -21,7 +21,7 @@ def agnostic_views(
                 len(x), *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device
             )
             partner = pool[torch.randint(len(pool), (len(x),), device=x.device)]
-            x = torch.lerp(x, _as_numbers(partner, x), share)
+            x = mixed(x, partner, share)
         elif isinstance(step, Masking):
             x = x.masked_fill(torch.rand_like(x) < step.rate, 0.0)
         elif isinstance(step, Corruption):
@@ -34,6 +34,13 @@ def agnostic_views(
         else:
             x = x + step.scale * _standard_noise(x, step.kind)
     return x
+
+
+def mixed(
+    x: Float[Tensor, "n ..."], partner: Shaped[Tensor, "n ..."], share: Float[Tensor, "n ..."]
+) -> Float[Tensor, "n ..."]:
+    """x + share · (partner - x): mixup, of partners as they are stored."""
+    return torch.lerp(x, _as_numbers(partner, x), share)
 
 
 def _as_numbers(stored: Tensor, like: Tensor) -> Tensor:

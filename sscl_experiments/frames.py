@@ -33,7 +33,7 @@ def with_interval(name: str, estimate: tuple[float, float, float]) -> dict[str, 
     return {name: mean, "95 % low": low, "95 % high": high}
 
 
-def by_seed(table: pd.DataFrame, column: str, **where: Any) -> pd.Series:
+def by_seed(table: pd.DataFrame, column: str, /, **where: Any) -> pd.Series:
     """A column indexed by seed, of the rows in which the columns `where` have these values."""
     for name, value in where.items():
         table = table[table[name] == value]

@@ -18,9 +18,9 @@ from sscl_experiments import plotting
 from sscl_experiments.runs.points import point_set
 from sscl_experiments.studies.augmentation_graph import analysis, figures
 from sscl_experiments.studies.augmentation_graph.analysis import (
-    captured,
     leave_one_out,
     principal_cosines,
+    squared_cosines,
 )
 
 
@@ -51,7 +51,7 @@ def test_features_that_are_not_finite_capture_nothing():
         torch.full((5,), 0.2, dtype=torch.float64),
         torch.eye(5, dtype=torch.float64)[:, :2],
     )
-    for measure in (captured, principal_cosines):
+    for measure in (squared_cosines, principal_cosines):
         with pytest.raises(
             ValueError, match=r"^z must be finite, got NaN or infinity in 5 of 5 rows"
         ):
@@ -70,7 +70,10 @@ def test_eigenvectors_that_are_linear_in_the_features_are_captured_and_others_ar
     functions = vectors / mass.sqrt()[:, None]
     z = functions[:, 1:4] @ normal(3, 3) + 5
     torch.testing.assert_close(
-        captured(z, vectors, mass), torch.tensor([1.0, 1, 1, 1, 0, 0]).double(), atol=1e-9, rtol=0
+        squared_cosines(z, vectors, mass),
+        torch.tensor([1.0, 1, 1, 1, 0, 0]).double(),
+        atol=1e-9,
+        rtol=0,
     )
     torch.testing.assert_close(principal_cosines(z, vectors, mass), torch.ones(4).double())
     torch.testing.assert_close(
@@ -85,7 +88,10 @@ def test_a_feature_halfway_between_two_eigenvectors_captures_half_of_either():
     mass, vectors = weighted_orthonormal(20, 4)
     z = (vectors[:, 1:2] + vectors[:, 2:3]) / mass.sqrt()[:, None]
     torch.testing.assert_close(
-        captured(z, vectors, mass), torch.tensor([1.0, 0.5, 0.5, 0]).double(), atol=1e-9, rtol=0
+        squared_cosines(z, vectors, mass),
+        torch.tensor([1.0, 0.5, 0.5, 0]).double(),
+        atol=1e-9,
+        rtol=0,
     )
 
 
@@ -102,8 +108,8 @@ def test_principal_cosines_are_those_of_scipy(dim):
         math.cos(scipy.linalg.subspace_angles(design, vector[:, None])[0]) ** 2
         for vector in vectors.T.numpy()
     ]
-    assert captured(z.float(), vectors, mass).tolist() == pytest.approx(one_by_one, abs=1e-5)
-    assert captured(z, vectors, mass).sum() == pytest.approx(
+    assert squared_cosines(z.float(), vectors, mass).tolist() == pytest.approx(one_by_one, abs=1e-5)
+    assert squared_cosines(z, vectors, mass).sum() == pytest.approx(
         principal_cosines(z, vectors, mass).square().sum().item()
     )
 
@@ -195,10 +201,10 @@ def test_features_that_depend_on_others_add_nothing():
         torch.linalg.qr(torch.randn(20, 4).double()).Q,
     )
     mass = torch.full((20,), 1 / 20, dtype=torch.float64)
-    expected = analysis.captured(z, vectors, mass)
+    expected = squared_cosines(z, vectors, mass)
     for extra in (z[:, :1], torch.zeros(20, 1), torch.ones(20, 1), z.sum(1, keepdim=True)):
         assert torch.allclose(
-            analysis.captured(torch.cat([z, extra], 1), vectors, mass), expected, atol=1e-6
+            squared_cosines(torch.cat([z, extra], 1), vectors, mass), expected, atol=1e-6
         )
         assert len(analysis.principal_cosines(torch.cat([z, extra], 1), vectors, mass)) == 3
 
@@ -248,7 +254,7 @@ def test_no_point_votes_for_itself():
 
 
 def test_thumbnails_stand_where_their_points_are_in_the_colour_of_their_class():
-    """Eight points on the middles of 3 × 3 squares; a ninth, farther from its middle, loses its square."""
+    """Eight points on the middles of 3 × 3 squares; a ninth, farther from its, loses its square."""
     places = [(1.3, 1.2), *((x, y) for x in range(3) for y in range(3) if (x, y) != (1, 2))]
     ends = 2 * [(-0.5, -0.5), (2.5, 2.5)]  # twice, so that what is cut off begins there
     z = 10.0 * np.array([*places, *ends])

@@ -1,4 +1,4 @@
-"""Noise and mixup on points: maps, SNE without a network, views, choices, and the runs of the study.
+"""Noise and mixup on points: maps, SNE without a network, views, choices, and runs.
 
 Each against loops, closed forms and exact cases.
 """
@@ -36,23 +36,29 @@ from sscl_experiments.runs.points import point_set
 from sscl_experiments.settings import AUGMENTATION, METHODS, vector_run
 from sscl_experiments.studies.domain_agnostic_augmentations import analysis, figures
 from sscl_experiments.studies.domain_agnostic_augmentations.analysis import (
-    chosen,
-    counted_mixup,
-    counted_noise,
-    noise_P,
-    perturbation,
-    rank_correlation,
+    best_settings,
     raw_scores,
+)
+from sscl_experiments.studies.domain_agnostic_augmentations.parameters import (
+    CLOUD_STEPS,
+    CLOUDS,
+    IMAGE_VIEWS,
+    TABLE_STEPS,
+)
+from sscl_experiments.studies.domain_agnostic_augmentations.sne import (
+    agreement,
+    noise_P,
+    procrustes_aligned,
+    rank_correlation,
     scaled_kl,
     sne,
     sne_agreement,
-    turned_onto,
+    sne_maps,
 )
-from sscl_experiments.studies.domain_agnostic_augmentations.parameters import (
-    CELLS,
-    CLOUD_STEPS,
-    IMAGE_VIEWS,
-    TABLE_STEPS,
+from sscl_experiments.studies.domain_agnostic_augmentations.views import (
+    counted_mixup,
+    counted_noise,
+    perturbation,
 )
 from sscl_experiments.study import resolve
 
@@ -110,11 +116,13 @@ def test_maps_without_ranks_are_named(a, b, message):
 
 def test_agreement_needs_four_points_and_takes_half_precision():
     a, b = normal(12, 2), normal(12, 2, seed=1)
-    exact, half = analysis.agreement(a, b), analysis.agreement(a.half(), b.half())
+    exact, half = agreement(a, b), agreement(a.half(), b.half())
     assert half == pytest.approx(exact, abs=0.02)
     with pytest.raises(ValueError, match=r"^a must have shape \(n, d\) with n >= 4"):
-        analysis.agreement(a[:3], b[:3])
-    assert torch.allclose(turned_onto(a.half(), b.half()).double(), turned_onto(a, b), atol=5e-3)
+        agreement(a[:3], b[:3])
+    assert torch.allclose(
+        procrustes_aligned(a.half(), b.half()).double(), procrustes_aligned(a, b), atol=5e-3
+    )
 
 
 def test_a_collapsed_map_has_no_divergence():
@@ -149,16 +157,16 @@ def turned(z: torch.Tensor, *, mirrored: bool) -> torch.Tensor:
 def test_a_moved_turned_and_scaled_copy_agrees_and_is_recovered(dim, mirrored):
     z = normal(15, dim)
     copy = turned(z, mirrored=mirrored)
-    result = analysis.agreement(copy, z)
+    result = agreement(copy, z)
     assert result == pytest.approx(
         {"rank correlation": 1, "trustworthiness": 1, "Procrustes": 0}, abs=1e-12
     )
-    torch.testing.assert_close(turned_onto(z, copy), copy - copy.mean(0))
+    torch.testing.assert_close(procrustes_aligned(z, copy), copy - copy.mean(0))
 
 
 def test_no_other_turn_shift_or_scale_lies_nearer_to_the_target():
     z, target = normal(10, 2), normal(10, 2, seed=1)
-    placed, centred = turned_onto(z, target), target - target.mean(0)
+    placed, centred = procrustes_aligned(z, target), target - target.mean(0)
     best = (placed - centred).square().sum()
     for angle, mirror, scale in itertools.product(
         np.linspace(0, 2 * np.pi, 61), (1, -1), np.linspace(0, 2, 21)
@@ -175,7 +183,7 @@ def test_no_other_turn_shift_or_scale_lies_nearer_to_the_target():
 
 def test_agreement_takes_its_neighbors_and_its_variance_from_the_second_map():
     a, b = normal(30, 2), normal(30, 2, seed=1)
-    result = analysis.agreement(a, b)
+    result = agreement(a, b)
     n, k = 30, 10
     ranks = {
         name: torch.cdist(z, z).argsort(1).argsort(1) for name, z in {"a": a, "b": b}.items()
@@ -191,7 +199,7 @@ def test_agreement_takes_its_neighbors_and_its_variance_from_the_second_map():
     )
     centred = b - b.mean(0)
     assert result["Procrustes"] == pytest.approx(
-        ((turned_onto(a, b) - centred).square().sum() / centred.square().sum()).item()
+        ((procrustes_aligned(a, b) - centred).square().sum() / centred.square().sum()).item()
     )
 
 
@@ -217,7 +225,7 @@ def test_sne_finds_the_map_that_P_was_made_of():
     found = [sne(P, seed=seed) for seed in range(4)]
     best = min(found, key=lambda map_: kl(P, map_))
     assert kl(P, best) < 1e-8
-    assert analysis.agreement(best, z)["Procrustes"] < 1e-4
+    assert agreement(best, z)["Procrustes"] < 1e-4
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
@@ -242,7 +250,7 @@ def test_the_random_start_of_sne_is_that_of_its_seed():
     P = noise_P(on(Noise(scale=0.4)), 0)
     assert torch.equal(sne(P, seed=5), sne(P, seed=5))
     assert not torch.allclose(sne(P, seed=5), sne(P, seed=6), atol=1e-2)
-    first, second = analysis.sne_maps(on(Noise(scale=0.4)), 0)
+    first, second = sne_maps(on(Noise(scale=0.4)), 0)
     assert (first - second).abs().max() > 1e-2, "it is to be seen how far SNE agrees with itself"
 
 
@@ -267,7 +275,7 @@ AGREEMENT = ("rank correlation", "trustworthiness", "Procrustes")
 
 def test_a_run_that_ends_at_sne_s_own_map_agrees_with_it():
     data = on(Noise(scale=0.4))
-    first, second = analysis.sne_maps(data, 4)
+    first, second = sne_maps(data, 4)
     record = Record(run(data, seed=4), {}, {"z": turned(first, mirrored=True).float().numpy()})
     result = sne_agreement(record)
     assert list(result) == [
@@ -282,7 +290,7 @@ def test_a_run_that_ends_at_sne_s_own_map_agrees_with_it():
     assert result["KL, input"] == pytest.approx(scaled_kl(P, x))
     assert result["rank correlation, input"] == pytest.approx(rank_correlation(x, first))
     assert {name: result[f"{name}, SNE"] for name in AGREEMENT} == pytest.approx(
-        analysis.agreement(second, first)
+        agreement(second, first)
     )
     assert result["rank correlation, SNE"] < 0.99
 
@@ -293,9 +301,7 @@ def test_a_run_can_be_held_against_the_P_of_other_noise():
     assert sne_agreement(record) == sne_agreement(record, own)
     result, z = sne_agreement(record, other), torch.from_numpy(record.arrays["z"])
     assert result["KL"] == pytest.approx(scaled_kl(noise_P(other, 0), z))
-    assert result["rank correlation"] == pytest.approx(
-        rank_correlation(z, analysis.sne_maps(other, 0)[0])
-    )
+    assert result["rank correlation"] == pytest.approx(rank_correlation(z, sne_maps(other, 0)[0]))
 
 
 def test_the_share_of_views_on_the_same_point_pair_by_pair():
@@ -424,7 +430,10 @@ def test_counted_mixup_is_calibrated():
 
 
 def test_partners_of_counted_mixup_are_others():
-    """Two points: half of every segment on either side, and more on one's own if one could be one's own partner."""
+    """Two points: half of every segment is on either side.
+
+    More were on its own if a point could be its own partner.
+    """
     exact, counted = counted_mixup(torch.tensor([[0.0], [1.0]]), draws=2000, seed=0)
     assert exact.flatten().tolist() == pytest.approx([0.5] * 4)
     assert counted.flatten().tolist() == pytest.approx([0.5] * 4, abs=0.05)
@@ -434,7 +443,7 @@ def test_partners_of_counted_mixup_are_others():
 
 
 def test_the_setting_chosen_has_the_best_mean_over_seeds_within_its_group():
-    """Of group "u" the second setting has the best seed, but the first the best mean; of "t" all are equal."""
+    """Of "u" the second has the best seed, but the first the best mean; of "t" all are equal."""
     scores = {
         ("u", 9): (0.6, 0.8),
         ("u", 1): (0.1, 1.0),
@@ -451,7 +460,7 @@ def test_the_setting_chosen_has_the_best_mean_over_seeds_within_its_group():
     table = pd.DataFrame(rows, columns=["group", "setting", "seed", "score"]).assign(
         other=range(12)
     )
-    best = chosen(table, ["group"], "setting", "score")
+    best = best_settings(table, ["group"], "setting", "score")
     assert list(best.columns) == list(table.columns)
     assert best.to_numpy().tolist() == [
         ["u", 9, 0, 0.6, 0],
@@ -467,7 +476,7 @@ def test_settings_are_chosen_within_every_combination_of_groups():
     table = pd.DataFrame(keys, columns=["a", "b", "setting", "seed"]).assign(
         score=rng.random(len(keys))
     )
-    best = chosen(table, ["a", "b"], "setting", "score")
+    best = best_settings(table, ["a", "b"], "setting", "score")
     picked = set()
     for a, b in itertools.product("xy", (1, 2)):
         means = {
@@ -544,13 +553,13 @@ def test_raw_scores_are_accuracies_on_the_test_part():
     assert 0.5 < raw["knn_h_test"] != pca["knn_h_test"]
 
 
-def test_dots_has_a_row_a_name_and_an_interval_about_every_mean():
+def test_a_dot_plot_has_a_row_a_name_and_an_interval_about_every_mean():
     axis = Figure().subplots()
     series = {
         "mixup": [(0.5, 0.4, 0.7), (math.nan, math.nan, math.nan), (0.1, 0.0, 0.3)],
         "mine": [(0.2, 0.1, 0.25), (0.6, 0.6, 0.9), (0.3, 0.2, 0.4)],
     }
-    figures.dots(axis, ["a", "b", "c"], series, xlabel="share")
+    figures.dot_plot(axis, ["a", "b", "c"], series, xlabel="share")
     assert axis.get_xlabel() == "share"
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
     assert axis.get_yticks().tolist() == [0, -1, -2]
@@ -685,14 +694,14 @@ def test_every_augmentation_has_as_many_strengths(steps, kinds, number):
 
 
 def test_the_map_tries_every_strength_on_every_cloud_with_one_method():
-    p = agnostic(cells=list(CELLS))
+    p = agnostic(cells=list(CLOUDS))
     runs = p.map_runs()
     assert list(runs) == [
-        (cell, step.name, strength) for cell in CELLS for strength, step in CLOUD_STEPS
+        (cell, step.name, strength) for cell in CLOUDS for strength, step in CLOUD_STEPS
     ]
     for (cell, name, strength), group in runs.items():
         for run in group:
-            assert run.data.points == CELLS[cell]
+            assert run.data.points == CLOUDS[cell]
             assert run.data.augmentation == (
                 {"noise": Noise(scale=strength), "mixup": Mixup(strength=strength)}[name],
             )
@@ -704,8 +713,8 @@ def test_the_map_tries_every_strength_on_every_cloud_with_one_method():
 
 
 def test_cells_are_different_clouds():
-    assert len(set(CELLS.values())) == len(CELLS)
-    for name, cell in CELLS.items():
+    assert len(set(CLOUDS.values())) == len(CLOUDS)
+    for name, cell in CLOUDS.items():
         assert name.startswith(cell.structure) or (
             cell.structure == "complement" and name.startswith(f"{cell.rank} nuisances")
         )
@@ -775,18 +784,18 @@ def test_networks_on_vectors_are_trained_for_as_many_steps_as_asked(scale):
 @pytest.mark.parametrize("steps", [1, 49, 50, 51, 53, 75, 120, 500])
 def test_a_network_on_vectors_takes_the_steps_asked_for(steps):
     run = vector_run(
-        Points(points=CELLS["isotropic, d=8"], augmentation=(Noise(scale=0.1),)),
+        Points(points=CLOUDS["isotropic, d=8"], augmentation=(Noise(scale=0.1),)),
         METHODS["SimCLR"],
         8,
         steps,
         3,
     )
     assert run.epochs * run.data.steps_per_epoch == steps
-    assert (run.seed, run.projector.dim, run.data.points) == (3, 8, CELLS["isotropic, d=8"])
+    assert (run.seed, run.projector.dim, run.data.points) == (3, 8, CLOUDS["isotropic, d=8"])
 
 
 def test_views_of_images_are_all_singles_and_pairs_of_four_kinds():
-    """Each kind has one strength wherever it occurs, a crop comes first, and nothing else is done."""
+    """Each kind has one strength wherever it occurs, a crop is first, and nothing else is done."""
     kinds = ("crop", "noise", "mixup", "masking")
     expected = {*kinds, *(" + ".join(pair) for pair in itertools.combinations(kinds, 2))}
     assert IMAGE_VIEWS.keys() == expected | {"crop + jitter"}

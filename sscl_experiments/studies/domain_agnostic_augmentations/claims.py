@@ -6,8 +6,8 @@ CLAIMS = (
     Claim(
         id="C3",
         sentence=(
-            "Isotropic noise makes similarity a function of ℓ2 distance: training with it is SNE on "
-            "the analytic P of the noise."
+            "Isotropic noise makes similarity a function of ℓ2 distance: training with it is SNE "
+            "on the analytic P of the noise."
         ),
         source="reading note, section 3",
         estimand=(
@@ -20,8 +20,8 @@ CLAIMS = (
     Claim(
         id="C4",
         sentence=(
-            "Mixup follows the span of the means, noise spends itself on all d dimensions (so mixup "
-            "should give better features)."
+            "Mixup follows the span of the means, noise spends itself on all d dimensions (so "
+            "mixup should give better features)."
         ),
         source="reading note, section 3, on the density; its reading as accuracy is ours",
         estimand=(
