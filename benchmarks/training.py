@@ -26,7 +26,7 @@ from sscl_core.train import (
 from sscl_experiments.settings import AUGMENTATION, image_run
 from sscl_experiments.studies.t_simclr.paper_scale import RUNS
 from sscl_experiments.studies.t_simclr.parameters import LARGE_SETS
-from sscl_experiments.studies.t_simclr.searches import FAMILIES, tuned
+from sscl_experiments.studies.t_simclr.searches import METHOD_LOSSES, tuned
 from sscl_experiments.study import Images
 
 
@@ -93,7 +93,7 @@ def main() -> None:
     fashion = Images(n_train=8000, augmentation=AUGMENTATION)
     runs = {
         f"Fashion-MNIST, {method}": image_run(tuned(method, 32), fashion, dim=32, epochs=1, seed=0)
-        for method in FAMILIES
+        for method in METHOD_LOSSES
     }
     if a.cifar10:
         large = LARGE_SETS["cifar10"]

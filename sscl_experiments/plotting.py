@@ -36,7 +36,6 @@ COLORS = {
     "Euclidean SNE": "#F0E442",
     "Euclidean SNE, BatchNorm": "#009E73",
 }
-GROUP_COLORS = ("#D55E00", "#0072B2")
 CLASS_COLORS = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
 STYLE: dict[str, Any] = {
     "figure.dpi": 110,

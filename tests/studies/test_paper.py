@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def images(monkeypatch, tmp_path):
     data = ImageData(pixels, torch.arange(2000) % 10, tuple("abcdefghij"))
     monkeypatch.setattr(run_images, "load_images", lambda *args, **settings: data)
     small = {
-        name: run.model_copy(update={"backbone": TINY, "batch_size": 500, "epochs": 2})
+        name: run.replace(backbone=TINY, batch_size=500, epochs=2)
         for name, run in paper_scale.RUNS.items()
     }
     monkeypatch.setattr(paper_scale, "RUNS", small)
@@ -168,3 +169,13 @@ def test_a_record_keeps_the_loss_in_a_thousand_points():
 def test_unknown_run(capsys):
     assert cli.main(["paper", "resnet19"]) == 1
     assert "best-simclr-resnet18-100" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"name": "best-simclr-resnet18-100"}'])
+def test_a_damaged_record_is_named_with_the_remedy(text, monkeypatch, tmp_path):
+    file = tmp_path / "best-simclr-resnet18-100-seed0.json"
+    file.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(paper_scale, "FOLDER", tmp_path)
+    remedy = rf"^{re.escape(str(file))} is damaged: `git checkout -- "
+    with pytest.raises(ValueError, match=remedy):
+        paper_scale.records()

@@ -20,14 +20,13 @@ from sscl_experiments.studies.t_simclr import searches
 from sscl_experiments.studies.t_simclr.analysis import (
     accuracies,
     changes,
-    crossing,
     paired,
     pixel_scores,
     regret,
-    smallest_dims,
     summary,
-    weight_effects,
 )
+from sscl_experiments.studies.t_simclr.dimensions import crossing, smallest_dims
+from sscl_experiments.studies.t_simclr.pair_weights import weight_effects
 from sscl_experiments.study import resolve
 
 
@@ -70,23 +69,23 @@ def test_a_damaged_search_is_named_with_the_remedy(damage, tmp_path, monkeypatch
 
 
 def test_methods_under_comparison_have_the_same_budget_and_the_same_rest():
-    """Twelve settings a method and dimension on the embedded set, four on CIFAR-10; nothing but projector and loss differs."""
+    """Twelve settings a method and dimension on the embedded set, four on CIFAR-10.
+
+    Nothing but projector and loss differs.
+    """
     for image_set, dims, budget in (
         ("fashion_mnist_subset", searches.DIMS[1:], 12),
         ("cifar10", (2, 64), 4),
     ):
         space = searches.search_space(image_set)
-        for members in searches.FAMILIES.values():
+        for members in searches.METHOD_LOSSES.values():
             for dim in dims:
                 assert sum(form in members and d == dim for form, d, _ in space) == budget, (
                     image_set,
                     members,
                     dim,
                 )
-        rest = {
-            run.model_copy(update={"projector": Projector(), "loss": InfoNCE()})
-            for run in space.values()
-        }
+        rest = {run.replace(projector=Projector(), loss=InfoNCE()) for run in space.values()}
         assert len(rest) == 1
         assert rest.pop().data.holdout > 0, "tuning never sees the test set"
         assert len(set(space.values())) == len(space)
@@ -97,7 +96,7 @@ def test_methods_under_comparison_have_the_same_budget_and_the_same_rest():
 
 @pytest.mark.parametrize("image_set", ["fashion_mnist_subset", "cifar10"])
 def test_the_chosen_settings_are_the_best_of_the_committed_search(image_set):
-    """The table holds every run of the search, and what is used is its best, by a second computation with pandas."""
+    """The table holds every run of the search; what is used is its best, computed with pandas."""
     table = pd.read_csv(RECORDS / f"search_{image_set}.csv")
     cells = {(row.form, row.d_z, row.temperature) for row in table.itertuples()}
     assert cells == set(searches.search_space(image_set)), (
@@ -105,7 +104,7 @@ def test_the_chosen_settings_are_the_best_of_the_committed_search(image_set):
     )
     subset = pd.read_csv(RECORDS / "search_fashion_mnist_subset.csv")
     best = subset[subset.d_z > 1].groupby(["form", "d_z"]).knn15_z.max().groupby("form").mean()
-    for method, members in searches.FAMILIES.items():
+    for method, members in searches.METHOD_LOSSES.items():
         form = best[list(members)].idxmax()
         for dim in table[table.form == form].d_z.unique():
             rows = table[(table.form == form) & (table.d_z == dim)]
@@ -141,14 +140,14 @@ def test_the_runs_of_notebook_5_are_those_of_its_groups(scale):
     for name in ("dimension", "untuned", "weight", "digits", "large"):
         for key, runs in groups[name].items():
             assert [run.seed for run in runs] == list(p.seed_range), (name, key)
-            assert len({run.model_copy(update={"seed": 0}) for run in runs}) == 1, (
+            assert len({run.replace(seed=0) for run in runs}) == 1, (
                 "they differ in their seed alone"
             )
     assert ("SimCLR", 1) not in groups["dimension"], "cosines do not train in one dimension"
     assert ("t-SimCLR", 1) in groups["dimension"] or 1 not in p.dims
     if p.image_sets:
         controls = {
-            key for key in groups["large"] if key[1] not in (*searches.FAMILIES, "untrained")
+            key for key in groups["large"] if key[1] not in (*searches.METHOD_LOSSES, "untrained")
         }
         assert controls == {("fashion_mnist", "Euclidean SNE", 2)}
 
@@ -167,7 +166,7 @@ def test_other_temperatures_in_the_plane_are_those_of_notebook_7():
 
 
 def test_smallest_dims_by_hand():
-    """SimCLR is best at 8 on the mean; seed by seed the first dimension within the margin of that seed's accuracy there."""
+    """SimCLR's mean is best at 8: for each seed the first d_z near that seed's accuracy there."""
     simclr = np.array([[0.50, 0.70], [0.80, 0.79], [0.79, 0.795]])  # d_z = 2, 8, 32
     other = np.array([[0.795, 0.60], [0.70, 0.77], [0.81, 0.78]])
     assert simclr.mean(1).argmax() == 1

@@ -1,7 +1,10 @@
-"""TODO"""
+"""Tables of notebook 05: accuracies by dimension, paired by seed, by τ and ν; crowding."""
 
+import io
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,63 +14,129 @@ from jaxtyping import Float
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from sscl_core.config import InfoNCE
+from sscl_core.config import InfoNCE, TrainConfig, TSimCLR
 from sscl_core.evaluate import backbone_scores, feature_scores
-from sscl_experiments.frames import frame_by
+from sscl_core.losses import info_nce, t_simclr
+from sscl_experiments.frames import frame_by, images_as_rows, with_interval
+from sscl_experiments.paths import RECORDS, committed
 from sscl_experiments.record import Record
 from sscl_experiments.statistics import interval
 
+from . import crowding, paper_scale
+from .parameters import LARGE_SETS
+from .searches import METHOD_LOSSES
 
-def own_metric(record: Record) -> str:
-    """The metric of the loss's similarity: cosine for InfoNCE, else Euclidean."""
-    return "cosine" if isinstance(record.config.loss, InfoNCE) else "euclidean"
+Runs = Mapping[tuple[Any, ...], Sequence[Record]]
+SmallRun = tuple[str, int, Record]  # (method, d_z, run)
+Pixels = tuple[Tensor, Tensor, Tensor, Tensor]  # x and labels, of the training and the test images
+Distances = tuple[Float[Tensor, " n"], Float[Tensor, " m"]]  # within images, and between them
+VOTES = ("knn1", "knn", "knn15")  # 1, 10 and 15 neighbors
+MEASURES = {
+    "knn15_z": "15-NN on z",
+    "knn15_cosine_h": "15-NN (cosine) on h",
+    "linear_probe_h": "linear probe on h",
+}
+# Of the test images, as in the data beside figures.
+MEASURED = (
+    *(f"{votes}_z" for votes in VOTES),
+    *("knn1_cosine_h", "knn15_cosine_h", "knn_cosine_h", "knn_weighted_h", "linear_probe_h"),
+    *("norm_z", "images_per_second"),
+)
+SUMMARISED = (
+    *("knn1_z", "knn15_z", "knn1_cosine_h", "knn15_cosine_h"),
+    *("knn_weighted_h", "linear_probe_h"),
+)
+CROWDING = ("nearer", "ratio", "near", "middle", "far", "knn15_z")
+PAPER_METRICS = (
+    *("knn_cosine_h", "linear_probe_h"),
+    *("knn_cosine_transfer", "linear_probe_transfer"),
+)
+# From SimCLR ("cosine, BatchNorm") to t-SimCLR ("t joint, BatchNorm").
+STEPS = {
+    "leave the sphere": ("SimCLR", "Euclidean SNE, BatchNorm"),
+    "Student's tail": ("Euclidean SNE, BatchNorm", "t conditional, BatchNorm"),
+    "over all pairs": ("t conditional, BatchNorm", "t-SimCLR"),
+}
 
 
-def accuracies(
-    records: Mapping[tuple[Any, ...], Sequence[Record]], names: Sequence[str]
-) -> pd.DataFrame:
-    """`frame_by` of runs on images, and as knn1_z, knn_z (10) and knn15_z the k-NN accuracy on z in the metric of the loss: cosine for
-    InfoNCE, else Euclidean."""
+def first_gradients(generator: torch.Generator) -> pd.DataFrame:
+    """The largest entry of each loss's gradient, on random features of one and two dimensions."""
+    rows = []
+    for d in (1, 2):
+        views = [torch.randn(64, d, generator=generator, dtype=torch.float64) for _ in range(2)]
+        for view in views:
+            view.requires_grad_()
+        for name, loss in (("SimCLR", info_nce), ("t-SimCLR", t_simclr)):
+            gradient = torch.cat(torch.autograd.grad(loss(*views), views))
+            largest = gradient.abs().max().item()
+            rows.append({"d_z": d, "method": name, "largest |gradient|": largest})
+    return pd.DataFrame(rows)
+
+
+# --- accuracies -----------------------------------------------------------------------------------
+
+
+def accuracies(records: Runs, names: Sequence[str]) -> pd.DataFrame:
+    """`frame_by` of runs on images, and accuracies on z in the metric of the loss.
+
+    The latter are called knn1_z, knn_z (10 neighbors) and knn15_z.
+    """
     table = frame_by(records, names)
-    own = [own_metric(r) for group in records.values() for r in group]
-    for votes in ("knn1", "knn", "knn15"):
-        table[f"{votes}_z"] = [
-            row[f"{votes}_{metric}_z"]
-            for metric, (_, row) in zip(own, table.iterrows(), strict=True)
-        ]
+    metrics = [r.config.loss.metric for group in records.values() for r in group]
+    for votes in VOTES:
+        columns = [f"{votes}_{metric}_z" for metric in metrics]
+        table[f"{votes}_z"] = [table[name].iloc[i] for i, name in enumerate(columns)]
     return table
 
 
-def pixel_scores(
-    pixels: tuple[Tensor, Tensor, Tensor, Tensor], dims: Sequence[int]
-) -> pd.DataFrame:
-    """What features are held against: the pixels as they are, and their principal components. Columns as in `accuracies`; on z the better
-    of the two metrics for pixels, the Euclidean for components."""
+def measured(scores: pd.DataFrame, *keys: str) -> pd.DataFrame:
+    """The columns that are kept beside a figure."""
+    return scores[[*keys, "seed", *MEASURED]]
+
+
+def pixel_scores(pixels: Pixels, dims: Sequence[int]) -> pd.DataFrame:
+    """What features are held against: the pixels as they are, and their principal components.
+
+    Columns as in `accuracies`. On z the better of the two metrics for pixels, the Euclidean one for
+    components.
+    """
     x, y, x_test, y_test = pixels
-    scores = feature_scores(*pixels)
-    raw = {
-        f"{knn}_z": max(scores[f"{knn}_{metric}"] for metric in ("cosine", "euclidean"))
-        for knn in ("knn1", "knn", "knn15")
-    }
-    rows = [
-        {
-            "method": "raw pixels",
-            **raw,
-            **{f"{name}_h": value for name, value in backbone_scores(*pixels).items()},
-        }
-    ]
-    components = PCA(max(dims), random_state=0).fit(x.numpy())
-    z, z_test = (
-        torch.tensor(components.transform(part.numpy()), dtype=torch.float32)
-        for part in (x, x_test)
-    )
+    own = feature_scores(*pixels)
+    raw: dict[str, Any] = {"method": "raw pixels"}
+    for votes in VOTES:
+        raw[f"{votes}_z"] = max(own[f"{votes}_cosine"], own[f"{votes}_euclidean"])
+    raw |= {f"{name}_h": value for name, value in backbone_scores(*pixels).items()}
+    rows = [raw]
+    z, z_test = principal_components(x, x_test, max(dims))
     for dim in dims:
         scores = feature_scores(z[:, :dim], y, z_test[:, :dim], y_test)
-        rows.append(
-            {"method": "PCA", "d_z": dim}
-            | {f"{knn}_z": scores[f"{knn}_euclidean"] for knn in ("knn1", "knn", "knn15")}
-        )
+        row = {"method": "PCA", "d_z": dim}
+        rows.append(row | {f"{votes}_z": scores[f"{votes}_euclidean"] for votes in VOTES})
     return pd.DataFrame(rows)
+
+
+def principal_components(
+    x: Float[Tensor, "n p"], x_test: Float[Tensor, "m p"], dim: int
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
+    """Those of x, and x_test in them."""
+    components = PCA(dim, random_state=0).fit(x.numpy())
+    parts = [components.transform(part.numpy()) for part in (x, x_test)]
+    z, z_test = (torch.tensor(part, dtype=torch.float32) for part in parts)
+    return z, z_test
+
+
+def large_baselines(
+    runs: Mapping[tuple[str, str, int], Sequence[TrainConfig]], data_dir: str | Path | None
+) -> pd.DataFrame:
+    """`pixel_scores` of every larger set, of the images that its runs are trained on."""
+    first: dict[str, TrainConfig] = {}
+    for (name, _, _), group in runs.items():
+        first.setdefault(name, group[0])
+    tables = []
+    for name, run in first.items():
+        scores = pixel_scores(images_as_rows(run, data_dir), LARGE_SETS[name].dims)
+        tables.append(scores.assign(image_set=name))
+    return pd.concat(tables)
 
 
 def summary(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
@@ -75,13 +144,13 @@ def summary(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> p
     rows = []
     for key, group in table.groupby(list(by), sort=False, dropna=False):
         row = dict(zip(by, key, strict=True)) | {"n": len(group)}
-        for metric in metrics:
-            mean, low, high = interval(group[metric].tolist())
-            row[metric] = (
-                f"{mean:.3f}" if len(group) == 1 else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-            )
-        rows.append(row)
+        rows.append(row | {metric: _with_interval(group[metric]) for metric in metrics})
     return pd.DataFrame(rows)
+
+
+def _with_interval(values: pd.Series) -> str:
+    mean, low, high = interval(values.tolist())
+    return f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def paired(
@@ -93,106 +162,230 @@ def paired(
     minus: str,
     plus: str,
 ) -> pd.DataFrame:
-    """A row a metric and group of `by`: the difference between the rows where `column` is `plus` and `minus`, paired by seed, with its 95 %
-    interval over seeds."""
+    """Differences between rows where `column` is `plus` and `minus`, paired by seed.
+
+    A row a metric and group of `by`, with the 95 % interval over seeds.
+    """
     rows = []
     for metric in metrics:
-        wide = table.pivot_table(index=[*by, "seed"], columns=column, values=metric).dropna(
-            subset=[plus, minus]
-        )
-        for key, values in (wide[plus] - wide[minus]).groupby(
-            level=list(range(len(by))), sort=False
-        ):
-            mean, low, high = interval(values.tolist())
+        wide = table.pivot_table(index=[*by, "seed"], columns=column, values=metric)
+        both = wide.dropna(subset=[plus, minus])
+        differences = both[plus] - both[minus]
+        for key, values in differences.groupby(level=list(range(len(by))), sort=False):
             group = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
-            rows.append(
-                {
-                    "metric": metric,
-                    **group,
-                    f"{plus} − {minus}": mean,
-                    "95 % low": low,
-                    "95 % high": high,
-                    "n": len(values),
-                }
-            )
+            row = {"metric": metric, **group}
+            row |= with_interval(f"{plus} − {minus}", interval(values.tolist()))
+            rows.append(row | {"n": len(values)})
     return pd.DataFrame(rows)
+
+
+def method_differences(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """t-SimCLR minus SimCLR in every measure, paired by seed."""
+    methods = scores[scores.method.isin(METHOD_LOSSES)]
+    sides = {"column": "method", "minus": "SimCLR", "plus": "t-SimCLR"}
+    return paired(methods, by, list(MEASURES), **sides)
 
 
 def changes(
     table: pd.DataFrame, steps: Mapping[str, tuple[str, str]], metrics: Sequence[str]
 ) -> pd.DataFrame:
-    """What each step, from one method to another, changes in the metrics at every d_z: differences paired by seed, with 95 % intervals."""
-    parts = [
-        paired(table, ["d_z"], metrics, column="method", minus=before, plus=after)
-        .rename(
-            columns={f"{after} − {before}": "difference", "95 % low": "low", "95 % high": "high"}
-        )
-        .assign(change=name)
-        for name, (before, after) in steps.items()
-    ]
+    """What each step, from one method to another, changes in the metrics at every d_z.
+
+    Differences paired by seed, with 95 % intervals.
+    """
+    parts = []
+    for name, (before, after) in steps.items():
+        part = paired(table, ["d_z"], metrics, column="method", minus=before, plus=after)
+        plain = {f"{after} − {before}": "difference", "95 % low": "low", "95 % high": "high"}
+        parts.append(part.rename(columns=plain).assign(change=name))
     return pd.concat(parts, ignore_index=True)
 
 
-def regret(cells: pd.DataFrame, *, rule: tuple[float, float]) -> pd.DataFrame:
-    """What a rule for (nu, scale) costs against the best of all settings, for every d_z. `cells`: a row a run with d_z, nu, scale, seed;
-    `chosen_by`, the accuracy whose mean over seeds picks the best; `knn_z`, on which rule and best are compared, paired by seed."""
+def has_steps(table: pd.DataFrame) -> bool:
+    """Whether every method between SimCLR and t-SimCLR was run."""
+    return {method for step in STEPS.values() for method in step} <= set(table.method)
+
+
+def means_on_z(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean 15-NN accuracies on z, a row a method, a column a d_z."""
+    means = scores.pivot_table(index="method", columns="d_z", values="knn15_z", sort=False)
+    return means.sort_index(axis=1).reset_index()
+
+
+def planar_maps(records: Runs, pixels: Pixels) -> dict[str, Float[np.ndarray, "n 2"]]:
+    """Maps of the test images in two dimensions: principal components, and the first seeds."""
+    x, _, x_test, _ = pixels
+    maps = {"PCA": PCA(2, random_state=0).fit(x.numpy()).transform(x_test.numpy())}
+    return maps | {method: records[method, 2][0].arrays["z_test"] for method in METHOD_LOSSES}
+
+
+def map_titles(
+    names: Sequence[str], scores: pd.DataFrame, baselines: pd.DataFrame
+) -> dict[str, str]:
+    """The 10-NN accuracy of each map, over seeds where there are any."""
+    titles = {}
+    for name in names:
+        values = scores[(scores.method == name) & (scores.d_z == 2)].knn_z.tolist()
+        if values:
+            found = "{:.3f} [{:.3f}, {:.3f}]".format(*interval(values))
+        else:
+            own = (baselines.method == name) & (baselines.d_z == 2)
+            found = f"{baselines[own].knn_z.item():.3f}"
+        titles[name] = f"{name}: 10-NN {found}"
+    return titles
+
+
+# --- temperature and degrees of freedom -----------------------------------------------------------
+
+
+def temperature_gap(z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> float:
+    """|L(z, τ) - L(z/√τ, 1)| at τ = 3, which is 0 but for rounding."""
+    divided = (z1 / 3**0.5, z2 / 3**0.5)
+    gap = t_simclr(z1, z2, temperature=3.0) - t_simclr(*divided, temperature=1.0)
+    return abs(gap).item()
+
+
+def gaussian_limit(z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> pd.DataFrame:
+    """|L(ν) - L(∞)| at τ = 0.24, for ν from 0.5 to 100,000."""
+    dfs = np.logspace(-0.3, 5, 20)
+    gaussian = t_simclr(z1, z2, temperature=0.24, df=math.inf).item()
+    losses = [t_simclr(z1, z2, temperature=0.24, df=float(df)).item() for df in dfs]
+    return pd.DataFrame({"df": dfs, "gap": [abs(loss - gaussian) for loss in losses]})
+
+
+def norms_without_batchnorm(grid: pd.DataFrame) -> pd.DataFrame:
+    """Mean norms of z, a row a d_z and τ, a column a ν."""
+    free = grid[~grid.batchnorm.astype(bool)]
+    norms = free.pivot_table(index=["d_z", "tau"], columns="nu", values="norm_z")
+    norms.columns = ["ν = ∞" if nu == np.inf else f"ν = {nu:g}" for nu in norms.columns]
+    return norms.reset_index()
+
+
+def learned_means(learned: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds of ν after training and of accuracy, a row a d_z and ν at the start."""
+    groups = learned.groupby(["d_z", "start"])
+    means = groups.agg(df=("df", "mean"), knn15_z=("knn15_z", "mean"), n=("df", "size"))
+    return means.reset_index()
+
+
+def digits_table(records: Mapping[tuple[int, float, float], Sequence[Record]]) -> pd.DataFrame:
+    """A row a run on digits, for `regret`."""
     rows = []
-    for dim, part in cells.groupby("d_z"):
-        runs = {key: group.sort_values("seed") for key, group in part.groupby(["nu", "scale"])}
-        top = max(runs, key=lambda key: runs[key].chosen_by.mean())
-        ours, best = (runs[key].knn_z.to_numpy() for key in (rule, top))
-        means = pd.Series([group.knn_z.mean() for group in runs.values()])
-        mean, low, high = interval((ours - best).tolist())
-        row = {
-            "d_z": dim,
-            "rule": ours.mean(),
-            "best in validation": best.mean(),
-            "its ν": top[0],
-            "its τ / d_z": top[1],
-        }
-        row |= {"rule − best": mean, "95 % low": low, "95 % high": high, "n": len(ours)}
+    for (dim, nu, scale), group in records.items():
+        for record in group:
+            row = {"d_z": dim, "nu": nu, "scale": scale, "seed": record.config.seed}
+            row["knn_z"] = record.metrics["knn_z_test"]
+            rows.append(row | {"chosen_by": record.metrics["knn_z_validation"]})
+    return pd.DataFrame(rows)
+
+
+def regret(runs: pd.DataFrame, *, rule: tuple[float, float]) -> pd.DataFrame:
+    """What a rule for (nu, scale) costs against the best of all settings, for every d_z.
+
+    `runs`: a row a run with d_z, nu, scale, seed; `chosen_by`, the accuracy whose mean over seeds
+    picks the best; `knn_z`, on which rule and best are compared, paired by seed.
+    """
+    rows = []
+    for dim, part in runs.groupby("d_z"):
+        settings = {key: one.sort_values("seed") for key, one in part.groupby(["nu", "scale"])}
+        validation = {key: one.chosen_by.mean() for key, one in settings.items()}
+        top = max(validation, key=validation.__getitem__)
+        ours, best = (settings[key].knn_z.to_numpy() for key in (rule, top))
+        row = {"d_z": dim, "rule": ours.mean(), "best in validation": best.mean()}
+        row |= {"its ν": top[0], "its τ / d_z": top[1]}
+        row |= with_interval("rule − best", interval((ours - best).tolist())) | {"n": len(ours)}
+        means = pd.Series([one.knn_z.mean() for one in settings.values()])
         rows.append(row | {"median of all settings": means.median(), "worst": means.min()})
     return pd.DataFrame(rows)
 
 
-def weight_effects(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Of runs with weighted pairs (crops, score, τ', seed, metrics) the differences from the unweighted ones (score "none") with the same
-    crops, paired by seed, with their 95 % intervals over seeds."""
+# --- crowding -------------------------------------------------------------------------------------
+
+
+def small_runs(*records: Runs) -> list[SmallRun]:
+    """(method, d_z, run) of the trained runs with at most 32 dimensions."""
+    found = []
+    for (method, dim), group in itertools.chain.from_iterable(part.items() for part in records):
+        if method != "untrained" and dim <= 32:
+            found += [(method, dim, record) for record in group]
+    return found
+
+
+def crowding_table(runs: Sequence[SmallRun]) -> pd.DataFrame:
+    """`crowding` of every run, in order of d_z, as means with intervals over seeds."""
     rows = []
-    for (crops, score, temperature), part in scores[scores.score != "none"].groupby(
-        ["crops", "score", "τ'"], sort=False
-    ):
-        base = scores[(scores.crops == crops) & (scores.score == "none")].set_index("seed")
-        for metric in metrics:
-            mean, low, high = interval((part.set_index("seed")[metric] - base[metric]).tolist())
-            key = {"crops": crops, "score": score, "τ'": temperature, "metric": metric}
-            rows.append(key | {"difference": mean, "low": low, "high": high, "n": len(part)})
+    for method, dim, record in runs:
+        loss, z = _compared_views(record)
+        row = {"method": method, "d_z": dim, "τ": loss.temperature, **crowding.crowding(loss, z)}
+        rows.append(row | {"knn15_z": record.metrics[f"knn15_{loss.metric}_z"]})
+    table = pd.DataFrame(rows).sort_values("d_z", kind="stable")
+    return summary(table, ["method", "d_z", "τ"], CROWDING)
+
+
+def pair_distances(runs: Sequence[SmallRun]) -> dict[tuple[str, int], Distances]:
+    """`crowding.pair_distances` of the first run of every method and d_z."""
+    found: dict[tuple[str, int], Distances] = {}
+    for method, dim, record in runs:
+        if (method, dim) not in found:
+            found[method, dim] = crowding.pair_distances(*_compared_views(record))
+    return found
+
+
+def _compared_views(record: Record) -> tuple[crowding.Loss, Float[Tensor, "two_n d"]]:
+    loss = record.config.loss
+    assert isinstance(loss, InfoNCE | TSimCLR)
+    return loss, torch.tensor(record.arrays["z_views"])
+
+
+def named_distances(found: Mapping[tuple[str, int], Distances]) -> dict[str, Tensor]:
+    """The same in one level, as it is kept beside the figure."""
+    return {
+        f"{method}, {dim}, {kind}": values
+        for (method, dim), pairs in found.items()
+        for kind, values in zip(("own", "other"), pairs, strict=True)
+    }
+
+
+def three_point_energies(
+    side: Float[np.ndarray, " n"],
+) -> dict[str, Float[np.ndarray, "n n"]]:
+    """`crowding.three_points` at τ = 0.5 with c on a grid around (1, 0), for four similarities."""
+    kernels: dict[str, crowding.Loss] = {"cosine": InfoNCE(temperature=0.5)}
+    for name, df in (("ν = ∞", math.inf), ("ν = 5", 5.0), ("ν = 1", 1.0)):
+        kernels[name] = TSimCLR(temperature=0.5, df=df)
+    places = torch.tensor(np.stack(np.meshgrid(side + 1, side), -1))
+    return {name: crowding.three_points(loss, places).numpy() for name, loss in kernels.items()}
+
+
+# --- records --------------------------------------------------------------------------------------
+
+
+def speed_table() -> pd.DataFrame:
+    """What a step costs, as measured and committed. `ValueError`: the file is damaged."""
+    path = RECORDS / "speed_05_t_simclr.csv"
+    return committed(path, lambda text: pd.read_csv(io.StringIO(text)))
+
+
+def paper_table() -> pd.DataFrame:
+    """The runs at the scale of the paper: mean metrics of those that have records."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in paper_scale.records():
+        found.setdefault(record["name"], []).append(record["metrics"])
+    rows = []
+    for name, run in paper_scale.RUNS.items():
+        seeds = pd.DataFrame(found.get(name, []), columns=[*PAPER_METRICS, "images_per_second"])
+        seconds = run.epochs * 50_000 / seeds.images_per_second
+        row: dict[str, Any] = {"run": name, "seeds": len(seeds) or "missing"}
+        row |= {metric: seeds[metric].mean() for metric in PAPER_METRICS}
+        rows.append(row | {"hours of training": (seconds / 3600).mean()})
     return pd.DataFrame(rows)
 
 
-def smallest_dims(
-    dims: Sequence[int],
-    simclr: Float[np.ndarray, "dims seeds"],
-    other: Float[np.ndarray, "dims seeds"],
-    margin: float = 0.0,
-) -> tuple[Float[np.ndarray, " seeds"], Float[np.ndarray, " seeds"]]:
-    """For each seed the smallest of `dims`, ascending, at which SimCLR, and the other method, comes within `margin` of SimCLR's accuracy at
-    the dimension where its mean over seeds is best; twice the largest where none does."""
-    level = simclr[simclr.mean(1).argmax()] - margin
-    grid = np.array([*dims, 2 * dims[-1]], dtype=float)
-    first, second = (
-        np.vstack([accuracy >= level, np.ones_like(level, dtype=bool)]).argmax(0)
-        for accuracy in (simclr, other)
-    )
-    return grid[first], grid[second]
-
-
-def crossing(dims: Sequence[int], accuracy: Float[np.ndarray, " dims"], level: float) -> float:
-    """The d_z at which a curve of accuracies first reaches `level`, straight in log2 d_z between dimensions; infinite if it does not."""
-    if not (accuracy >= level).any():
-        return math.inf
-    i = int((accuracy >= level).argmax())
-    if i == 0:
-        return float(dims[0])
-    share = (level - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])
-    return float(dims[i - 1] * (dims[i] / dims[i - 1]) ** share)
+def recorded_claims(record: Mapping[str, Any]) -> pd.DataFrame:
+    """The verdicts of a committed record of scale `full`."""
+    rows = []
+    for outcome in record["claims"]:
+        row = {"claim": outcome["claim"]["id"], "verdict at scale full": outcome["verdict"]}
+        estimate = (outcome["estimate"], outcome["low"], outcome["high"])
+        rows.append(row | with_interval("estimate", estimate) | {"n": outcome["n"]})
+    return pd.DataFrame(rows)

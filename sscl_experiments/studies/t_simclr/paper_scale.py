@@ -1,5 +1,9 @@
-"""Training at the scale of the paper: CIFAR-10, ResNets, hundreds of epochs on one GPU. Every run has a name, and leaves a record."""
+"""Training at the scale of the paper: CIFAR-10, ResNets, hundreds of epochs on one GPU.
 
+Every run has a name, and leaves a record.
+"""
+
+import itertools
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +21,7 @@ from sscl_core.config import (
     TSimCLR,
 )
 from sscl_core.files import write_json
-from sscl_experiments.paths import RECORDS
+from sscl_experiments.paths import RECORDS, committed
 from sscl_experiments.record import Record
 from sscl_experiments.runner import run
 from sscl_experiments.store import SCHEMA
@@ -26,55 +30,73 @@ from .searches import RULE
 
 FOLDER = RECORDS / "paper"
 CURVE = 1000  # points that a record keeps of the loss: means over as many stretches of training
+DIM = 128  # of the features
 Method = Literal["simclr", "t_simclr"]
+Depth = Literal[18, 50]
+METHODS: tuple[Method, ...] = ("simclr", "t_simclr")
 
 
-def _run(
-    recipe: Literal["authors", "best"], method: Method, depth: Literal[18, 50], epochs: int
-) -> TrainConfig:
-    """`authors`: their released settings, which are for ResNet-50 and 1000 epochs; views, which are not stated, are SimCLR's for CIFAR-10.
-    `best`: those of dkobak/simclr-cifar10, the best public ones for SimCLR; t-SimCLR with BatchNorm on z, ν and τ by our rule of thumb.
-    CIFAR-100 is looked at with the frozen backbone afterwards."""
-    best, cosine = recipe == "best", method == "simclr"
-    loss = InfoNCE(temperature=0.5) if cosine else TSimCLR(temperature=8.0, df=5.0)
-    if best and not cosine:
-        loss = TSimCLR(temperature=RULE.scale * 128, df=RULE.df)
-    batch = 512 if best else 1024
-    # The best recipe's rate is for 256 images, and twice as large where training is short.
-    lr = (0.06 if epochs <= 100 else 0.03) * batch / 256 if best else (0.5 if cosine else 0.4)
+def authors_run(method: Method, depth: Depth, epochs: int) -> TrainConfig:
+    """The settings that the authors released, which are for ResNet-50 and 1000 epochs.
+
+    They do not state the views: these are SimCLR's for CIFAR-10.
+    """
+    is_simclr = method == "simclr"
     return TrainConfig(
-        data=Images(
-            name="cifar10",
-            augmentation=ImageAugmentation(jitter=0.5, grayscale=0.1 if best else 0.2),
-            transfer="cifar100",
-        ),
+        data=_cifar(grayscale=0.2),
         backbone=ResNet(depth=depth),
-        projector=Projector(hidden=1024 if best else 2048, dim=128, batchnorm=best and not cosine),
-        loss=loss,
-        optimizer=Optimizer(name="sgd", lr=lr, weight_decay=5e-4 if best else 1e-4),
+        projector=Projector(hidden=2048, dim=DIM),
+        loss=InfoNCE(temperature=0.5) if is_simclr else TSimCLR(temperature=8.0, df=5.0),
+        optimizer=Optimizer(name="sgd", lr=0.5 if is_simclr else 0.4, weight_decay=1e-4),
+        epochs=epochs,
+        batch_size=1024,
+        precision="bf16-mixed",
+    )
+
+
+def best_run(method: Method, depth: Depth, epochs: int) -> TrainConfig:
+    """The settings of dkobak/simclr-cifar10, the best public ones for SimCLR.
+
+    t-SimCLR with BatchNorm on z, ν and τ by our rule of thumb. The recipe's learning rate is for
+    256 images, and twice as large where training is short.
+    """
+    is_simclr, batch = method == "simclr", 512
+    by_rule = TSimCLR(temperature=RULE.scale * DIM, df=RULE.df)
+    lr = (0.06 if epochs <= 100 else 0.03) * batch / 256
+    return TrainConfig(
+        data=_cifar(grayscale=0.1),
+        backbone=ResNet(depth=depth),
+        projector=Projector(hidden=1024, dim=DIM, batchnorm=not is_simclr),
+        loss=InfoNCE(temperature=0.5) if is_simclr else by_rule,
+        optimizer=Optimizer(name="sgd", lr=lr, weight_decay=5e-4),
         epochs=epochs,
         batch_size=batch,
         precision="bf16-mixed",
     )
 
 
+def _cifar(*, grayscale: float) -> Images:
+    """CIFAR-10; the frozen backbone is looked at on CIFAR-100 afterwards."""
+    augmentation = ImageAugmentation(jitter=0.5, grayscale=grayscale)
+    return Images(name="cifar10", augmentation=augmentation, transfer="cifar100")
+
+
+RECIPES = {"best": best_run, "authors": authors_run}
+
+
 def _runs() -> dict[str, TrainConfig]:
-    """In the order in which a GPU is best spent: 100 epochs first; then 500, after which the best recipe is known to pass 90 %."""
-    methods: tuple[Method, ...] = ("simclr", "t_simclr")
-    plan: list[tuple[Literal["authors", "best"], Literal[18, 50], int]] = [
-        ("best", 18, 100),
-        ("best", 18, 500),
-    ]
-    plan += [
-        (recipe, depth, epochs)
-        for depth in (18, 50)
-        for recipe in ("best", "authors")
-        for epochs in (200, 1000)
-    ]
+    """In the order in which a GPU is best spent.
+
+    100 epochs first; then 500, after which the best recipe is known to pass 90 %.
+    """
+    plan: list[tuple[str, Depth, int]] = [("best", 18, 100), ("best", 18, 500)]
+    depths: tuple[Depth, ...] = (18, 50)
+    for depth, recipe, epochs in itertools.product(depths, RECIPES, (200, 1000)):
+        plan.append((recipe, depth, epochs))
     return {
-        f"{r}-{method}-resnet{d}-{epochs}": _run(r, method, d, epochs)
-        for r, d, epochs in plan
-        for method in methods
+        f"{recipe}-{method}-resnet{depth}-{epochs}": RECIPES[recipe](method, depth, epochs)
+        for recipe, depth, epochs in plan
+        for method in METHODS
     }
 
 
@@ -86,8 +108,20 @@ def record_path(name: str, seed: int) -> Path:
 
 
 def records() -> list[dict[str, Any]]:
-    """What has been recorded: the contents of the files, by name and seed."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))]
+    """What has been recorded: the contents of the files, by name and seed.
+
+    `ValueError`, with the remedy: a file is damaged.
+    """
+    return [committed(path, _content) for path in sorted(FOLDER.glob("*.json"))]
+
+
+def _content(text: str) -> dict[str, Any]:
+    """`ValueError`: it is no record of a run."""
+    content = json.loads(text)
+    needed = {"schema", "name", "config", "metrics", "arrays", "provenance"}
+    if missing := sorted(needed - content.keys()):
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    return content
 
 
 def make(
@@ -100,15 +134,19 @@ def make(
     compiled: bool = True,
     rehearse: bool = False,
 ) -> Path:
-    """Trains and measures a run of `RUNS`, unless that is done, and writes its record; interrupted in whatever way, the same call goes on
-    from a checkpoint that is a minute old, or one epoch where that is longer. `rehearse`: the same in small, 2 epochs of 64 images in
-    batches of 32, measured on 250 training images held out, its record under results/rehearsal. `ValueError`: unknown name."""
+    """Trains and measures a run of `RUNS`, unless that is done, and writes its record.
+
+    Interrupted in whatever way, the same call goes on from a checkpoint that is a minute old, or
+    one epoch where that is longer. `rehearse`: the same in small, 2 epochs of 64 images in batches
+    of 32, measured on 250 training images held out, its record under results/rehearsal.
+    `ValueError`: unknown name.
+    """
     if name not in RUNS:
         raise ValueError(f"name must be one of {', '.join(RUNS)}, got {name!r}")
-    config, path = RUNS[name].model_copy(update={"seed": seed}), record_path(name, seed)
+    config, path = RUNS[name].replace(seed=seed), record_path(name, seed)
     if rehearse:
-        small = config.data.model_copy(update={"n_train": 64, "holdout": 0.005, "transfer": None})
-        config = config.model_copy(update={"data": small, "epochs": 2, "batch_size": 32})
+        small = config.data.replace(n_train=64, holdout=0.005, transfer=None)
+        config = config.replace(data=small, epochs=2, batch_size=32)
         path = results / "rehearsal" / path.name
     record = run(
         config,
@@ -123,18 +161,22 @@ def make(
 
 
 def content(name: str, record: Record) -> dict[str, Any]:
-    """What a record holds: configuration, metrics, the class similarities, the loss in at most `CURVE` points, provenance."""
-    arrays = {
-        key: np.round(value, 4).tolist()
-        for key, value in record.arrays.items()
-        if key.startswith("classes_")
-    }
-    losses = np.array_split(record.arrays["loss"], min(CURVE, len(record.arrays["loss"])))
+    """What a record holds: configuration, metrics, the class similarities, the loss, provenance.
+
+    The loss in at most `CURVE` points.
+    """
+    arrays: dict[str, Any] = {}
+    for key, value in record.arrays.items():
+        if key.startswith("classes_"):
+            arrays[key] = np.round(value, 4).tolist()
+    losses = record.arrays["loss"]
+    stretches = np.array_split(losses, min(CURVE, len(losses)))
+    arrays["loss"] = [round(float(part.mean()), 4) for part in stretches]
     return {
         "schema": SCHEMA,
         "name": name,
         "config": json.loads(record.config.model_dump_json()),
         "metrics": record.metrics,
-        "arrays": arrays | {"loss": [round(float(part.mean()), 4) for part in losses]},
+        "arrays": arrays,
         "provenance": record.provenance,
     }

@@ -1,44 +1,46 @@
-"""TODO"""
+"""The searches for the losses' settings: what is tried, and what the committed tables say is best.
+
+`sscl tune` runs them, on the part of the training images held out, and data/records/ keeps them.
+Plans are made of this, so nothing here imports PyTorch.
+"""
 
 import csv
+import itertools
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from pydantic import PositiveFloat
 
 from sscl_core.config import Frozen, Images, InfoNCE, TrainConfig, TSimCLR
 from sscl_experiments.paths import RECORDS, committed
-from sscl_experiments.settings import (
-    AUGMENTATION,
-    IMAGE_SETS,
-    SUBSET,
-    Setting,
-    image_run,
-)
+from sscl_experiments.settings import AUGMENTATION, IMAGE_SETS, SUBSET, Setting, image_run
 
-# The losses of notebook 05, each with and without BatchNorm on z; the search sets their temperature, for every dimension anew.
-FORMS = {
-    f"{name}{', BatchNorm' if batchnorm else ''}": Setting(loss=loss, batchnorm=batchnorm)
-    for name, loss in (
-        ("cosine", InfoNCE()),
-        ("t joint", TSimCLR(df=5.0, normalization="joint")),
-        ("t conditional", TSimCLR(df=5.0, normalization="conditional")),
-        ("Euclidean SNE", TSimCLR(df=math.inf, normalization="conditional")),
-    )
+_KERNELS: dict[str, InfoNCE | TSimCLR] = {
+    "cosine": InfoNCE(),
+    "t joint": TSimCLR(df=5.0, normalization="joint"),
+    "t conditional": TSimCLR(df=5.0, normalization="conditional"),
+    "Euclidean SNE": TSimCLR(df=math.inf, normalization="conditional"),
+}
+# The losses of notebook 05, each with and without BatchNorm on z. The search sets their
+# temperature, for every dimension anew.
+LOSSES = {
+    f"{name}, BatchNorm" if batchnorm else name: Setting(loss=loss, batchnorm=batchnorm)
+    for name, loss in _KERNELS.items()
     for batchnorm in (False, True)
 }
-# A method is the best of its forms in validation, on the mean over d_z.
-FAMILIES = {
+# A method is the best of its losses in validation, on the mean over d_z.
+METHOD_LOSSES = {
     "SimCLR": ("cosine", "cosine, BatchNorm"),
-    "t-SimCLR": tuple(form for form in FORMS if form.startswith("t ")),
+    "t-SimCLR": tuple(name for name in LOSSES if name.startswith("t ")),
 }
 DIMS = (1, 2, 3, 4, 8, 16, 32, 64, 128)
 SEARCHED_IMAGES = Images(holdout=0.2, augmentation=AUGMENTATION)
 SEARCH_EPOCHS = 3
-INITIAL_SCALES = (0.2, 1.0, 5.0, 20.0)  # τ without BatchNorm, where it is no more than that
-SCALES_OF_D = (0.005, 0.03, 0.2, 1.0)  # τ / d_z with it
-DFS = (0.5, 1.0, 2.0, 5.0, 20.0, math.inf)
+FREE_TEMPERATURES = (0.2, 1.0, 5.0, 20.0)  # without BatchNorm, where τ is only an initial scale
+TEMPERATURES_PER_DIM = (0.005, 0.03, 0.2, 1.0)  # τ / d_z with it
+DEGREES_OF_FREEDOM = (0.5, 1.0, 2.0, 5.0, 20.0, math.inf)
 
 
 class Rule(Frozen):
@@ -51,92 +53,125 @@ class Rule(Frozen):
 RULE = Rule()
 
 
-def temperatures(form: str, dim: int, image_set: str = SUBSET) -> tuple[float, ...]:
-    """Those that are searched. On CIFAR-10 four a method; on the embedded set three a form, for cosines, of which there are two forms and
-    not four, six. With BatchNorm and without the sphere in units of d_z: two standardised features are at ‖z - z'‖² ≈ 2 d_z."""
-    setting, few = FORMS[form], image_set == SUBSET
+class SearchRow(NamedTuple):
+    """A run of a search: 15-NN accuracy on z in the metric of the loss, 15-NN and probe on h."""
+
+    form: str  # of `LOSSES`
+    d_z: int
+    temperature: float
+    knn15_z: float
+    knn15_h: float
+    probe_h: float
+
+
+def temperatures(loss: str, dim: int, image_set: str = SUBSET) -> tuple[float, ...]:
+    """Those that are searched, for one of `LOSSES`: on CIFAR-10 four.
+
+    On the embedded set three; six for cosines, of which there are two losses and not four. With
+    BatchNorm and without the sphere in units of d_z: two standardised features are at
+    ‖z - z'‖² ≈ 2 d_z.
+    """
+    setting, is_subset = LOSSES[loss], image_set == SUBSET
     if isinstance(setting.loss, InfoNCE):
-        return (0.05, 0.1, 0.2, 0.3, 0.5, 1.0) if few else (0.1, 0.2, 0.5, 1.0)
+        return (0.05, 0.1, 0.2, 0.3, 0.5, 1.0) if is_subset else (0.1, 0.2, 0.5, 1.0)
+    number = 3 if is_subset else 4
     if setting.batchnorm:
-        return tuple(round(scale * dim, 6) for scale in (SCALES_OF_D[:3] if few else SCALES_OF_D))
-    return INITIAL_SCALES[:3] if few else INITIAL_SCALES
+        return tuple(round(scale * dim, 6) for scale in TEMPERATURES_PER_DIM[:number])
+    return FREE_TEMPERATURES[:number]
 
 
 def search_space(image_set: str = SUBSET) -> dict[tuple[str, int, float], TrainConfig]:
-    """(form, d_z, temperature) and its run, evaluated on a fifth of the training set held out. On the embedded set all `FORMS` at all
-    `DIMS` (cosines from two on): twelve runs a method of `FAMILIES` and d_z. On cifar10 the forms chosen there, at the two d_z it is for.
+    """(loss, d_z, temperature) and its run, evaluated on a fifth of the training set held out.
+
+    On the embedded set all `LOSSES` at all `DIMS`, cosines from two on: twelve runs a method and
+    d_z. On cifar10 the losses that were best there, at the two d_z that it is for.
     """
     if image_set == SUBSET:
-        images, epochs, width = SEARCHED_IMAGES, SEARCH_EPOCHS, 16
-        forms: Sequence[str] = list(FORMS)
-        dims: Sequence[int] = DIMS
-    else:
-        images = Images(
-            name="cifar10",
-            n_train=10_000,
-            holdout=0.2,
-            augmentation=IMAGE_SETS["cifar10"].augmentation,
-        )
-        epochs, width, forms, dims = 6, 32, [chosen_form(method) for method in FAMILIES], (2, 64)
-    return {
-        (form, dim, t): image_run(
-            with_temperature(form, t), images, dim=dim, epochs=epochs, seed=0, width=width
-        )
-        for form in forms
-        for dim in dims
-        if dim > 1 or not isinstance(FORMS[form].loss, InfoNCE)
-        for t in temperatures(form, dim, image_set)
-    }
+        return _space(SUBSET, SEARCHED_IMAGES, list(LOSSES), DIMS, SEARCH_EPOCHS, width=16)
+    augmentation = IMAGE_SETS["cifar10"].augmentation
+    images = Images(name="cifar10", n_train=10_000, holdout=0.2, augmentation=augmentation)
+    best = [loss_of(method) for method in METHOD_LOSSES]
+    return _space("cifar10", images, best, (2, 64), epochs=6, width=32)
 
 
-def with_temperature(form: str, temperature: float) -> Setting:
-    setting = FORMS[form]
-    return setting.model_copy(
-        update={"loss": setting.loss.model_copy(update={"temperature": temperature})}
-    )
+def _space(
+    image_set: str,
+    images: Images,
+    losses: Sequence[str],
+    dims: Sequence[int],
+    epochs: int,
+    width: int,
+) -> dict[tuple[str, int, float], TrainConfig]:
+    space = {}
+    for loss, dim in itertools.product(losses, dims):
+        if not trains(LOSSES[loss], dim):
+            continue
+        for temperature in temperatures(loss, dim, image_set):
+            setting = with_temperature(loss, temperature)
+            run = image_run(setting, images, dim=dim, epochs=epochs, seed=0, width=width)
+            space[loss, dim, temperature] = run
+    return space
+
+
+def trains(setting: Setting, dim: int) -> bool:
+    """Whether there is a gradient: cosines have none in one dimension."""
+    return dim > 1 or setting.loss.metric != "cosine"
+
+
+def with_temperature(loss: str, temperature: float) -> Setting:
+    """One of `LOSSES` at another temperature."""
+    setting = LOSSES[loss]
+    return setting.replace(loss=setting.loss.replace(temperature=temperature))
 
 
 def tuned(method: str, dim: int, image_set: str = SUBSET) -> Setting:
-    """Of a method of `FAMILIES`, or one of `FORMS`, the setting with the best accuracy of 15-NN on z at d_z = `dim` in the search."""
-    form = chosen_form(method)
-    rows = [
-        row for row in search_table(image_set) if row["form"] == form and int(row["d_z"]) == dim
-    ]
+    """The setting with the best 15-NN accuracy on z at d_z = `dim` in the search.
+
+    `method`: of `METHOD_LOSSES`, or one of `LOSSES`. `ValueError`: `dim` was not searched.
+    """
+    loss = loss_of(method)
+    rows = [row for row in search_table(image_set) if row.form == loss and row.d_z == dim]
     if not rows:
-        raise ValueError(f"dim must be one that was searched for {form} on {image_set}, got {dim}")
-    return with_temperature(
-        form, float(max(rows, key=lambda row: float(row["knn15_z"]))["temperature"])
-    )
+        rule = f"one that was searched for {loss} on {image_set}"
+        raise ValueError(f"dim must be {rule}, got {dim}")
+    return with_temperature(loss, max(rows, key=lambda row: row.knn15_z).temperature)
 
 
 @lru_cache
-def chosen_form(method: str) -> str:
-    """The form of a method: the best on the mean over d_z ≥ 2 of the best accuracies of 15-NN on z, on the embedded set."""
+def loss_of(method: str) -> str:
+    """The loss of a method, and one of `LOSSES` itself.
 
-    def score(form: str) -> float:
-        rows = [row for row in search_table() if row["form"] == form]
-        return sum(
-            max(float(row["knn15_z"]) for row in rows if int(row["d_z"]) == dim) for dim in DIMS[1:]
-        )
+    The best on the mean over d_z ≥ 2 of the best 15-NN accuracies on z, on the embedded set.
+    """
+    return max(METHOD_LOSSES[method], key=_mean_accuracy) if method in METHOD_LOSSES else method
 
-    return max(FAMILIES[method], key=score) if method in FAMILIES else method
+
+def _mean_accuracy(loss: str) -> float:
+    best: dict[int, float] = {}
+    for row in search_table():
+        if row.form == loss and row.d_z > 1:
+            best[row.d_z] = max(row.knn15_z, best.get(row.d_z, 0.0))
+    return sum(best[dim] for dim in DIMS[1:])
 
 
 @lru_cache
-def search_table(image_set: str = SUBSET) -> list[dict[str, str]]:
+def search_table(image_set: str = SUBSET) -> list[SearchRow]:
     """The rows of a committed search. `ValueError`, with the remedy: its file is damaged."""
     return committed(RECORDS / f"search_{image_set}.csv", _search_rows)
 
 
-def _search_rows(text: str) -> list[dict[str, str]]:
-    """The rows of a table of a search. `ValueError`: there are none, or one is not of this search."""
-    rows = list(csv.DictReader(text.splitlines(), strict=True))
-    known = {(form, dim) for form in FORMS for dim in DIMS}
-    for row in rows:
-        numbers = [float(value) for name, value in row.items() if name != "form"]
-        is_known = (row["form"], int(row["d_z"])) in known
-        if not is_known or not all(map(math.isfinite, numbers)):
-            raise ValueError(f"no form, dimension and accuracies: {row}")
+def _search_rows(text: str) -> list[SearchRow]:
+    """`ValueError`: there are no rows, or one that no search has."""
+    rows = [_search_row(row) for row in csv.DictReader(text.splitlines(), strict=True)]
     if not rows:
         raise ValueError("it has no rows")
     return rows
+
+
+def _search_row(row: dict[str, str]) -> SearchRow:
+    numbers = [float(row[name]) for name in SearchRow._fields[2:]]
+    found = SearchRow(row["form"], int(row["d_z"]), *numbers)
+    is_known = found.form in LOSSES and found.d_z in DIMS
+    if not is_known or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"no form, dimension and accuracies: {row}")
+    return found

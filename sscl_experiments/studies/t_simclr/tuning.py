@@ -1,29 +1,70 @@
-"""The searches that fix the settings of notebook 5, on the part of the training images held out: `sscl tune`."""
+"""The searches that fix the settings of notebook 05: making their tables, and reading them."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from sscl_core.config import InfoNCE
 from sscl_experiments.runner import results
 
-from .searches import search_space
+from .searches import DIMS, LOSSES, METHOD_LOSSES, loss_of, search_space, search_table
 
 
 def tune(image_set: str, *, runs: Path, data_dir: str | Path | None = None) -> pd.DataFrame:
-    """A row a run of the search: form, d_z, temperature, and of the images held out the accuracies of 15-NN on z in the metric of the loss,
-    by which `settings.tuned` chooses, of 15-NN (cosine) on h, and of the linear probe on h."""
+    """Runs a search: a row a run, the columns those of `searches.SearchRow`.
+
+    Of the images held out: the accuracy of 15-NN on z in the metric of the loss, by which
+    `searches.tuned` chooses, of 15-NN (cosine) on h, and of the linear probe on h.
+    """
     space = search_space(image_set)
+    records = results(list(space.values()), runs=runs, data_dir=data_dir)
     rows = []
-    for (form, dim, temperature), record in zip(
-        space, results(list(space.values()), runs=runs, data_dir=data_dir), strict=True
-    ):
-        own = "cosine" if isinstance(record.config.loss, InfoNCE) else "euclidean"
-        scores = {
-            "knn15_z": f"knn15_{own}_z",
-            "knn15_h": "knn15_cosine_h",
-            "probe_h": "linear_probe_h",
+    for (loss, dim, temperature), record in zip(space, records, strict=True):
+        row = {"form": loss, "d_z": dim, "temperature": temperature}
+        row |= {
+            "knn15_z": record.metrics[f"knn15_{record.config.loss.metric}_z"],
+            "knn15_h": record.metrics["knn15_cosine_h"],
+            "probe_h": record.metrics["linear_probe_h"],
         }
-        accuracies = {name: record.metrics[metric] for name, metric in scores.items()}
-        rows.append({"form": form, "d_z": dim, "temperature": temperature, **accuracies})
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def subset_search() -> pd.DataFrame:
+    """The committed search on the embedded set."""
+    return pd.DataFrame(search_table())
+
+
+def cifar_search() -> pd.DataFrame:
+    """The committed search on CIFAR-10, with t-SimCLR's τ in units of d_z beside it."""
+    table = pd.DataFrame(search_table("cifar10"))
+    per_dim = table.temperature / table.d_z
+    return table.assign(**{"τ / d_z": per_dim.where(table.form == loss_of("t-SimCLR"))})
+
+
+def best_temperatures(search: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """For each loss and d_z the run with the best `measure`."""
+    return search.loc[search.groupby(["form", "d_z"], sort=False)[measure].idxmax()]
+
+
+def search_summary(search: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies of 15-NN on z at the best temperature, a row a loss, a column a d_z."""
+    best = best_temperatures(search, "knn15_z")
+    wide = best.pivot(index="form", columns="d_z", values="knn15_z").loc[list(LOSSES)]
+    wide["mean, d_z ≥ 2"] = wide[list(DIMS[1:])].mean(axis=1)
+    return wide.reset_index()
+
+
+def search_by_probe(search: pd.DataFrame, dims: tuple[int, ...]) -> pd.DataFrame:
+    """The probe on h of the settings in use, beside the best probe that the search found."""
+    by_neighbors = best_temperatures(search, "knn15_z")
+    by_probe = best_temperatures(search, "probe_h")
+    rows = []
+    for method, losses in METHOD_LOSSES.items():
+        for dim in dims:
+            own = by_probe[by_probe.form.isin(losses) & (by_probe.d_z == dim)]
+            best = own.sort_values("probe_h").iloc[-1]
+            in_use = (by_neighbors.form == loss_of(method)) & (by_neighbors.d_z == dim)
+            row = {"method": method, "d_z": dim}
+            row["chosen by 15-NN on z: probe on h"] = by_neighbors[in_use].iloc[0].probe_h
+            rows.append(row | {"best probe on h": best.probe_h, "form": best.form})
     return pd.DataFrame(rows)
