@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .paths import PACKAGES
 
-DECLARATIVE = ("sscl_core.config",)
+DECLARATIVE = ("sscl_core.config",)  # what a test freezes, defaults and all
 
 
 def digest(*parts: str) -> str:
@@ -22,7 +22,7 @@ def digest(*parts: str) -> str:
 
 @lru_cache
 def code_hash(*roots: str, without: tuple[str, ...] = DECLARATIVE) -> str:
-    """Of all our modules that the modules `roots` reach."""
+    """Of all our modules that the modules `roots` reach, but for those in `without`."""
     modules = [name for name in closure(roots) if name not in without]
     return digest(*(f"{name}\0{_meaning(source_of(name))}" for name in modules))
 
@@ -59,7 +59,6 @@ def imported_by(source: str, package: str = "") -> Iterator[str]:
                 yield name
 
 
-@lru_cache
 def _imported(name: str) -> tuple[str, ...]:
     """Its packages count as imported: Python runs their `__init__` first."""
     is_package = path_of(name).name == "__init__.py"  # type: ignore[union-attr]
@@ -93,10 +92,16 @@ def source_of(name: str) -> str:
 
 
 def _meaning(source: str) -> str:
+    """The text without comments, docstrings, layout and the number of our own release."""
     tree = ast.parse(source)
+    tree.body = [node for node in tree.body if not _is_version(node)]
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        if ast.get_docstring(node):
+        if ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
+
+
+def _is_version(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__"

@@ -9,12 +9,12 @@ from tqdm import tqdm
 
 from sscl_core.config import Images, Mixture, TrainConfig
 from sscl_core.divergence import NonFiniteLossError
-from sscl_core.train import computing
 
 from . import store
 from .grouping import ensembles
 from .record import Record
 from .runs import images, mixture, points
+from .runs.together import Made
 
 
 def results(
@@ -108,27 +108,49 @@ def _train_and_save(
     """
     if not configs:
         return []
-    first, failure = configs[0], None
-    checkpoint = checkpoint_of(first, runs)
-    with computing(first):
-        if isinstance(first.data, Images):
-            record = images.make(
-                first,
-                device=device,
-                data_dir=data_dir,
-                checkpoint=checkpoint,
-                compiled=compiled,
-                progress=progress,
-            )
-            records = [record]
-        else:
-            kind = mixture if isinstance(first.data, Mixture) else points
-            records, failure = kind.make(configs, device=device, progress=progress)
+    checkpoint = checkpoint_of(configs[0], runs)
+    records, failure = make(
+        configs,
+        checkpoint=checkpoint,
+        device=device,
+        data_dir=data_dir,
+        compiled=compiled,
+        progress=progress,
+    )
     store.save(runs, records)
     if failure:
         raise failure
     checkpoint.unlink(missing_ok=True)
     return records
+
+
+def make(
+    configs: Sequence[TrainConfig],
+    *,
+    checkpoint: Path,
+    device: str,
+    data_dir: str | Path | None,
+    compiled: bool = False,
+    progress: bool = False,
+) -> Made:
+    """Trains and measures runs that are trained together, and stores nothing.
+
+    The records of those that ended well, and the error that names the others, if any.
+    """
+    data = configs[0].data
+    if isinstance(data, Images):
+        (config,) = configs
+        record = images.make(
+            config,
+            device=device,
+            data_dir=data_dir,
+            checkpoint=checkpoint,
+            compiled=compiled,
+            progress=progress,
+        )
+        return [record], None
+    kind = mixture if isinstance(data, Mixture) else points
+    return kind.make(configs, device=device, progress=progress)
 
 
 def _warn_of_collapse(records: Sequence[Record]) -> None:

@@ -1,8 +1,9 @@
-"""Finished runs on disk, each under the hash of its configuration and of the code that makes its numbers.
+"""Finished runs on disk, each under the hash of its configuration and of the code that makes it.
 
-A changed configuration, changed code (comments and docstrings apart) or another release of a library that computes have another key, so a
-run never meets a result that is not its own. Folders appear whole or not at all, and what is in them is held by checksums: a record that
-was damaged counts as none, and is made again.
+A changed configuration, changed code (comments and docstrings apart) and another release of a
+library that computes each give another key, so a run never meets a result that is not its own.
+Folders appear whole or not at all, and what is in them is held by checksums: a record that was
+damaged counts as none, and is made again.
 """
 
 import fcntl
@@ -16,6 +17,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +41,42 @@ KINDS = {
 }
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What a run's numbers follow from: configuration, code and libraries, as they were then."""
+
+    essence: str
+    code: str
+    libraries: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        return digest(self.essence, self.code, *self.libraries)
+
+
+def identity(config: TrainConfig) -> Identity:
+    """That of a run made now: the code is what this kind of run reaches."""
+    # 2.13.0+cpu computes as 2.13.0.
+    libraries = tuple(f"{name} {release(name).partition('+')[0]}" for name in LIBRARIES)
+    return Identity(essence(config), code_hash(KINDS[type(config.data)]), libraries)
+
+
 def run_key(config: TrainConfig) -> str:
-    """Of what the configuration says, the code that this kind of run reaches, and the libraries."""
-    releases = [release(name).split("+")[0] for name in LIBRARIES]  # 2.13.0+cpu computes as 2.13.0
-    return digest(essence(config), code_hash(KINDS[type(config.data)]), *releases)
+    """The name of a run's folder, if it is made now."""
+    return identity(config).key
+
+
+def identities(root: Path) -> list[Identity]:
+    """Those of all records under `root`; a record that does not say its own is left out."""
+    found = []
+    for path in root.glob(f"*/{RECORD}"):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))["identity"]
+            content["libraries"] = tuple(content["libraries"])
+            found.append(Identity(**content))
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue
+    return found
 
 
 def essence(config: Frozen) -> str:
@@ -77,13 +111,18 @@ def load(root: Path, config: TrainConfig) -> Record | None:
     if not folder.is_dir():
         return None
     try:
-        content, arrays = _read(folder)
-        with np.load(io.BytesIO(arrays), allow_pickle=False) as named:
-            return Record(config, content["metrics"], dict(named), content["provenance"])
+        return read(folder, config)
     except (OSError, ValueError) as error:
         damage = f"the record in {folder} is damaged, and the run is made again: {error}"
         warnings.warn(damage, stacklevel=2)
         return None
+
+
+def read(folder: Path, config: TrainConfig) -> Record:
+    """The record in a folder, which is one of this run. `OSError`, `ValueError`: it is damaged."""
+    content, arrays = _read(folder)
+    with np.load(io.BytesIO(arrays), allow_pickle=False) as named:
+        return Record(config, content["metrics"], dict(named), content["provenance"])
 
 
 def intact(root: Path, key: str) -> bool:
@@ -125,15 +164,16 @@ def save(root: Path, records: Sequence[Record]) -> None:
     Of two writers of one run the first wins. `ValueError`: a metric that is NaN or infinite.
     `OSError` names the folder and the cause; nothing is left of what could not be written.
     """
-    parts = {
-        record: root / f".{run_key(record.config)}.{uuid.uuid4().hex}.part" for record in records
-    }
+    parts = {}
+    for record in records:
+        parts[record] = root / f".{run_key(record.config)}.{uuid.uuid4().hex}.part"
     try:
         root.mkdir(parents=True, exist_ok=True)
         sweep(root)
         for record, part in parts.items():
-            _write(record, run_key(record.config), part)
-        os.sync()  # once for all: an ensemble has hundreds of files, and fsync takes milliseconds for each
+            _write(record, part)
+        # Once for all: an ensemble has hundreds of files, and fsync takes milliseconds for each.
+        os.sync()
         for record, part in parts.items():
             _move(part, root, run_key(record.config))
         os.sync()
@@ -144,7 +184,7 @@ def save(root: Path, records: Sequence[Record]) -> None:
             remove(part)
 
 
-def _write(record: Record, key: str, part: Path) -> None:
+def _write(record: Record, part: Path) -> None:
     for name, value in record.metrics.items():
         if not math.isfinite(value):
             raise ValueError(
@@ -153,9 +193,11 @@ def _write(record: Record, key: str, part: Path) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **record.arrays)  # type: ignore[arg-type]
     arrays = buffer.getvalue()
+    who = identity(record.config)
     content = {
         "schema": SCHEMA,
-        "key": key,
+        "key": who.key,
+        "identity": asdict(who) | {"libraries": list(who.libraries)},
         "config": json.loads(record.config.model_dump_json()),
         "metrics": record.metrics,
         "provenance": record.provenance,
@@ -181,9 +223,10 @@ def _move(part: Path, root: Path, key: str) -> None:
 
 @contextmanager
 def lock(root: Path, config: TrainConfig, *, wait: bool) -> Iterator[bool]:
-    """Whether this process may now make the run, or the group of runs that begins with it, under `root`: no other does so meanwhile.
+    """Whether this process may now make the run, or the group of runs that begins with it.
 
-    With `wait` it comes back when it may. The system lets go of the lock however the process ends. Where a file system has no locks,
+    No other process that works under `root` does so meanwhile. With `wait` it comes back when it
+    may. The system lets go of the lock however the process ends. Where a file system has no locks,
     every process may: work can then be done twice, and the first to finish wins.
     """
     path = root.parent / "locks" / run_key(config)

@@ -12,7 +12,7 @@ from sscl_core.augmentations import ImageViews
 from sscl_core.config import Images, TrainConfig
 from sscl_core.evaluate import backbone_scores, class_similarity, embed, feature_scores
 from sscl_core.rng import EVALUATION, SPLIT, VIEWS, stream
-from sscl_core.train import TrainResult, train
+from sscl_core.train import TrainResult, computing, train
 from sscl_experiments.datasets.images import ImageData, holdout, load_images
 from sscl_experiments.record import Record
 
@@ -41,8 +41,8 @@ def image_sets(config: TrainConfig, data_dir: str | Path | None = None) -> Image
         train_set, test_set = holdout(train_set, config.data.holdout)
     else:
         test_set = load_images(config.data.name, "test", data_dir=data_dir)
-    chosen = _first(train_set, config.data.n_train)
-    return ImageSets(chosen, test_set, _transfer(config.data, test_set, data_dir))
+    used = _first(train_set, config.data.n_train)
+    return ImageSets(used, test_set, _transfer(config.data, test_set, data_dir))
 
 
 def _first(images: ImageData, n: int | None) -> ImageData:
@@ -81,16 +81,18 @@ def make(
 ) -> Record:
     """Trains and measures a run. What evaluation needs and lacks is found out before training."""
     sets = image_sets(config, data_dir)
-    trained = train(
-        config,
-        sets.train.images,
-        device=device,
-        checkpoint=checkpoint,
-        compiled=compiled,
-        progress=progress,
-    )
-    began = time.monotonic()
-    return record_of(trained, measure(trained, sets), time.monotonic() - began)
+    with computing(config):
+        trained = train(
+            config,
+            sets.train.images,
+            device=device,
+            checkpoint=checkpoint,
+            compiled=compiled,
+            progress=progress,
+        )
+        began = time.monotonic()
+        measures = measure(trained, sets)
+        return record_of(trained, measures, time.monotonic() - began)
 
 
 def measure(trained: TrainResult, sets: ImageSets) -> Measures:

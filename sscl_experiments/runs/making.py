@@ -13,7 +13,7 @@ from sscl_core.train import TrainResult
 from sscl_experiments.record import Record, release
 
 Measures = tuple[dict[str, float], dict[str, np.ndarray]]  # metrics, arrays
-COLLAPSE = 1e-5  # spread over norm, below which a float32 feature has no digits left to differ in
+COLLAPSE = 1e-5  # of distance over norm: below it float32 features have no digits to differ in
 
 
 def record_of(trained: TrainResult, measures: Measures, seconds: float) -> Record:
@@ -21,32 +21,34 @@ def record_of(trained: TrainResult, measures: Measures, seconds: float) -> Recor
     metrics, arrays = measures
     arrays["loss"] = np.asarray(trained.losses, dtype=np.float32)
     metrics["images_per_second"] = trained.images_per_second
-    return Record(
-        trained.config, metrics, arrays, provenance(trained.model, trained.seconds + seconds)
-    )
+    origin = provenance(trained.model, trained.seconds + seconds)
+    return Record(trained.config, metrics, arrays, origin)
 
 
 def provenance(model: nn.Module, seconds: float) -> dict[str, Any]:
     """What a number needs beside its configuration to be understood later."""
     device = next(model.parameters()).device
+    cuda = device.type == "cuda"
     libraries = {name: release(name) for name in ("torch", "kornia", "numpy")}
     return {
         "seconds": round(seconds, 3),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.machine(),
+        "date": now(),
+        "device": torch.cuda.get_device_name(device) if cuda else platform.machine(),
         "threads": torch.get_num_threads(),
         "versions": libraries | {"python": platform.python_version()},
     }
 
 
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
 def is_collapsed(*features: Float[Tensor, "n _"]) -> float:
     """1 if all rows of one of these sets of features are equal up to rounding, or zero; else 0."""
-    return float(any(_spread(z) <= COLLAPSE for z in features))
+    return float(any(_relative_width(z) <= COLLAPSE for z in features))
 
 
-def _spread(z: Float[Tensor, "n d"]) -> float:
+def _relative_width(z: Float[Tensor, "n d"]) -> float:
     """The largest distance to the mean over the largest norm, 0 where all is zero."""
     z = z.double()
     largest = z.norm(dim=1).max().clamp_min(1e-300)

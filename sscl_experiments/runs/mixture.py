@@ -14,7 +14,7 @@ from sscl_core.ensemble import Ensemble
 from sscl_core.evaluate import alignment, component_means, uniformity
 from sscl_core.models import Encoder
 from sscl_core.rng import EVALUATION, SAMPLE, stream
-from sscl_core.train import TrainResult, contrastive_loss, initial_network
+from sscl_core.train import TrainResult, computing, contrastive_loss, initial_network
 from sscl_experiments.arrangements import uniform_arrangement
 from sscl_experiments.datasets.synthetic import AnonymousSamples, Components, GaussianMixture
 
@@ -45,6 +45,7 @@ def first_network(config: TrainConfig) -> Encoder:
 
 def make(configs: Sequence[TrainConfig], *, device: str, progress: bool = False) -> Made:
     points = torch.stack([evaluation_points(config)[0] for config in configs])
+    data = [mixture(config.data) for config in configs if isinstance(config.data, Mixture)]
     history: list[Tensor] = []
 
     def watch(_: int, ensemble: Ensemble) -> None:
@@ -55,15 +56,16 @@ def make(configs: Sequence[TrainConfig], *, device: str, progress: bool = False)
         member = configs.index(result.config)
         return measure(result.config, torch.stack([features[member] for features in history]))
 
-    return make_together(
-        configs,
-        [mixture(config.data) for config in configs if isinstance(config.data, Mixture)],
-        measure_one,
-        networks=[first_network(config) for config in configs],
-        device=device,
-        progress=progress,
-        on_epoch=watch,
-    )
+    with computing(configs[0]):
+        return make_together(
+            configs,
+            data,
+            measure_one,
+            networks=[first_network(config) for config in configs],
+            device=device,
+            progress=progress,
+            on_epoch=watch,
+        )
 
 
 def measure(config: TrainConfig, history: Float[Tensor, "t n d"]) -> Measures:

@@ -10,7 +10,7 @@ from torch import Tensor
 from sscl_core.config import MLP, Cloud, Points, Table, TrainConfig
 from sscl_core.evaluate import accuracy, knn, linear_probe
 from sscl_core.rng import SPLIT, stream
-from sscl_core.train import TrainResult
+from sscl_core.train import TrainResult, computing
 from sscl_experiments.datasets.synthetic import PointSet, cloud
 from sscl_experiments.datasets.tables import table
 
@@ -39,7 +39,8 @@ def train_points(points: Points, seed: int) -> Float[Tensor, "n d"]:
 
 def make(configs: Sequence[TrainConfig], *, device: str, progress: bool = False) -> Made:
     data = [point_set(config).train.x for config in configs]
-    return make_together(configs, data, measure, device=device, progress=progress)
+    with computing(configs[0]):
+        return make_together(configs, data, measure, device=device, progress=progress)
 
 
 @torch.no_grad()

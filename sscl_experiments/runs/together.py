@@ -23,6 +23,8 @@ def make_together(
     """The records of the runs that ended well, and the error that names the others, if any.
 
     `settings` are those of `train_ensemble`. `seconds` are each run's share of the ensemble's.
+    Products of stacked matrices can round otherwise than those of single ones, so each record says
+    which seeds were trained `together`.
     """
     failure = None
     try:
@@ -33,4 +35,6 @@ def make_together(
     measured = [measure(result) for result in trained]
     share = (time.monotonic() - began) / max(1, len(trained))
     records = [record_of(*pair, share) for pair in zip(trained, measured, strict=True)]
+    for record in records:
+        record.provenance["together"] = [config.seed for config in configs]
     return records, failure

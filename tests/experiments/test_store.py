@@ -4,7 +4,6 @@ import errno
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ import pytest
 
 from sscl_core.config import MLP, InfoNCE, Mixture, TrainConfig, TSimCLR
 from sscl_experiments import store
-from sscl_experiments.store import Record
+from sscl_experiments.record import Record
 
 
 def record(**arrays):
@@ -35,6 +34,7 @@ def test_round_trip(tmp_path):
     assert store.load(tmp_path, TrainConfig(seed=3)) is None
     store.save(tmp_path, [record(x=[1.0, 2.0])])
     found = store.load(tmp_path, TrainConfig(seed=3))
+    assert found is not None
     assert found.metrics == {"accuracy": 0.5}
     assert found.provenance == {"date": "today"}
     assert np.array_equal(found.arrays["x"], [1.0, 2.0])
@@ -42,6 +42,9 @@ def test_round_trip(tmp_path):
         (tmp_path / store.run_key(TrainConfig(seed=3)) / "record.json").read_text(encoding="utf-8")
     )
     assert content["schema"] == store.SCHEMA
+    (identity,) = store.identities(tmp_path)
+    assert identity == store.identity(TrainConfig(seed=3))
+    assert identity.key == content["key"]
     assert TrainConfig.model_validate_json(json.dumps(content["config"])) == TrainConfig(seed=3)
 
 
@@ -58,63 +61,8 @@ def test_keys_differ_by_configuration_code_and_release(monkeypatch):
     monkeypatch.setattr(store, "release", lambda name: "0")
     assert store.run_key(base) != key
     monkeypatch.undo()
-    monkeypatch.setattr(store, "code_hash", lambda modules: "other")
+    monkeypatch.setattr(store, "code_hash", lambda root: "other")
     assert store.run_key(base) != key
-
-
-def test_code_hash_sees_code_and_is_blind_to_comments(tmp_path, monkeypatch):
-    package = tmp_path / "sscl_core"
-    shutil.copytree(store.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(store, "PACKAGE", package)
-
-    def fresh():
-        store.code_hash.cache_clear()
-        return store.code_hash(store.RUN_CODE)
-
-    before = fresh()
-    losses = package / "losses.py"
-    text = losses.read_text(encoding="utf-8")
-    assert all(
-        words in text
-        for words in ('"""`info_nce` with its settings held', '"""log Q for  s_jk = exp(cos')
-    )
-    other = text.replace('"""`info_nce` with', '"""Other words of a class, with').replace(
-        '"""log Q for  s_jk = exp(cos', '"""Of a function'
-    )
-    losses.write_text(other, encoding="utf-8")
-    assert fresh() == before, "the docstrings of a class and of a function"
-    losses.write_text(
-        losses.read_text(encoding="utf-8").replace(
-            '"""Contrastive losses', '"""Other words. Contrastive losses'
-        )
-        + "\n# a comment\n",
-        encoding="utf-8",
-    )
-    assert fresh() == before
-    (package / "plots.py").write_text("x = 1\n", encoding="utf-8")  # makes no number of a run
-    assert fresh() == before
-    losses.write_text(
-        losses.read_text(encoding="utf-8").replace("-(df + 1) / 2", "-(df + 2) / 2"),
-        encoding="utf-8",
-    )
-    assert fresh() != before
-    monkeypatch.undo()
-    store.code_hash.cache_clear()
-
-
-def test_every_module_that_training_imports_is_in_the_hash():
-    """A module of ours that a run imports, but that the key leaves out, would let old results pass for new ones."""
-    import ast
-
-    # Where things lie, how they are kept, and which runs there are: all in the configuration.
-    free = {"files", "paths", "store", "studies"}
-    for name in store.RUN_CODE:
-        tree = ast.parse((store.PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
-        relative = [
-            node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1
-        ]
-        imported = {node.module or alias.name for node in relative for alias in node.names}
-        assert imported <= set(store.RUN_CODE) | free, name
 
 
 def test_the_first_of_two_writers_wins_and_nothing_is_left_behind(tmp_path):
@@ -256,8 +204,8 @@ OTHER_PROCESS = """
 import sys
 import time
 from pathlib import Path
-from sscl_core import store
 from sscl_core.config import TrainConfig
+from sscl_experiments import store
 
 root, config, wait = sys.argv[1:]
 print("asking", flush=True)
