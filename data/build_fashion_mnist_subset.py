@@ -2,9 +2,10 @@
 
     python data/build_fashion_mnist_subset.py [SOURCE] [--out FILE]
 
-Of every class the first 1,000 training and the first 200 test images, in the order of the canonical files. The result
-is a plain .npz whose members are compressed with LZMA (smaller than deflate, and still read by `np.load`) and dated
-1980, so that a rebuild is identical byte for byte, given the same liblzma.
+Of every class the first 1,000 training and the first 200 test images, in the order of the canonical
+files. The result is a plain .npz whose members are compressed with LZMA (smaller than deflate, and
+still read by `np.load`) and dated 1980. So a rebuild is identical byte for byte, given the same
+liblzma.
 """
 
 import argparse
@@ -16,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sscl_experiments.datasets.images import SPLITS, SUBSET, ImageData, load_images
+from sscl_core.files import write_bytes
+from sscl_experiments.datasets.images import SUBSET, ImageData, load_images
+from sscl_experiments.datasets.manifest import SPLITS
 from sscl_experiments.paths import EMBEDDED
 
 # Where Debian's package `dataset-fashion-mnist` installs the files.
@@ -28,41 +31,42 @@ def subset(source: Path) -> dict[str, np.ndarray]:
     """{train,test}_images (n, 28, 28) and {train,test}_labels (n,), all uint8."""
     arrays = {}
     for split in SPLITS:
-        chosen = first_of_each_class(
-            load_images("fashion_mnist", split, data_dir=source), PER_CLASS[split]
-        )
-        arrays[f"{split}_images"] = chosen.images[:, 0].numpy()
-        arrays[f"{split}_labels"] = chosen.labels.numpy().astype(np.uint8)
+        whole = load_images("fashion_mnist", split, data_dir=source)
+        part = first_of_each_class(whole, PER_CLASS[split])
+        arrays[f"{split}_images"] = part.images[:, 0].numpy()
+        arrays[f"{split}_labels"] = part.labels.numpy().astype(np.uint8)
     return arrays
 
 
 def first_of_each_class(data: ImageData, k: int) -> ImageData:
+    """The first k images of every class, in the order of `data`."""
     labels = data.labels.numpy()
-    index = np.concatenate(
-        [np.flatnonzero(labels == label)[:k] for label in range(len(data.classes))]
-    )
+    members = [np.flatnonzero(labels == label) for label in range(len(data.classes))]
+    index = np.concatenate([of_class[:k] for of_class in members])
     return data.select(torch.from_numpy(np.sort(index)))
 
 
 def content_sha256(arrays: dict[str, np.ndarray]) -> str:
-    return hashlib.sha256(
-        b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
-    ).hexdigest()
+    """Of the arrays' values, one after the other."""
+    content = [np.ascontiguousarray(array).tobytes() for array in arrays.values()]
+    return hashlib.sha256(b"".join(content)).hexdigest()
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
+    """The arrays as an .npz that depends on nothing but them."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             entry.create_system = 3  # the same on every platform
             archive.writestr(entry, npy_bytes(array), compress_type=zipfile.ZIP_LZMA)
+    write_bytes(path, stream.getvalue())
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
     stream = io.BytesIO()
-    np.lib.format.write_array(
-        stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
-    )
+    array = np.ascontiguousarray(array)
+    np.lib.format.write_array(stream, array, version=(1, 0), allow_pickle=False)
     return stream.getvalue()
 
 
@@ -84,9 +88,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arrays = subset(arguments.source)
     write_npz(arguments.out, arrays)
-    print(
-        f"{arguments.out}: {arguments.out.stat().st_size} bytes, content sha256 {content_sha256(arrays)}"
-    )
+    size = arguments.out.stat().st_size
+    print(f"{arguments.out}: {size} bytes, content sha256 {content_sha256(arrays)}")
 
 
 if __name__ == "__main__":

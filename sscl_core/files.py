@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and that a power cut after success does not take back.
 
-A file is written beside its place under a hidden name that ends in `.part`, flushed to the disk, and renamed.
+A file is written beside its place under a hidden name that ends in `.part`, flushed to the disk,
+and renamed.
 """
 
 import json
@@ -40,6 +41,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def unwritten(path: Path, error: OSError) -> OSError:
+    """The error, with the path and what became of it."""
     cause = error.strerror or str(error)
     return OSError(error.errno, f"{path} could not be written, and is as it was: {cause}")
 

@@ -1,4 +1,7 @@
-"""Every folder the project reads or writes, anchored on the package, never on the working directory."""
+"""Every folder that the project reads or writes, anchored on the package.
+
+None depends on the working directory.
+"""
 
 import os
 from collections.abc import Callable
@@ -22,8 +25,8 @@ def cache_dir() -> Path:
 
     `FileNotFoundError`: there is no home, as where a container runs under a number without a name.
     """
-    if chosen := os.environ.get("XDG_CACHE_HOME"):
-        return Path(chosen) / "sscl"
+    if variable := os.environ.get("XDG_CACHE_HOME"):
+        return Path(variable) / "sscl"
     home = os.environ.get("HOME") or os.path.expanduser("~")
     if not os.path.isabs(home):
         where = "HOME is not set and this user has no home"
@@ -31,13 +34,14 @@ def cache_dir() -> Path:
     return Path(home) / ".cache" / "sscl"
 
 
-def results_dir(chosen: str | Path | None = None) -> Path:
-    """Where results go: `chosen`, else `$SSCL_RESULTS_DIR`, else `results/` of the checkout, else (from a wheel) the cache.
+def results_dir(given: str | Path | None = None) -> Path:
+    """Where results go: `given`, else `$SSCL_RESULTS_DIR`, else `results/` of the checkout, else
+    (from a wheel) the cache.
 
     `ValueError`: it is a file.
     """
-    if chosen:
-        return folder("results_dir", chosen, new=True)
+    if given:
+        return folder("results_dir", given, new=True)
     if variable := os.environ.get("SSCL_RESULTS_DIR"):
         return folder("SSCL_RESULTS_DIR", variable, new=True)
     return (CHECKOUT or cache_dir()) / "results"
@@ -54,18 +58,19 @@ def folder(name: str, value: str | Path, *, new: bool = False) -> Path:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{name} must name a folder, got {str(value)!r}, which is a file")
     if not path.exists() and not new:
-        raise ValueError(
-            f"{name} must name a folder that exists, got {str(value)!r}: there is no {path}"
-        )
+        found = f"{str(value)!r}: there is no {path}"
+        raise ValueError(f"{name} must name a folder that exists, got {found}")
     return path
 
 
 def committed(path: Path, read: Callable[[str], Content]) -> Content:
-    """What `read` makes of the text of a committed file. `ValueError`, with the remedy: it is damaged."""
+    """What `read` makes of the text of a committed file.
+
+    `ValueError`, with the remedy: it is damaged.
+    """
     try:
         return read(path.read_text(encoding="utf-8"))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         remedy = f"`git checkout -- {path}`, in the checkout, brings it back"
-        raise ValueError(
-            f"{path} is damaged: {remedy} ({type(error).__name__}: {error})"
-        ) from error
+        cause = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is damaged: {remedy} ({cause})") from error

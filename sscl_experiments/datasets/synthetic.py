@@ -1,4 +1,4 @@
-"""TODO"""
+"""Points drawn from mixtures: pairs to train on, and labelled samples in three parts."""
 
 import math
 from abc import ABC, abstractmethod
@@ -35,9 +35,13 @@ class Components(ABC):
     def pairs(
         self, n: int, *, generator: torch.Generator
     ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"], Int64[Tensor, " n"]]:
-        """n positive pairs (x1, x2), and their component: two draws, independent given the component they share."""
+        """n positive pairs (x1, x2), and the component (n,) that each pair has in common.
+
+        Given the component, x1 and x2 are independent draws.
+        """
         labels = self._components(n, generator)
-        x1, x2 = (self.sample_given(labels, generator=generator) for _ in range(2))
+        x1 = self.sample_given(labels, generator=generator)
+        x2 = self.sample_given(labels, generator=generator)
         return x1, x2, labels
 
     def _components(self, n: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
@@ -45,9 +49,8 @@ class Components(ABC):
         return torch.randint(self.m, (n,), generator=generator)
 
     def _require_labels(self, labels: Tensor) -> None:
-        require(
-            bool(((labels >= 0) & (labels < self.m)).all()), "labels", labels, f"in 0..{self.m - 1}"
-        )
+        inside = bool(((labels >= 0) & (labels < self.m)).all())
+        require(inside, "labels", labels, f"in 0..{self.m - 1}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +64,8 @@ class GaussianMixture(Components):
     std: float
 
     def __post_init__(self) -> None:
-        require(
-            self.means.ndim == 2 and self.means.numel() > 0,
-            "means",
-            self.means,
-            "of shape (m, d), m, d ≥ 1",
-        )
+        filled = self.means.ndim == 2 and self.means.numel() > 0
+        require(filled, "means", self.means, "of shape (m, d), m, d ≥ 1")
         require(self.means.is_floating_point(), "means", self.means.dtype, "floating-point")
         require(bool(self.means.isfinite().all()), "means", self.means, "finite")
         require(0 < self.std < math.inf, "std", self.std, "positive and finite")
@@ -84,17 +83,17 @@ class GaussianMixture(Components):
     ) -> Float[Tensor, "n d"]:
         """x_i ~ N(μ_{labels_i}, std² I)."""
         self._require_labels(labels)
-        noise = torch.randn(
-            len(labels), self.means.shape[1], generator=generator, dtype=self.means.dtype
-        )
-        return self.means[labels] + self.std * noise
+        means = self.means[labels]
+        noise = torch.randn(*means.shape, generator=generator, dtype=means.dtype)
+        return means + self.std * noise
 
 
 @dataclass(frozen=True, eq=False)
 class AnonymousSamples(Components):
-    """m components of k fixed samples each, of which only the identity is seen: a draw is a one-hot code of m·k entries.
+    """m components of k fixed samples each: a draw is the one-hot code (m·k entries) of a sample.
 
-    It has no geometry: any two samples are equally far apart. `ValueError`: m or k below 1.
+    Nothing but the identity of a sample is seen, and any two are equally far apart.
+    `ValueError`: m or k below 1.
     """
 
     m: int
@@ -118,7 +117,7 @@ class AnonymousSamples(Components):
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """x (n, d), labels (n,)."""
+    """Points x (n, d), and their labels (n,)."""
 
     x: Float[Tensor, "n d"]
     labels: Int64[Tensor, " n"]
@@ -139,39 +138,66 @@ class PointSet:
 
 def cloud(spec: Cloud, generator: torch.Generator) -> PointSet:
     """The sample that `spec` describes, its means turned at random."""
-    m, d = spec.components, spec.dim
+    m = spec.components
     corners = regular_simplex(m, m - 1).float()
     corners /= (corners[0] - corners[1]).norm()
-    if spec.structure == "manifold":
-        # Random Fourier features: E‖x - x'‖² = 2(1 - exp(-‖u - u'‖²/2)), ‖u - u'‖² for close points.
-        frequencies, phases = (
-            torch.randn(m - 1, d, generator=generator),
-            2 * math.pi * torch.rand(d, generator=generator),
-        )
-        turn = None
-    else:
-        directions = torch.linalg.qr(torch.randn(d, d, generator=generator)).Q
-        turn, nuisance = (
-            directions[:, : m - 1],
-            directions[:, m - 1 :][:, : spec.rank or None],
-        )  # the span of the means, and outside it
-
-    def place(u: Tensor) -> Tensor:
-        return (2 / d) ** 0.5 * (u @ frequencies + phases).cos() if turn is None else u @ turn.T
+    law: _Manifold | _Turned = (
+        _Manifold(spec, generator) if spec.structure == "manifold" else _Turned(spec, generator)
+    )
 
     def draw(n: int) -> Part:
         labels = torch.randint(m, (n,), generator=generator)
-        if turn is None:
-            return Part(
-                place(corners[labels] + spec.std * torch.randn(n, m - 1, generator=generator)),
-                labels,
-            )
-        if spec.structure == "complement":
-            spread = torch.randn(n, nuisance.shape[1], generator=generator) @ nuisance.T
-        else:
-            spread = torch.randn(n, d, generator=generator)
-        return Part(place(corners[labels]) + spec.std * spread, labels)
+        return Part(law.around(corners[labels], generator), labels)
 
-    return PointSet(
-        draw(spec.n_train), draw(max(100, spec.n_train // 2)), draw(500), place(corners)
-    )
+    train = draw(spec.n_train)
+    validation = draw(max(100, spec.n_train // 2))
+    test = draw(500)
+    return PointSet(train, validation, test, law.place(corners))
+
+
+class _Manifold:
+    """Components on a curved (m-1)-dimensional surface in d dimensions.
+
+    Random Fourier features: E‖x - x'‖² = 2(1 - exp(-‖u - u'‖²/2)), which is ‖u - u'‖² for close u.
+    """
+
+    def __init__(self, spec: Cloud, generator: torch.Generator) -> None:
+        self.std, self.flat_dim, self.dim = spec.std, spec.components - 1, spec.dim
+        self.frequencies = torch.randn(self.flat_dim, self.dim, generator=generator)
+        self.phases = 2 * math.pi * torch.rand(self.dim, generator=generator)
+
+    def place(self, u: Float[Tensor, "n u"]) -> Float[Tensor, "n d"]:
+        return (2 / self.dim) ** 0.5 * (u @ self.frequencies + self.phases).cos()
+
+    def around(
+        self, means: Float[Tensor, "n u"], generator: torch.Generator
+    ) -> Float[Tensor, "n d"]:
+        """A draw from the component of each mean: noise inside the surface."""
+        noise = torch.randn(len(means), self.flat_dim, generator=generator)
+        return self.place(means + self.std * noise)
+
+
+class _Turned:
+    """Components in d dimensions whose means span m-1 random directions."""
+
+    def __init__(self, spec: Cloud, generator: torch.Generator) -> None:
+        self.std, self.dim = spec.std, spec.dim
+        directions = torch.linalg.qr(torch.randn(self.dim, self.dim, generator=generator)).Q
+        self.span = directions[:, : spec.components - 1]
+        rest = directions[:, spec.components - 1 :]
+        self.noise_in = rest[:, : spec.rank or None] if spec.structure == "complement" else None
+
+    def place(self, u: Float[Tensor, "n u"]) -> Float[Tensor, "n d"]:
+        return u @ self.span.T
+
+    def around(
+        self, means: Float[Tensor, "n u"], generator: torch.Generator
+    ) -> Float[Tensor, "n d"]:
+        """A draw from the component of each mean: noise in all directions, or only in some outside
+        the span of the means."""
+        if self.noise_in is None:
+            noise = torch.randn(len(means), self.dim, generator=generator)
+        else:
+            rank = self.noise_in.shape[1]
+            noise = torch.randn(len(means), rank, generator=generator) @ self.noise_in.T
+        return self.place(means) + self.std * noise

@@ -66,10 +66,10 @@ def close(a, b, rtol=1e-12, atol=0.0):
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 @pytest.mark.parametrize(
-    ("form", "entry", "total"), [("conditional", 1.0, None), ("joint", None, 1.0)]
+    ("normalization", "entry", "total"), [("conditional", 1.0, None), ("joint", None, 1.0)]
 )
-def test_positive_pairs(n, form, entry, total):
-    P = positive_pairs(n, normalization=form)
+def test_positive_pairs(n, normalization, entry, total):
+    P = positive_pairs(n, normalization=normalization)
     value = entry or 1 / (2 * n)
     for i in range(2 * n):
         for j in range(2 * n):
@@ -97,47 +97,59 @@ def dense(affinity):
 AFFINITIES = {
     "perplexity": (
         POINTS,
-        lambda x, form: perplexity_matched(x, perplexity=5.0, normalization=form),
+        lambda x, normalization: perplexity_matched(x, perplexity=5.0, normalization=normalization),
     ),
     "sparse": (
         POINTS,
-        lambda x, form: dense(sparse_perplexity_matched(x, perplexity=5.0, normalization=form)),
+        lambda x, normalization: dense(
+            sparse_perplexity_matched(x, perplexity=5.0, normalization=normalization)
+        ),
     ),
     **{
         f"{kind} once": (
             POINTS,
-            lambda x, form, kind=kind: one_view(
-                noise_once(2 * x.tanh(), kind=kind), normalization=form
+            lambda x, normalization, kind=kind: one_view(
+                noise_once(2 * x.tanh(), kind=kind), normalization=normalization
             ),
         )
         for kind in KINDS
     },
-    "flat": (POINTS, lambda x, form: one_view(noise_once(x, twice=True), normalization=form)),
+    "flat": (
+        POINTS,
+        lambda x, normalization: one_view(noise_once(x, twice=True), normalization=normalization),
+    ),
     **{
         f"{kind} twice": (
             POINTS,
-            lambda x, form, kind=kind: two_views(
-                log_noise(ANCHORS, x, scale=1.5, kind=kind), normalization=form
+            lambda x, normalization, kind=kind: two_views(
+                log_noise(ANCHORS, x, scale=1.5, kind=kind), normalization=normalization
             ),
         )
         for kind in KINDS
     },
     "mixup once": (
         POINTS,
-        lambda x, form: one_view(
-            log_mixup(x, x, means=MEANS, std=0.5, strength=0.7), normalization=form
+        lambda x, normalization: one_view(
+            log_mixup(x, x, means=MEANS, std=0.5, strength=0.7), normalization=normalization
         ),
     ),
     "mixup twice": (
         POINTS,
-        lambda x, form: two_views(
-            log_mixup(ANCHORS, x, means=MEANS, std=0.5, strength=0.7), normalization=form
+        lambda x, normalization: two_views(
+            log_mixup(ANCHORS, x, means=MEANS, std=0.5, strength=0.7), normalization=normalization
         ),
     ),
-    "masking": (TABLE, lambda x, form: two_views(log_masking(x, x, rate=0.3), normalization=form)),
+    "masking": (
+        TABLE,
+        lambda x, normalization: two_views(
+            log_masking(x, x, rate=0.3), normalization=normalization
+        ),
+    ),
     "corruption": (
         TABLE,
-        lambda x, form: one_view(log_corruption(x, x, rate=0.3), normalization=form),
+        lambda x, normalization: one_view(
+            log_corruption(x, x, rate=0.3), normalization=normalization
+        ),
     ),
 }
 
@@ -303,7 +315,7 @@ def test_the_truncation_is_how_far_the_sparse_rows_are(d):
     assert len(sparse_perplexity_matched(x, perplexity=5.0).truncation) == 100
 
 
-def test_where_duplicates_are_too_many_they_share_evenly():
+def test_where_duplicates_are_too_many_they_are_equally_likely():
     """Twelve equal points, and one of its own far from them: it sees all at one distance."""
     x = torch.zeros(13, 3, dtype=torch.float64)
     x[5] = 7.0
@@ -336,8 +348,10 @@ from sscl_core.affinities import sparse_perplexity_matched
 def peak():
     status = Path("/proc/self/status")
     if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 x = torch.randn(20_000, 20, generator=torch.Generator().manual_seed(0))
 sparse_perplexity_matched(x[:200], perplexity=5.0)
 before = peak()
@@ -434,7 +448,7 @@ NODES = np.polynomial.legendre.leggauss(20)
 
 
 def log_mixup_by_lambda(anchor, view, means, weights, std, strength):
-    """log of the defining integral: composite Gauss in log λ, finer where the integrand is narrow, and towards the end."""
+    """log of the defining integral: composite Gauss in log λ, finer near its peak and the end."""
     x, y, mu = (np.asarray(t) for t in (anchor, view, means))
     r, v = y - x, mu - x
     cuts = [
@@ -508,7 +522,7 @@ def test_mixup_rows_are_anchors_and_columns_views():
 
 @pytest.mark.parametrize("strength", [0.3, 1.0])
 def test_mixup_has_mass_one_and_the_histogram_of_draws(strength):
-    """In one dimension, on both sides of the anchor at 0 in logarithmic steps: the density has a pole there."""
+    """In one dimension, in logarithmic steps on both sides of the pole, the anchor at 0."""
     means, weights, std = (
         torch.tensor([[-1.0], [2.0]]).double(),
         torch.tensor([0.25, 0.75]).double(),
@@ -636,7 +650,7 @@ def test_two_views_are_the_triple_loop(normalization):
 
 @both_normalizations
 def test_points_far_apart_share_anchors_still(normalization):
-    """Two points of three are 60 standard deviations from the third: e^-900 and less, nothing in float64 but for its log."""
+    """Points 60 standard deviations apart: a density of e^-900, of which float64 has only the log."""
     x = torch.tensor([[0.0, 0], [60, 0], [61, 5], [120, 1]]).double()
     log_a = log_noise(x, x, scale=1.0)
     W = np.array(
@@ -839,7 +853,9 @@ def exact_masses(name):
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_draws_converge_to_the_masses_as_one_over_the_root(name):
-    """24 replications side by side: the regression slope of log error on log draws is -1/2, and standard errors are what they say."""
+    """24 replications side by side: the regression slope of log error on log draws is -1/2.
+
+    Standard errors are what they say."""
     points, augment, cells, _ = AUGMENTATIONS[name]
     exact = exact_masses(name)
     torch.manual_seed(0)
@@ -947,7 +963,9 @@ def test_empty_cells_have_no_part_in_the_spectrum():
 
 @pytest.mark.parametrize("m", [12, 40, 101])
 def test_a_ring_has_fourier_modes(m):
-    """Anchors around a ring, Gaussian noise wrapped around it: eigenvalue |Â(k)|², one for k = 0 and two for each k after."""
+    """Anchors around a ring, Gaussian noise wrapped around it: eigenvalues are |Â(k)|².
+
+    One for k = 0, and two for each k after."""
     steps = np.arange(m)
     row = sum(np.exp(-(((steps + turn * m) / (0.08 * m)) ** 2) / 2) for turn in range(-4, 5))
     A = np.stack([np.roll(row / row.sum(), i) for i in range(m)])
@@ -1001,11 +1019,11 @@ BAD = [
     *(
         (
             plain.positive_pairs,
-            {"n": 2, "normalization": form},
+            {"n": 2, "normalization": normalization},
             ValueError,
-            ["normalization", repr(form)],
+            ["normalization", repr(normalization)],
         )
-        for form in ("rows", None)
+        for normalization in ("rows", None)
     ),
     *(
         (
@@ -1295,7 +1313,8 @@ def test_a_point_out_of_reach(function):
 
 
 def test_two_views_where_the_diagonal_overflows():
-    """Narrow noise in many dimensions: the density of a point at itself is beyond the largest float, that of the others is not."""
+    """Narrow noise in many dimensions: only at the point itself is a density beyond the largest
+    float."""
     x = torch.randn(5, 300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     log_a = log_noise(x, x, scale=1e-3)
     assert 2 * log_a.max() > 710
@@ -1380,9 +1399,9 @@ def test_counts_of_numpy():
 
 
 def test_nearly_equal_distances_are_no_ties():
-    """Squared distances 1, 1 + 1e-8, …: four orders of magnitude above rounding, and two below 1e-6.
+    """Squared distances 1, 1 + 1e-8, …: four orders of magnitude above rounding, two below 1e-6.
 
-    As ties they would share evenly, with perplexity 4.
+    As ties they would be equally likely, with perplexity 4.
     """
     squared = 1 + 1e-8 * torch.arange(4, dtype=torch.float64)
     x = torch.cat([torch.zeros(1, 4, dtype=torch.float64), squared.sqrt().diag()])

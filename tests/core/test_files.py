@@ -43,7 +43,7 @@ def test_what_fails_leaves_the_old_content_and_no_part(error, tmp_path):
 
 
 def test_a_full_disk_is_named_whoever_writes(tmp_path):
-    """For real: a process that may write files of 1000 bytes at most, as torch, numpy and Python fill them."""
+    """For real: a process that may write files of 1000 bytes at most."""
     script = f"""
 import resource, signal
 from pathlib import Path

@@ -13,7 +13,7 @@ from sscl_core import evaluate
 from sscl_core.affinities import positive_pairs
 from sscl_core.evaluate import lipschitz
 from sscl_core.losses import info_nce, sne_objective
-from sscl_core.similarities import log_q_cosine, log_q_student, squared_distances
+from sscl_core.similarities import Student, log_q_cosine, log_q_student, squared_distances
 from sscl_experiments import arrangements
 from sscl_experiments.arrangements import cyclic_order
 from sscl_experiments.studies.contrastive_is_sne import analysis
@@ -29,7 +29,7 @@ def random_points(n=7, d=3):
 
 @pytest.mark.parametrize("normalization", ["joint", "conditional"])
 def test_attraction_and_repulsion_are_the_gradient(normalization):
-    """For any P, not only that of pairs; the one-sided sum is not the gradient of the conditional form."""
+    """For any P, not only that of pairs. The one-sided sum is no gradient where rows sum to 1."""
     z = random_points().requires_grad_()
     P = torch.rand(
         7, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64
@@ -37,7 +37,7 @@ def test_attraction_and_repulsion_are_the_gradient(normalization):
     P = P / (P.sum() if normalization == "joint" else P.sum(1, keepdim=True))
     log_Q = log_q_student(z, temperature=0.7, df=3.0, normalization=normalization)
     (gradient,) = torch.autograd.grad(sne_objective(P, log_Q), z)
-    slope = analysis.student_slope(squared_distances(z), temperature=0.7, df=3.0)
+    slope = Student(0.7, 3.0).slope(squared_distances(z))
     attraction, repulsion = analysis.attraction_repulsion(P, log_Q.exp(), z, slope)
     assert gradient.abs().max() > 1e-3
     assert torch.allclose(attraction + repulsion, gradient, atol=1e-12)
@@ -97,7 +97,7 @@ def test_component_means():
 
 @pytest.mark.parametrize("dim", [2, 4])
 def test_free_points_find_the_arrangement_and_nothing_lower(dim):
-    """Five free points under pure repulsion: L-BFGS reaches the closed form, which is known to be optimal."""
+    """Five free points under pure repulsion: L-BFGS reaches the closed form, the known optimum."""
 
     def repulsion(z):
         u = torch.nn.functional.normalize(z, dim=1)
@@ -137,7 +137,7 @@ def test_loss_at_the_aligned_polygon_in_closed_form():
 
 @pytest.mark.parametrize("turn", [0.0, 40.0, -170.0])
 def test_the_fitted_polygon_lies_on_the_points(turn):
-    """In any order of the points, it is the polygon they nearly are: every corner within their deviation."""
+    """In any order of the points, every corner lies within their deviation from a polygon."""
     angles = (
         72.0 * torch.arange(5).double() + turn + torch.tensor([1.0, -1, 0.5, -0.5, 0])
     ).deg2rad()[torch.tensor([3, 0, 4, 1, 2])]
@@ -166,9 +166,9 @@ TAMMES = UNIVERSAL | {(8, 3): degrees((2 * math.sqrt(2) - 1) / 7), (9, 3): degre
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
 @pytest.mark.parametrize(("m", "d"), UNIVERSAL)
-def test_points_spread_to_the_arrangement_that_is_best_at_every_temperature(m, d, temperature):
+def test_the_least_energy_has_the_arrangement_that_is_best_at_every_temperature(m, d, temperature):
     """Polygon, simplex, octahedron, icosahedron (Cohn & Kumar 2007)."""
-    z = arrangements.spread(m, d, temperature=temperature, starts=5, generator=seeded())
+    z = arrangements.minimal_energy(m, d, temperature=temperature, starts=5, generator=seeded())
     assert z.shape == (m, d)
     assert torch.allclose(z.norm(dim=1), torch.ones(m, dtype=torch.float64))
     assert arrangements.smallest_angle(z) == pytest.approx(UNIVERSAL[m, d], abs=0.01)
@@ -182,23 +182,25 @@ def test_the_largest_smallest_angle(m, d):
     assert arrangements.smallest_angle(z) == pytest.approx(TAMMES[m, d], abs=0.01)
 
 
-def test_seven_points_spread_less_evenly_than_they_can_be_packed():
+def test_seven_points_of_least_energy_are_no_packing():
     """A bipyramid over a pentagon, 72°; the packing has 77.87°."""
     assert arrangements.smallest_angle(
-        arrangements.spread(7, 3, temperature=0.5, generator=seeded())
+        arrangements.minimal_energy(7, 3, temperature=0.5, generator=seeded())
     ) == pytest.approx(72, abs=0.01)
     assert arrangements.smallest_angle(
         arrangements.tammes(7, 3, generator=seeded())
     ) == pytest.approx(77.8695, abs=0.01)
 
 
-def test_spreading_goes_on_from_where_it_is_told_to():
-    """Five points on a circle in space are a saddle: without noise they stay on it, and no random number is drawn."""
+def test_the_search_goes_on_from_where_it_is_told_to():
+    """Five points on a circle in space are a saddle: without noise they stay on it.
+
+    No random number is drawn."""
     generator = seeded()
     flat = torch.nn.functional.pad(
         arrangements.regular_polygon(5) + 0.01 * random_points(5, 2), (0, 1)
     )
-    z = arrangements.spread(5, 3, temperature=0.5, generator=generator, start=flat)
+    z = arrangements.minimal_energy(5, 3, temperature=0.5, generator=generator, start=flat)
     assert torch.equal(generator.get_state(), seeded().get_state())
     assert z[:, 2].abs().max() == 0
     assert arrangements.smallest_angle(z) == pytest.approx(72, abs=0.01)
@@ -331,6 +333,7 @@ def test_the_natural_order_has_the_least_lipschitz_constant(m):
 plain = unchecked("sscl_experiments.arrangements")
 plain_analysis = unchecked("sscl_experiments.studies.contrastive_is_sne.analysis")
 plain_evaluate = unchecked("sscl_core.evaluate")
+plain_similarities = unchecked("sscl_core.similarities")
 Z = random_points(5, 3)
 CIRCLE = Z[:, :2]
 SQUARE = random_points(5, 5)
@@ -345,8 +348,12 @@ def on(function, **good):
     return lambda **bad: function(**good | bad)
 
 
+def plain_slope(squared_distance, *, temperature, df):
+    return plain_similarities.Student(temperature, df).slope(squared_distance)
+
+
 FORCES = on(plain_analysis.attraction_repulsion, P=SQUARE, Q=SQUARE, z=Z, slope=0.5)
-SLOPE = on(plain_analysis.student_slope, squared_distance=SQUARE.square(), temperature=1.0, df=2.0)
+SLOPE = on(plain_slope, squared_distance=SQUARE.square(), temperature=1.0, df=2.0)
 THROUGH = on(plain_analysis.through_normalization, z=Z, gradient=Z)
 MEANS = on(plain_evaluate.component_means, u=Z, labels=torch.tensor([0, 1, 0, 1, 2]), m=3)
 MINIMISE = on(
@@ -356,7 +363,7 @@ MINIMISE = on(
     starts=2,
     generator=seeded(),
 )
-SPREAD = on(plain.spread, m=5, d=3, temperature=0.5, starts=1, generator=seeded())
+ENERGY = on(plain.minimal_energy, m=5, d=3, temperature=0.5, starts=1, generator=seeded())
 TAMMES_5 = on(plain.tammes, m=5, d=3, starts=1, generator=seeded())
 BAD = [
     (plain.regular_simplex, {"m": 0, "d": 0}, ValueError, "m must be at least 2, got 0"),
@@ -435,16 +442,16 @@ BAD = [
     (MEANS, {"labels": [0, 1, 0, 1, 2]}, TypeError, "labels must be a tensor of int64, got list"),
     (MINIMISE, {"starts": 0}, ValueError, "starts must be at least 1, got 0"),
     (MINIMISE, {"shape": (0, 2)}, ValueError, "every size in shape must be at least 1, got 0"),
-    *((f, {"m": 1}, ValueError, "m must be at least 2, got 1") for f in (SPREAD, TAMMES_5)),
-    *((f, {"d": 0}, ValueError, "d must be at least 1, got 0") for f in (SPREAD, TAMMES_5)),
+    *((f, {"m": 1}, ValueError, "m must be at least 2, got 1") for f in (ENERGY, TAMMES_5)),
+    *((f, {"d": 0}, ValueError, "d must be at least 1, got 0") for f in (ENERGY, TAMMES_5)),
     *(
         (f, {"starts": 0}, ValueError, "starts must be at least 1, got 0")
-        for f in (SPREAD, TAMMES_5)
+        for f in (ENERGY, TAMMES_5)
     ),
-    (SPREAD, {"temperature": 0.0}, ValueError, "temperature must be positive"),
-    (SPREAD, {"temperature": "1"}, TypeError, "temperature must be a number"),
-    (SPREAD, {"start": Z[:2]}, ValueError, "start must have shape (5, 3), got (2, 3)"),
-    (SPREAD, {"start": with_row_of(0.0)}, ValueError, "start has a row of zeros, row 2"),
+    (ENERGY, {"temperature": 0.0}, ValueError, "temperature must be positive"),
+    (ENERGY, {"temperature": "1"}, TypeError, "temperature must be a number"),
+    (ENERGY, {"start": Z[:2]}, ValueError, "start must have shape (5, 3), got (2, 3)"),
+    (ENERGY, {"start": with_row_of(0.0)}, ValueError, "start has a row of zeros, row 2"),
     (plain.smallest_angle, {"z": Z[:1]}, ValueError, "z must have at least 2 rows"),
     (plain.smallest_angle, {"z": with_row_of(0.0)}, ValueError, "z has a row of zeros, row 2"),
     (plain.cyclic_orders, {"m": 4.0}, TypeError, "m must be a whole number, got 4.0"),
@@ -471,9 +478,9 @@ def test_bad_input(function, arguments, error, message):
 def test_the_slope_of_the_gaussian():
     """1/(2τ), which (ν+1) / (2 (τν + D)) is no number for at ν = ∞."""
     D = SQUARE.square()
-    slope = analysis.student_slope(D, temperature=0.7, df=math.inf)
+    slope = Student(0.7, math.inf).slope(D)
     assert torch.equal(slope, torch.full((5, 5), 1 / 1.4, dtype=torch.float64))
-    assert torch.allclose(analysis.student_slope(D, temperature=0.7, df=1e12), slope, rtol=1e-9)
+    assert torch.allclose(Student(0.7, 1e12).slope(D), slope, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -481,13 +488,13 @@ def test_the_slope_of_the_gaussian():
 )
 def test_any_real_number_is_a_setting(number):
     D, exact = SQUARE.square().float(), float(number)
-    slope = plain_analysis.student_slope(D, temperature=number, df=number)
+    slope = plain_slope(D, temperature=number, df=number)
     assert slope.dtype == torch.float32
-    assert torch.equal(slope, analysis.student_slope(D, temperature=exact, df=exact))
+    assert torch.equal(slope, Student(exact, exact).slope(D))
     ours = plain_analysis.attraction_repulsion(SQUARE, SQUARE, Z, number)
     theirs = analysis.attraction_repulsion(SQUARE, SQUARE, Z, exact)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    ours = plain.spread(4, 2, temperature=number, starts=1, generator=seeded())
+    ours = plain.minimal_energy(4, 2, temperature=number, starts=1, generator=seeded())
     assert torch.equal(
-        ours, arrangements.spread(4, 2, temperature=exact, starts=1, generator=seeded())
+        ours, arrangements.minimal_energy(4, 2, temperature=exact, starts=1, generator=seeded())
     )

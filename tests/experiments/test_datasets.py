@@ -1,4 +1,7 @@
-"""Data: what is read is what was published, whatever the folder, packing or mirror; toy draws have their moments."""
+"""What is read is what was published, whatever the folder, packing or mirror.
+
+Toy draws have their moments.
+"""
 
 import functools
 import gzip
@@ -13,6 +16,7 @@ import re
 import resource
 import shutil
 import socket
+import socketserver
 import tarfile
 import tempfile
 import threading
@@ -27,7 +31,7 @@ import torch
 
 from sscl_core.config import scattered
 from sscl_experiments import paths
-from sscl_experiments.datasets import archives, images
+from sscl_experiments.datasets import archives, download, images
 from sscl_experiments.datasets.images import NAMES, ImageData, holdout, load_images
 from sscl_experiments.datasets.manifest import PUBLISHED
 from sscl_experiments.datasets.synthetic import AnonymousSamples, GaussianMixture
@@ -50,7 +54,7 @@ def isolated(monkeypatch, tmp_path):
 
 
 def unchecked(cls, *args, **kwargs):
-    """cls(*args, **kwargs) without the shape checks that the tests install: what the class itself raises."""
+    """cls(*args, **kwargs) without the shape checks that the tests install."""
     inspect.unwrap(cls.__init__)(object.__new__(cls), *args, **kwargs)
 
 
@@ -136,8 +140,8 @@ def test_subset_is_written_byte_for_byte_alike(tmp_path, monkeypatch):
 def test_first_of_each_class():
     labels = torch.tensor([1, 0, 1, 1, 0, 0, 1])
     images = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1)
-    chosen = build_script().first_of_each_class(ImageData(images, labels, ("a", "b")), 2)
-    assert chosen.images.flatten().tolist() == [0, 1, 2, 4]
+    part = build_script().first_of_each_class(ImageData(images, labels, ("a", "b")), 2)
+    assert part.images.flatten().tolist() == [0, 1, 2, 4]
 
 
 def cut(position):
@@ -236,7 +240,7 @@ def fake_cifar(random, files, n_labels):
 
 @pytest.fixture
 def fake(monkeypatch):
-    """Replaces the sizes, checksums and (if given) mirrors of a set by those of small made-up files."""
+    """Replaces the sizes, checksums and mirrors of a set by those of small made-up files."""
 
     def install(name, mirrors=("http://127.0.0.1:9/",)):
         contents, truth = fake_content(name)
@@ -320,13 +324,13 @@ def test_a_data_dir_that_is_no_folder_is_an_error_though_the_files_are_elsewhere
     write(tmp_path / "sets" / "cifar-100-binary", contents)
     monkeypatch.setenv("SSCL_DATA_DIR", str(tmp_path / "sets"))
     assert_loaded("cifar100", truth)
-    chosen = tmp_path / "chosen"
+    named = tmp_path / "named"
     if kind == "a file":
-        chosen.write_bytes(b"")
-    for data_dir in (chosen, str(chosen)):
+        named.write_bytes(b"")
+    for data_dir in (named, str(named)):
         for name in ("cifar100", "fashion_mnist_subset"):
             with pytest.raises(
-                ValueError, match=rf"data_dir must name a folder.*{re.escape(str(chosen))}"
+                ValueError, match=rf"data_dir must name a folder.*{re.escape(str(named))}"
             ):
                 load_images(name, data_dir=data_dir)
     assert not (tmp_path / "cache").exists(), "nothing was downloaded"
@@ -336,17 +340,17 @@ def test_a_data_dir_that_is_no_folder_is_an_error_though_the_files_are_elsewhere
 def test_a_variable_that_names_no_folder_is_an_error_where_it_is_looked_up(
     fake, tmp_path, monkeypatch, kind
 ):
-    """Not passed over, though the cache has the files; with all of them in data_dir it is not looked at."""
+    """Though the cache has the files. With all of them in data_dir it is not looked at."""
     contents, truth = fake("cifar100")
     write(tmp_path / "cache" / "sscl" / "cifar-100-binary", contents)
     write(tmp_path / "sets" / "cifar-100-binary", contents)
     assert_loaded("cifar100", truth)
-    chosen = tmp_path / "chosen"
+    named = tmp_path / "named"
     if kind == "a file":
-        chosen.write_bytes(b"")
-    monkeypatch.setenv("SSCL_DATA_DIR", str(chosen))
+        named.write_bytes(b"")
+    monkeypatch.setenv("SSCL_DATA_DIR", str(named))
     with pytest.raises(
-        ValueError, match=rf"SSCL_DATA_DIR must name a folder.*{re.escape(str(chosen))}"
+        ValueError, match=rf"SSCL_DATA_DIR must name a folder.*{re.escape(str(named))}"
     ):
         load_images("cifar100")
     assert_loaded("cifar100", truth, data_dir=tmp_path / "sets")
@@ -560,7 +564,10 @@ def test_mnist_in_the_place_of_fashion_mnist_is_called_by_its_name(fake, tmp_pat
         archives, "MNIST", [hashlib.sha256(content).hexdigest() for content in digits.values()]
     )
     write(tmp_path / "fashion-mnist", digits)
-    message = r"fashion-mnist/train-images-idx3-ubyte: not the published .*, which is MNIST's, of digits; delete it or move it away"
+    cause = (
+        r"fashion-mnist/train-images-idx3-ubyte: not the published .*, which is MNIST's, of digits"
+    )
+    message = f"{cause}; delete it or move it away"
     with pytest.raises(ValueError, match=message):
         load_images("fashion_mnist", data_dir=tmp_path)
 
@@ -731,7 +738,7 @@ LIMIT = 1 << 20  # what an archive may hold beside the published files, which ar
 
 
 def bomb(name, content, kind):
-    """A .tar.gz of some kB that is 64 MB unpacked: a name, a header, or files beside the one that is wanted."""
+    """A .tar.gz of some kB that is 64 MB unpacked: in a name, a header, or other files."""
     stream, size = io.BytesIO(), 64 << 20
     layout = tarfile.PAX_FORMAT if kind == "pax header" else tarfile.GNU_FORMAT
     with tarfile.open(fileobj=stream, mode="w:gz", format=layout) as tar:
@@ -784,7 +791,7 @@ def test_a_readme_beside_the_files_is_no_bomb(fake, tmp_path):
 
 
 def test_a_full_disk_is_named_and_nothing_is_left(fake, server, tmp_path):
-    """The limit on a file's size stands for a full disk: no other mirror is tried, which would not help."""
+    """The limit on a file's size stands for a full disk: another mirror would not help."""
     contents, _ = fake("fashion_mnist", [f"{server.base}a/", f"{server.base}b/"])
     for mirror in "ab":
         serve(server, mirror, "fashion_mnist", contents)
@@ -878,8 +885,63 @@ def test_nothing_wrong_survives(fake, server, tmp_path, name, damage):
         assert f"not the published {next(iter(contents))}" in str(error.value)
 
 
+def test_a_status_is_named(fake, server, tmp_path):
+    fake("cifar10", [f"{server.base}a/"])
+    with pytest.raises(FileNotFoundError, match=r"could not be downloaded \(\S+/a/: status 404\)"):
+        load_images("cifar10")
+    assert cached_files(tmp_path) == []
+
+
+def test_an_endless_answer_is_cut_off(fake, server, tmp_path):
+    """Before it fills the disk: at the published size and what may lie beside it."""
+    fake("cifar10", [f"{server.base}a/"])
+    write(server.root / "a", {"cifar-10-binary.tar.gz": bytes(64 << 20)})
+    with pytest.raises(FileNotFoundError, match=r"is longer than \d+ bytes"):
+        load_images("cifar10")
+    assert cached_files(tmp_path) == []
+
+
+class Raw(socketserver.BaseRequestHandler):
+    """Answers every request with the bytes `answer`, then closes, or hangs for a second."""
+
+    answer, hangs = b"", False
+
+    def handle(self):
+        self.request.recv(1 << 16)
+        self.request.sendall(self.answer)
+        if self.hangs:
+            time.sleep(1)
+
+
+SHORT = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"
+
+
+@pytest.mark.parametrize(
+    ("answer", "hangs", "cause"),
+    [
+        (SHORT, False, "broke off after 4 of 1000 bytes"),
+        (SHORT, True, "TimeoutError"),
+        (b"", True, "TimeoutError"),
+        (b"", False, "RemoteDisconnected|Connection reset"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", False, "BadStatusLine"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n", False, "invalid literal"),
+    ],
+    ids=["short", "stalled", "silent", "closed", "no http", "no length"],
+)
+def test_a_server_that_fails_is_named(fake, tmp_path, monkeypatch, answer, hangs, cause):
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    handler = type("Handler", (Raw,), {"answer": answer, "hangs": hangs})
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+        fake("cifar10", [f"http://127.0.0.1:{running.server_address[1]}/"])
+        with pytest.raises(FileNotFoundError, match=f"could not be downloaded .*({cause})"):
+            load_images("cifar10")
+        running.shutdown()
+    assert cached_files(tmp_path) == []
+
+
 def test_tar_writes_only_what_is_expected(fake, server, tmp_path):
-    """Neither a member that climbs out of its folder, nor a link with an expected name, reaches the disk."""
+    """No member that climbs out of its folder, and no link with an expected name."""
     fake("cifar100", [f"{server.base}a/"])
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as tar:
@@ -1028,7 +1090,7 @@ MIXTURE = GaussianMixture(
 
 
 def assert_mean(samples, expected):
-    """The mean over the first axis is `expected`, within SIGMAS of its standard error, which must itself be small."""
+    """The mean over the first axis is `expected`, within SIGMAS of its small standard error."""
     error = samples.std(0) / len(samples) ** 0.5
     assert (error < 0.02).all()
     assert ((samples.mean(0) - expected).abs() < SIGMAS * error).all()
@@ -1041,8 +1103,8 @@ def test_mixture_moments():
     assert x.dtype == torch.float64
     assert labels.dtype == torch.int64
     mean = MIXTURE.means.mean(0)
-    spread = MIXTURE.means - mean
-    covariance = 0.25 * torch.eye(3) + spread.T @ spread / 2
+    centred = MIXTURE.means - mean
+    covariance = 0.25 * torch.eye(3) + centred.T @ centred / 2
     assert_mean(x, mean)
     assert_mean((x - mean)[:, :, None] * (x - mean)[:, None, :], covariance)
     assert_mean(
@@ -1051,7 +1113,7 @@ def test_mixture_moments():
 
 
 def test_components_are_isotropic_gaussians():
-    """Given c: mean μ_c, covariance std² I, and fourth moment 3 std⁴, which no other common noise has."""
+    """Given c: mean μ_c, covariance std² I, and the fourth moment 3 std⁴ of no other noise."""
     for c in range(2):
         noise = MIXTURE.sample_given(torch.full((40_000,), c), generator=rng(c)) - MIXTURE.means[c]
         assert_mean(noise, torch.zeros(3, dtype=torch.float64))
@@ -1158,8 +1220,8 @@ def test_an_anonymous_sample_is_a_one_hot_code_of_its_component():
 @pytest.mark.parametrize(("m", "k"), [(1, 1), (2, 1), (1, 3), (5, 4)])
 def test_anonymous_samples_are_uniform(m, k):
     x, labels = AnonymousSamples(m, k).sample(40_000, generator=rng())
-    shares = x.double().mean(0)
-    assert (shares - 1 / (m * k)).abs().max() < SIGMAS * (1 / (m * k) / 40_000) ** 0.5
+    frequencies = x.double().mean(0)
+    assert (frequencies - 1 / (m * k)).abs().max() < SIGMAS * (1 / (m * k) / 40_000) ** 0.5
     given = (
         AnonymousSamples(m, k)
         .sample_given(torch.full((40_000,), m - 1), generator=rng(1))

@@ -1,4 +1,7 @@
-"""Clouds are the mixtures that they are said to be, and tables are split and standardised without a look at what is held out."""
+"""Clouds are the mixtures that they are said to be; tables are split, then standardised.
+
+What is held out has no part in that.
+"""
 
 import itertools
 from types import SimpleNamespace
@@ -82,10 +85,10 @@ def test_complement_spreads_only_outside_the_span_of_the_means(dim, components, 
     r = residuals(points)
     span = torch.linalg.svd(points.means - points.means.mean(0)).Vh[: components - 1].double()
     assert (r @ span.T).abs().max() < 1e-5
-    _, spread, directions = torch.linalg.svd(r, full_matrices=False)
-    spread = spread / 4000**0.5
-    assert (spread > 0.1 * std).sum() == expected
-    assert spread[expected:].sum() < 1e-4
+    _, width, directions = torch.linalg.svd(r, full_matrices=False)
+    width = width / 4000**0.5
+    assert (width > 0.1 * std).sum() == expected
+    assert width[expected:].sum() < 1e-4
     inside = r @ directions[:expected].T / std
     assert (inside.T @ inside / 4000 - torch.eye(expected)).abs().max() < 0.12
     assert (
@@ -102,7 +105,9 @@ def test_complement_spreads_only_outside_the_span_of_the_means(dim, components, 
 
 @pytest.mark.parametrize("std", [0.01, 0.05, 0.3, 1.0])
 def test_manifold_points_are_as_far_from_their_means_as_random_fourier_features_put_them(std):
-    """E‖x - x'‖² = 2(1 - E exp(-‖u - u'‖²/2)) = 2(1 - (1 + std²)^(-4/2)) from the place of the mean: to first order 4 std²."""
+    """E‖x - x'‖² = 2(1 - E exp(-‖u - u'‖²/2)) = 2(1 - (1 + std²)^(-4/2)), x' the mean's place.
+
+    To first order 4 std²."""
     points = draw(dim=4000, std=std, structure="manifold")
     expected = 2 * (1 - (1 + std**2) ** -2)
     found = residuals(points).square().sum(1)
@@ -120,9 +125,9 @@ def test_a_manifold_is_smooth_and_of_one_dimension_less_than_it_has_components()
     points = draw(dim=200, std=0.01, structure="manifold")
     for c in range(5):
         x = points.train.x[points.train.labels == c].double()
-        spread = torch.linalg.svdvals(x - x.mean(0)) / len(x) ** 0.5
-        assert spread[:4].tolist() == pytest.approx([0.01] * 4, rel=0.4)
-        assert spread[4:].max() < 5e-4, "of second order"
+        width = torch.linalg.svdvals(x - x.mean(0)) / len(x) ** 0.5
+        assert width[:4].tolist() == pytest.approx([0.01] * 4, rel=0.4)
+        assert width[4:].max() < 5e-4, "of second order"
     assert points.train.x.abs().max() <= (2 / 200) ** 0.5 + 1e-6
 
 
@@ -161,9 +166,9 @@ def test_parts_are_independent_draws_about_the_same_means(name):
         assert abs(torch.stack([first, second]).corrcoef()[0, 1]) < 5 / n**0.5
     for c in range(m):
         centres = [part.x[part.labels == c].mean(0) for part in parts(points)]
-        spread = CLOUDS[name]["std"] * CLOUDS[name]["dim"] ** 0.5
+        width = CLOUDS[name]["std"] * CLOUDS[name]["dim"] ** 0.5
         assert all(
-            (a - b).norm() < spread * 0.5 + 0.1 for a, b in itertools.combinations(centres, 2)
+            (a - b).norm() < width * 0.5 + 0.1 for a, b in itertools.combinations(centres, 2)
         )
 
 
@@ -209,7 +214,7 @@ def patched(monkeypatch, name: str, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def rows_of(monkeypatch, name: str, seed: int) -> dict[str, np.ndarray]:
-    """Which rows of the table each part has: in a further column that numbers them, standardising keeps the order."""
+    """Which rows each part has: a further column numbers them, in an order that is kept."""
     x, y = content(name)
     with monkeypatch.context() as patch:
         patched(patch, name, np.column_stack([x, np.arange(len(y))]), y)
@@ -237,8 +242,10 @@ def test_parts_are_disjoint_cover_the_set_and_keep_the_classes_in_proportion(
     assert np.sort(np.concatenate(list(rows.values()))).tolist() == list(range(len(y)))
     for part in PARTS:
         assert getattr(points, part).labels.tolist() == y[rows[part]].tolist()
-        share = np.bincount(y[rows[part]]) / len(rows[part])
-        assert share == pytest.approx(np.bincount(y) / len(y), abs=1.01 / len(rows[part]) + 0.01)
+        frequency = np.bincount(y[rows[part]]) / len(rows[part])
+        assert frequency == pytest.approx(
+            np.bincount(y) / len(y), abs=1.01 / len(rows[part]) + 0.01
+        )
 
 
 @pytest.mark.parametrize("seed", [0, 7])

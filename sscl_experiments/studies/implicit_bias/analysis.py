@@ -22,11 +22,11 @@ from sscl_experiments.arrangements import (
     circle_gaps,
     cyclic_order,
     cyclic_orders,
+    minimal_energy,
     minimise_free,
     preserves_order,
     regular_polygon,
     smallest_angle,
-    spread,
     tammes,
 )
 from sscl_experiments.frames import with_interval
@@ -220,7 +220,7 @@ def angle_table(ranked: Runs, *, seed: int) -> pd.DataFrame:
         if factor == "grid":
             ends = [torch.tensor(record.arrays["means"][-1]) for record in runs]
             m, generator = len(ends[0]), torch.Generator().manual_seed(seed)
-            minimiser = spread(m, 3, temperature=0.5, generator=generator)
+            minimiser = minimal_energy(m, 3, temperature=0.5, generator=generator)
             packing = tammes(m, 3, generator=generator)
             row = {
                 "": f"grid {level}",
