@@ -30,7 +30,13 @@ from torch.nn import functional as F
 
 from sscl_core.affinities import positive_pairs
 from sscl_core.losses import info_nce, spectral_contrastive, t_simclr
-from sscl_core.similarities import log_q_cosine, log_q_gaussian, log_q_student, squared_distances
+from sscl_core.similarities import (
+    Student,
+    log_q_cosine,
+    log_q_gaussian,
+    log_q_student,
+    squared_distances,
+)
 from sscl_experiments.studies.augmentation_graph.loss_family import FAMILY, Terms, forces
 from sscl_experiments.studies.contrastive_is_sne import analysis
 
@@ -355,9 +361,7 @@ def test_forces_are_those_of_the_theory(name, with_P):
     else:
         df = 1.0 if name == "t-SNE" else 5.0
         Q = log_q_student(z, temperature=t, df=df, normalization=normalization).exp()
-        theirs = analysis.attraction_repulsion(
-            P, Q, z, analysis.student_slope(squared_distances(z), temperature=t, df=df)
-        )
+        theirs = analysis.attraction_repulsion(P, Q, z, Student(t, df).slope(squared_distances(z)))
     ours = forces(FAMILY[name].loss, z1, z2, temperature=t, **({"P": P} if with_P else {}))
     for x, y in zip(ours, theirs, strict=True):
         assert x.abs().max() > 1e-2

@@ -27,7 +27,7 @@ from sscl_core.checks import (
 )
 from sscl_core.config import Mixture, TrainConfig
 from sscl_core.losses import info_nce, sne_objective, t_simclr
-from sscl_core.similarities import Student, log_q_cosine, log_q_student, squared_distances
+from sscl_core.similarities import Cosine, Similarity, Student, squared_distances
 from sscl_core.train import initial_network
 from sscl_experiments.arrangements import circle_gaps, minimise_free, uniform_arrangement
 from sscl_experiments.frames import with_interval
@@ -37,19 +37,19 @@ from sscl_experiments.statistics import interval
 
 from .parameters import COMPONENTS, DIMS
 
-TEMPERATURE, DF = 0.5, 5.0  # of the cosine and of Student's t, as the losses have them by default
+COSINE = Cosine(temperature=0.5)
 Runs = Mapping[int, Sequence[Record]]
 
 
 class Identity(NamedTuple):
-    """KL(P‖Q) = 2n · loss where P and Q are conditional, loss - log 2n where they are joint.
-
-    `log_q` is a function of Z = [z1; z2], n rows each, `loss` one of z1 and z2.
-    """
+    """KL(P‖Q) = 2n · loss where P and Q are conditional, loss - log 2n where they are joint."""
 
     normalization: Normalization
-    log_q: Callable[[Tensor], Tensor]
-    loss: Callable[[Tensor, Tensor], Tensor]
+    similarity: Similarity
+    loss: Callable[[Tensor, Tensor], Tensor]  # of n rows of z1 and of z2
+
+    def log_q(self, z: Float[Tensor, "N d"]) -> Float[Tensor, "N N"]:
+        return self.similarity.log_q(z, normalization=self.normalization)
 
     def factor(self, n: int) -> int:
         return 2 * n if self.normalization == "conditional" else 1
@@ -58,14 +58,13 @@ class Identity(NamedTuple):
         return 0.0 if self.normalization == "conditional" else -math.log(2 * n)
 
 
+# Similarities as the losses have them by default.
 IDENTITIES = {
-    "SimCLR": Identity("conditional", log_q_cosine, info_nce),
+    "SimCLR": Identity("conditional", COSINE, info_nce),
     "t-SimCLR, conditional": Identity(
-        "conditional",
-        partial(log_q_student, df=DF, normalization="conditional"),
-        partial(t_simclr, normalization="conditional"),
+        "conditional", Student(), partial(t_simclr, normalization="conditional")
     ),
-    "t-SimCLR, joint": Identity("joint", partial(log_q_student, df=DF), t_simclr),
+    "t-SimCLR, joint": Identity("joint", Student(), t_simclr),
 }
 
 
@@ -84,8 +83,8 @@ def batch_matrices(record: Record, pairs: int = 2) -> dict[str, Float[Tensor, "N
     untrained, trained = torch.tensor(record.arrays["features"])
     return {
         "P": positive_pairs(len(picked)),
-        "Q_untrained": log_q_cosine(untrained[rows], temperature=TEMPERATURE).exp(),
-        "Q_trained": log_q_cosine(trained[rows], temperature=TEMPERATURE).exp(),
+        "Q_untrained": COSINE.log_q(untrained[rows], normalization="conditional").exp(),
+        "Q_trained": COSINE.log_q(trained[rows], normalization="conditional").exp(),
     }
 
 
@@ -182,9 +181,9 @@ def attraction_repulsion(
     attraction_i =  2 Σ_j slope_ij (P_ij + P_ji)(z_i - z_j)
     repulsion_i  = -2 Σ_j slope_ij (Q_ij + Q_ji)(z_i - z_j),   slope = -dl/dD
 
-    The slope is 1/(2τ) for exp(-D/(2τ)), and for exp(cos/τ) on unit features; that of Student's t
-    is `student_slope`. Both directions of a pair enter: where P and Q are conditional, the sum
-    over one direction is not the gradient.
+    The slope of a similarity is its method of that name; z are unit rows where it is the cosine.
+    Both directions of a pair enter: where P and Q are conditional, the sum over one direction is
+    not the gradient.
     """
     z = check_points("z", z)
     for name, value in (("P", P), ("Q", Q)):
@@ -199,13 +198,6 @@ def attraction_repulsion(
         return 2 * (weights.sum(1, keepdim=True) * z - weights @ z)
 
     return pull(slope * (P + P.T)), -pull(slope * (Q + Q.T))
-
-
-def student_slope(
-    squared_distance: Float[Tensor, "N N"], *, temperature: Scalar, df: Scalar
-) -> Float[Tensor, "N N"]:
-    """-dl/dD = (ν+1) / (2 (τν + D)) for l = -(ν+1)/2 · log(1 + D/(τν)); 1/(2τ) for ν = ∞."""
-    return Student(temperature, df).slope(squared_distance)
 
 
 def through_normalization(
@@ -228,13 +220,14 @@ def free_forces(
     """Attraction and repulsion of 2n free points Z = [z1; z2] under an identity's KL."""
     identity = IDENTITIES[name]
     P = positive_pairs(len(z) // 2, normalization=identity.normalization)
-    Q = identity.log_q(z).exp()
-    if name == "SimCLR":
-        forces = attraction_repulsion(P, Q, normalize(z, dim=1), 1 / (2 * TEMPERATURE))
-        attraction, repulsion = (through_normalization(z, force) for force in forces)
-        return attraction, repulsion
-    slope = student_slope(squared_distances(z), temperature=1.0, df=DF)
-    return attraction_repulsion(P, Q, z, slope)
+    on_sphere = identity.similarity.metric == "cosine"
+    u = normalize(z, dim=1) if on_sphere else z
+    slope = identity.similarity.slope(squared_distances(u))
+    forces = attraction_repulsion(P, identity.log_q(z).exp(), u, slope)
+    if not on_sphere:
+        return forces
+    attraction, repulsion = (through_normalization(z, force) for force in forces)
+    return attraction, repulsion
 
 
 def free_points(n: int, seed: int) -> Float[Tensor, "N 2"]:
@@ -280,7 +273,7 @@ def search_for_lower(seed: int, *, per_component: int = 4, starts: int = 20) -> 
     P = same / same.sum(1, keepdim=True)
 
     def objective(z: Tensor) -> Tensor:
-        return sne_objective(P, log_q_cosine(z, temperature=TEMPERATURE))
+        return sne_objective(P, COSINE.log_q(z, normalization="conditional"))
 
     rows = []
     for dim in DIMS:
