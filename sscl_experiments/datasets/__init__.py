@@ -1,0 +1,1 @@
+"""What is trained on: labelled images, synthetic points, tables of numbers."""

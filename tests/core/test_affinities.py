@@ -650,7 +650,7 @@ def test_two_views_are_the_triple_loop(normalization):
 
 @both_normalizations
 def test_points_far_apart_share_anchors_still(normalization):
-    """Points 60 standard deviations apart: a density of e^-900, of which float64 has only the log."""
+    """Points 60 standard deviations apart: a density of e^-900, of which only the log is left."""
     x = torch.tensor([[0.0, 0], [60, 0], [61, 5], [120, 1]]).double()
     log_a = log_noise(x, x, scale=1.0)
     W = np.array(

@@ -427,14 +427,20 @@ def closed(folder, mode):
     return folder
 
 
+def closed_home(parent, mode, monkeypatch):
+    """The home of the test, in which the cache would be."""
+    home = closed(parent / "home", mode)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
 def test_a_home_that_cannot_be_written_is_one_sentence_with_the_remedies(
     fake, ordinary_user, monkeypatch
 ):
     """HOME=/ is what a container without a user's name has."""
     fake("cifar10")
-    home = closed(ordinary_user / "home", 0o555)
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(home))
+    home = closed_home(ordinary_user, 0o555, monkeypatch)
     with pytest.raises(
         FileNotFoundError, match=rf"{home}/\.cache/sscl/\S+ cannot be written \(Permission denied\)"
     ) as error:
@@ -445,9 +451,7 @@ def test_a_home_that_cannot_be_written_is_one_sentence_with_the_remedies(
 
 def test_a_home_that_cannot_be_looked_into_is_named(fake, ordinary_user, monkeypatch):
     fake("cifar10")
-    home = closed(ordinary_user / "home", 0o000)
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(home))
+    home = closed_home(ordinary_user, 0o000, monkeypatch)
     with pytest.raises(
         PermissionError, match=rf"^{home}\S* cannot be read: .*SSCL_DATA_DIR or XDG_CACHE_HOME"
     ):
