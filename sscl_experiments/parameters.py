@@ -79,7 +79,7 @@ class Parameters(Frozen):
 
     def require_runs(self) -> None:
         """`ValueError` where a run of these parameters breaks a rule of its configuration."""
-        one_seed = self.model_copy(update=dict.fromkeys(self._numbers_of_seeds(), 1))
+        one_seed = self.replace(**dict.fromkeys(self._numbers_of_seeds(), 1))
         try:
             one_seed.runs()
         except ValidationError as error:

@@ -5,11 +5,14 @@ import itertools
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
 
+import sscl_core
+import sscl_experiments
 from sscl_core.config import (
     MLP,
     Cloud,
@@ -686,3 +689,43 @@ def test_a_warm_up_longer_than_the_run_stays_a_line():
     assert factors(Optimizer(warmup_epochs=5), 2, 2) == pytest.approx(
         [1 / 11, 2 / 11, 3 / 11, 4 / 11]
     )
+
+
+# --- copies --------------------------------------------------------------------------------------
+
+
+@all_configs
+def test_a_copy_differs_in_what_it_was_asked_to(name):
+    config = CONFIGS[name]
+    other = config.replace(seed=9, batch_size=5)
+    assert (other.seed, other.batch_size) == (9, 5)
+    assert other.replace(seed=config.seed, batch_size=config.batch_size) == config
+    assert config.replace() == config
+    assert hash(config.replace()) == hash(config)
+    assert config.replace().model_dump_json() == config.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"seeds": 3}, "Extra inputs are not permitted"),
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"seed": "3"}, "valid integer"),
+        ({"data": None}, "data"),
+        ({"data": Mixture()}, "backbone must be 'mlp'"),
+        ({"start_order": (0, 1)}, "start_order must be an order"),
+    ],
+    ids=str,
+)
+def test_a_copy_is_checked_as_any_other(changes, rule):
+    with pytest.raises(ValidationError, match=rule):
+        TrainConfig().replace(**changes)
+
+
+def test_no_copy_goes_unchecked():
+    """Pydantic's own copy takes any value under any name."""
+    packages = (Path(sscl_core.__file__).parent, Path(sscl_experiments.__file__).parent)
+    sources = [path for package in packages for path in package.rglob("*.py")]
+    assert len(sources) > 50
+    for path in sources:
+        assert "model_copy" not in path.read_text(encoding="utf-8"), path

@@ -145,7 +145,7 @@ def test_the_bootstrap_knows_no_unit(scale):
     ids=str,
 )
 def test_a_rate_is_of_outcomes_that_are_0_or_1(values):
-    rate = claim().model_copy(update={"rate": True})
+    rate = claim().replace(rate=True)
     with pytest.raises(ValueError, match="a rate, must be 0 or 1"):
         decide(rate, values, scale="quick")
     assert decide(rate, [1.0, 0.0, 1.0, 1.0, 1.0], scale="quick").estimate == 0.8

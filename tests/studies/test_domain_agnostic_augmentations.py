@@ -625,7 +625,7 @@ def test_the_runs_are_those_of_the_groups_and_each_is_made_once(scale):
     for group, n in sizes.items():
         for name, runs in getattr(p, f"{group}_runs")().items():
             assert [run.seed for run in runs] == list(range(n)), (group, name)
-            assert len({run.model_copy(update={"seed": 0}) for run in runs}) == 1, (
+            assert len({run.replace(seed=0) for run in runs}) == 1, (
                 "they differ in their seed alone"
             )
 
