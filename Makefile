@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 CORES ?= $(shell nproc)
 VENV := .venv
 STAMP := $(VENV)/.installed
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help install reproduce test lint notebooks clean
 
@@ -19,7 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not there: install Python 3.11 to 3.13, or name one: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c "import ensurepip" 2> /dev/null || { echo "$(PYTHON) cannot make virtual environments: apt install python3-venv"; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	sed '/^# Beyond the extra test/,$$d' constraints.txt > $(VENV)/requirements.txt
+	$(PIP) --no-deps --require-hashes -r $(VENV)/requirements.txt
+	$(PIP) --no-build-isolation -c $(VENV)/requirements.txt -e '.[test]'
 	touch $@
 
 reproduce: $(STAMP)

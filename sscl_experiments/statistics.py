@@ -1,20 +1,19 @@
-"""TODO"""
+"""Means and rates over seeds, with their 95 % intervals."""
 
 import math
 import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 ROUNDING = 1e-12  # values this close, in units of the largest, are equal
 
 
 def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float, float]:
-    """Mean and 95 % interval over seeds: Student's t below 20 values, BCa bootstrap from 20; the mean itself where all are equal up to
-    rounding.
+    """Mean and 95 % interval over seeds: Student's t below 20 values, BCa bootstrap from 20.
 
-    `ValueError` for no values or a value that is not finite; one value has the interval (-∞, ∞).
+    Both ends are the mean where all values are equal up to rounding; one value has the interval
+    (-∞, ∞). `ValueError`: no values, or one that is not finite.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.size == 0 or not np.isfinite(x).all():
@@ -25,15 +24,22 @@ def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float, f
     if np.ptp(x) <= ROUNDING * np.abs(x).max():
         return mean, mean, mean
     if x.size < 20:
+        from scipy import stats  # here: whoever only reads claims does without
+
         half = float(stats.t.ppf(0.975, x.size - 1) * stats.sem(x))
         return mean, mean - half, mean + half
     return mean, *_bootstrap(x, seed)
 
 
 def _bootstrap(x: np.ndarray, seed: int) -> tuple[float, float]:
-    """BCa (Efron 1987); percentiles where no resampled mean lies below, or above, the mean, and BCa is not defined."""
-    centre, scale = x.mean(), np.ptp(x)
-    y = (x - centre) / scale  # or the third power of a small spread is 0
+    """BCa (Efron 1987); percentiles where BCa is not defined.
+
+    That is where no resampled mean lies below, or above, the mean.
+    """
+    from scipy import stats
+
+    centre, unit = x.mean(), np.ptp(x)
+    y = (x - centre) / unit  # or the third power of small differences is 0
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)
@@ -41,12 +47,17 @@ def _bootstrap(x: np.ndarray, seed: int) -> tuple[float, float]:
         low, high = found.confidence_interval
         if np.isfinite([low, high]).all():
             break
-    return float(centre + scale * low), float(centre + scale * high)
+    return float(centre + unit * low), float(centre + unit * high)
 
 
 def rate_interval(successes: int, n: int) -> tuple[float, float, float]:
-    """successes / n with the exact binomial 95 % interval (Clopper & Pearson 1934). `ValueError`: not 0 ≤ successes ≤ n, or n < 1."""
+    """successes / n with the exact binomial 95 % interval (Clopper & Pearson 1934).
+
+    `ValueError`: not 0 ≤ successes ≤ n, or n < 1.
+    """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"successes must be in 0..n and n at least 1, got {successes} of {n}")
+    from scipy import stats
+
     ends = stats.binomtest(successes, n).proportion_ci(0.95, method="exact")
     return successes / n, float(ends.low), float(ends.high)

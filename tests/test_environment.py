@@ -1,11 +1,14 @@
-"""pyproject.toml, constraints.txt and environment.yml agree; the wheel carries what it needs; nothing committed names this machine."""
+"""pyproject.toml, constraints.txt and environment.yml agree, and the wheel carries what it needs.
+
+Nothing committed names a machine.
+"""
 
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib.metadata import version
+from importlib.metadata import requires, version
 
 import pytest
 import yaml
@@ -14,11 +17,9 @@ from packaging.requirements import Requirement
 from sscl_experiments.paths import CHECKOUT
 
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PINS = dict(
-    line.split("==")
-    for line in (CHECKOUT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    if line and not line.startswith("#")
-)
+CONSTRAINTS = (CHECKOUT / "constraints.txt").read_text(encoding="utf-8")
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", re.M)
+PINS = {name: pin for name, pin, _ in PIN.findall(CONSTRAINTS)}
 
 
 def canonical(name):
@@ -44,6 +45,51 @@ def test_pins_are_plain_versions_that_any_index_serves():
         assert re.fullmatch(r"[0-9][0-9a-z.]*(post[0-9]+)?", pin), (
             f"{name}=={pin}: no local version, path or address"
         )
+
+
+def test_every_pin_has_checksums_and_nothing_else_is_there():
+    rest = PIN.sub("", CONSTRAINTS)
+    assert all(line.startswith("#") for line in rest.splitlines() if line)
+    assert len(PINS) > 150
+
+
+def test_make_installs_all_that_the_extra_test_needs_by_checksum():
+    """The first part of the pins is installed without looking for anything else: it is complete."""
+    first, beyond = CONSTRAINTS.split("\n# Beyond the extra test")
+    pins = {canonical(name) for name, *_ in PIN.findall(first)}
+    needed, waiting = set(), [Requirement("sscl-core[test]"), Requirement("hatchling")]
+    while waiting:
+        requirement = waiting.pop()
+        key = (canonical(requirement.name), *sorted(requirement.extras))
+        if key not in needed:
+            needed.add(key)
+            waiting += needs(requirement)
+    assert {name for name, *_ in needed} - {"sscl-core"} <= pins
+    assert PIN.findall(beyond)
+    makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
+    assert "--no-deps --require-hashes" in makefile
+    assert "/^# Beyond the extra test/" in makefile
+
+
+def needs(requirement):
+    """What an installed distribution requires here, with the extras that are asked for."""
+    for line in map(Requirement, requires(requirement.name) or ()):
+        environments = [{"extra": extra} for extra in requirement.extras or {""}]
+        if not line.marker or any(map(line.marker.evaluate, environments)):
+            yield line
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["reproduce", "--help"]])
+def test_help_comes_without_pytorch(arguments):
+    code = (
+        "import sys; from sscl_experiments.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: print(*sorted({'torch', 'scipy', 'sklearn'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("usage: sscl")
+    assert said.splitlines()[-1] == "", "imported"
 
 
 def test_what_runs_here_is_what_is_pinned():
@@ -75,7 +121,7 @@ def test_citation_prefers_the_paper():
 
 
 def test_the_wheel_stands_alone(tmp_path):
-    """Built, unpacked somewhere else, and imported from there: the embedded images and the scales come along."""
+    """Built, unpacked somewhere else, and imported from there, with embedded images and sizes."""
     build = [
         sys.executable,
         "-m",
@@ -92,9 +138,12 @@ def test_the_wheel_stands_alone(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
-        "import sscl_core; from sscl_experiments import paths, study; from sscl_experiments.datasets.images import load_images;"
-        "assert paths.CHECKOUT is None, paths.CHECKOUT;"
-        "print(sscl_core.__file__, len(load_images('fashion_mnist_subset')), study.resolve('05_t_simclr', {}).seeds)"
+        "import sscl_core; from sscl_experiments import paths, study\n"
+        "from sscl_experiments.datasets.images import load_images\n"
+        "assert paths.CHECKOUT is None, paths.CHECKOUT\n"
+        "images = load_images('fashion_mnist_subset')\n"
+        "seeds = study.resolve('05_t_simclr', {}).seeds\n"
+        "print(sscl_core.__file__, len(images), seeds)"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],

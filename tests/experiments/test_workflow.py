@@ -729,7 +729,8 @@ def test_relative_folders_are_those_of_the_working_directory_for_children_too(
     seen = {}
 
     def run_snakemake(plan, **places):
-        seen.update(places, plan=plan, **execution.environment(plan, places["data_dir"]))
+        variables = os.environ | execution.environment(plan, places["data_dir"])
+        seen.update(places, plan=plan, **variables)
         return 1
 
     for name in ("data", "other data"):
