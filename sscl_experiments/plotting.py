@@ -1,4 +1,4 @@
-"""One look for every figure: style, one colour a method, and the few pictures that notebooks share."""
+"""One look for every figure: style, one colour a method, and pictures that studies share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float, Int64
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 Array = Tensor | np.ndarray
@@ -56,27 +55,22 @@ def forces(
     attraction: Float[Array, "N 2"],
     repulsion: Float[Array, "N 2"],
 ) -> None:
-    """Where gradient descent pulls each point: minus the two parts of the gradient, drawn to one scale."""
+    """Where gradient descent pulls each point: minus the gradient's two parts, on one scale."""
     z, attraction, repulsion = (np.asarray(a) for a in (z, attraction, repulsion))
-    half = len(z) // 2
-    axis.plot(*np.stack([z[:half], z[half:]], 1).transpose(2, 1, 0), color="0.75", lw=1, zorder=0)
+    first, second = z[: len(z) // 2], z[len(z) // 2 :]
+    axis.plot(*np.stack([first, second], 1).transpose(2, 1, 0), color="0.75", lw=1, zorder=0)
     axis.scatter(z[:, 0], z[:, 1], s=14, color="0.2", zorder=3)
     longest = 0.4 * np.abs(z).max()
     scale = np.linalg.norm(np.concatenate([attraction, repulsion]), axis=1).max() / longest
-    for name, force, width in (("attraction", attraction, 0.014), ("repulsion", repulsion, 0.006)):
-        axis.quiver(
-            *z.T,
-            *-force.T,
-            color=COLORS[name],
-            label=name,
-            angles="xy",
-            scale_units="xy",
-            scale=scale,
-            width=width,
-            zorder=2 if name == "attraction" else 4,
-        )
-    low, high = z.min() - longest, z.max() + longest
-    axis.set(aspect="equal", xlim=(low, high), ylim=(low, high), xlabel="z₁", ylabel="z₂")
+    for name, force, width, order in (
+        ("attraction", attraction, 0.014, 2),
+        ("repulsion", repulsion, 0.006, 4),
+    ):
+        style: dict[str, Any] = {"color": COLORS[name], "width": width, "zorder": order}
+        units: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": scale}
+        axis.quiver(*z.T, *-force.T, label=name, **style, **units)
+    limits = (z.min() - longest, z.max() + longest)
+    axis.set(aspect="equal", xlim=limits, ylim=limits, xlabel="z₁", ylabel="z₂")
 
 
 def circle(
@@ -85,22 +79,15 @@ def circle(
     labels: Int64[Array, " n"],
     corners: Float[Array, "m 2"] | None = None,
 ) -> None:
-    """Unit features on the circle, pushed outwards a little by label so that they stay visible where they coincide."""
+    """Unit features on the circle, one colour a label; `corners` are joined to a polygon."""
     angle = np.linspace(0, 2 * np.pi, 200)
     axis.plot(np.cos(angle), np.sin(angle), color="0.85", lw=1, zorder=0)
     if corners is not None:
         closed = np.concatenate([corners, corners[:1]])
         axis.plot(*closed.T, "--", color="0.5", lw=1, zorder=1)
     u, labels = np.asarray(u), np.asarray(labels)
-    axis.scatter(
-        u[:, 0],
-        u[:, 1],
-        c=[CLASS_COLORS[label] for label in labels],
-        s=14,
-        alpha=0.7,
-        lw=0,
-        zorder=2,
-    )
+    colors = [CLASS_COLORS[label] for label in labels]
+    axis.scatter(u[:, 0], u[:, 1], c=colors, s=14, alpha=0.7, lw=0, zorder=2)
     axis.set(aspect="equal", xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), xlabel="u₁", ylabel="u₂")
 
 
@@ -121,27 +108,17 @@ def band(
 def feature_map(
     axis: Axes, z: Float[Array, "n 2"], labels: Int64[Array, " n"], classes: Sequence[str]
 ) -> None:
-    """A two-dimensional map of images, one colour a class, cut at the 99.5th percentile of the distance to the median."""
+    """A two-dimensional map of images, one colour a class.
+
+    Cut at the 99.5th percentile of the distance to the median.
+    """
     z, labels = np.asarray(z), np.asarray(labels)
-    axis.scatter(
-        z[:, 0], z[:, 1], c=[CLASS_COLORS[label] for label in labels], s=4, alpha=0.7, lw=0
-    )
+    colors = [CLASS_COLORS[label] for label in labels]
+    axis.scatter(z[:, 0], z[:, 1], c=colors, s=4, alpha=0.7, lw=0)
     middle = np.median(z, 0)
     reach = np.quantile(np.abs(z - middle).max(1), 0.995) * 1.05
-    axis.set(
-        aspect="equal",
-        xlim=middle[0] + np.array([-reach, reach]),
-        ylim=middle[1] + np.array([-reach, reach]),
-    )
-    axis.set(xticks=[], yticks=[])
+    x, y = middle[:, None] + np.array([-reach, reach])
+    axis.set(aspect="equal", xlim=x, ylim=y, xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
     for label, name in enumerate(classes):
         axis.scatter([], [], color=CLASS_COLORS[label], s=20, label=name)
-
-
-def legend_below(figure: Figure, axis: Axes) -> None:
-    """The legend of one panel for all of them, under the figure."""
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(5, len(labels)), fontsize=9
-    )

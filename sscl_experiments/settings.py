@@ -30,11 +30,12 @@ class Setting(Frozen):
     batchnorm: bool
 
 
-# Common to all methods, settled on the held-out part with SimCLR alone. No flip: shoes all point left.
+# Common to all methods, settled on the held-out part with SimCLR only. No flip: all shoes point
+# left.
 AUGMENTATION = ImageAugmentation(crop_scale=(0.7, 1.0), flip=0.0, jitter=0.8)
-# One setting for all dimensions, for every notebook but 05: the best of ten a method on the part of the
-# training images held out, by 10-NN on z at d_z = 2, 8 and 32, two seeds of four epochs. The table of
-# that search is data/records/search_one_setting.csv.
+# One setting for all dimensions, for every notebook but 05: the best of ten a method on the part of
+# the training images held out, by 10-NN on z at d_z = 2, 8 and 32, two seeds of four epochs. The
+# table of that search is data/records/search_one_setting.csv.
 METHODS = {
     "SimCLR": Setting(loss=InfoNCE(temperature=0.1), batchnorm=True),
     "t-SimCLR": Setting(
@@ -86,6 +87,7 @@ IMAGE_SETS = {
 def image_run(
     setting: Setting, images: Images, *, dim: int, epochs: int, seed: int, width: int = 16
 ) -> TrainConfig:
+    """A small convolutional network on images, trained with this loss."""
     return TrainConfig(
         data=images,
         backbone=ConvNet(width=width),
@@ -112,10 +114,13 @@ def vector_run(
     backbone: MLP = NETWORK,
     batch: int = 32,
 ) -> TrainConfig:
-    """`steps` steps, in epochs of 50 or the largest number below that divides them."""
+    """A small network on vectors, trained with this loss for `steps` steps.
+
+    In epochs of 50, or the largest number below that divides `steps`.
+    """
     per_epoch = max(k for k in range(1, 51) if steps % k == 0)
     return TrainConfig(
-        data=points.model_copy(update={"steps_per_epoch": per_epoch}),
+        data=points.replace(steps_per_epoch=per_epoch),
         backbone=backbone,
         projector=Projector(hidden=0, dim=dim, batchnorm=setting.batchnorm),
         loss=setting.loss,

@@ -9,18 +9,34 @@ import torch
 from helpers import train_run
 
 from sscl_experiments import settings
+from sscl_experiments.datasets.images import ImageData
 from sscl_experiments.datasets.manifest import PUBLISHED
 from sscl_experiments.record import Record
 from sscl_experiments.studies.implicit_bias.analysis import (
     feature_history,
+    generality,
     in_order,
     orders,
+    paired_starts,
     placement_ranks,
+    ranking,
     start_outcomes,
     well_separated,
 )
-from sscl_experiments.studies.implicit_bias.class_groups import class_groups, grouping_test
-from sscl_experiments.studies.implicit_bias.enumeration import placement_rank
+from sscl_experiments.studies.implicit_bias.class_groups import (
+    beyond_regroupings,
+    class_groups,
+    group_table,
+    grouping_test,
+    grouping_tests,
+    transfer_table,
+)
+from sscl_experiments.studies.implicit_bias.enumeration import (
+    natural_order,
+    objective_residuals,
+    placement_rank,
+    residual_summary,
+)
 from sscl_experiments.studies.implicit_bias.parameters import line, order_run
 from sscl_experiments.study import resolve
 
@@ -211,3 +227,114 @@ def test_groups_name_classes_that_exist():
 def test_wrong_parameters_of_the_order_study(given, words):
     with pytest.raises(ValueError, match=words):
         resolve("03_implicit_bias", given)
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+NATURAL, CROSSED, TURNED = (0, 90, 180, 270), (0, 180, 90, 270), (0, 90, 270, 180)
+
+
+def test_generality_has_a_row_a_setting_with_its_own_chance():
+    five = [record((0, 72, 144, 216, 288), (0, 144, 72, 216, 288))]
+    found = {
+        ("components", "5"): five,
+        ("depth", "1"): [record(CROSSED, NATURAL), record(NATURAL, (0, 10, 20, 30))],
+        ("grid", "2×3"): five,
+    }
+    table = generality([record(NATURAL, NATURAL)], found).set_index(["factor", "level"])
+    assert table.index.tolist() == [("base", ""), ("components", "5"), ("depth", "1")]
+    assert table["in order"].tolist() == [1, 0, 1]
+    assert table["before training"].tolist() == [1, 1, 0.5]
+    assert table["in order and even"].tolist() == [1, 0, 0.5]
+    assert table.chance.tolist() == pytest.approx([1 / 3, 1 / 12, 1 / 3])
+    assert table.n.tolist() == [1, 1, 2]
+
+
+def test_starts_are_paired_with_the_plain_wrong_order_seed_by_seed():
+    ends = {
+        "right order": [NATURAL] * 4,
+        "wrong order": [NATURAL, CROSSED, CROSSED, CROSSED],
+        "other": [TURNED, NATURAL, NATURAL, CROSSED],
+    }
+    begun = {name: [record(CROSSED, end) for end in own] for name, own in ends.items()}
+    (row,) = paired_starts(begun).to_dict("records")
+    assert (row["start"], row["n"]) == ("other", 4)
+    assert (row["in order, only here"], row["only at the reference"]) == (2, 1)
+    assert row["p"] == pytest.approx(1.0), "2 of 3 on one side"
+
+
+def test_ranking_is_among_all_orders_by_their_cost():
+    """Of four on a square there are three orders, the natural one the smoothest."""
+    found = ranking([record(CROSSED, NATURAL), record(TURNED, TURNED)])
+    assert len(found.costs) == 3
+    assert found.ranks["after training"][0] == 1
+    assert found.ranks["before training"][1] == found.ranks["after training"][1]
+    assert sorted({*found.ranks["before training"]} | {1}) == [1, 2, 3]
+    assert found.summary()["after training"].startswith("rank 1: 0.50")
+
+
+def test_the_natural_order_is_the_best_of_random_spacings():
+    found = natural_order((4, 6), (0, 1, 2))
+    assert len(found.margins) == 3
+    assert len(found.errors) == len(found.weights) == 6
+    assert min(found.margins) > 0
+    assert max(found.errors) < 1e-12
+    assert min(found.weights) > 0
+
+
+def test_only_the_joint_objective_without_a_square_is_a_line_in_c():
+    """Up to five points a square makes no difference: there are only two distances."""
+    table = residual_summary(objective_residuals((5, 6), 3, seed=0)).set_index(["variant", "m"])
+    assert set(table.spacings) == {3}
+    residual = table["largest residual of a + b·C"]
+    assert residual["joint, unsquared"].max() < 1e-12
+    assert residual["rows of P normalised"].min() > 0.01
+    assert residual["squared distance", 5] < 1e-12
+    assert residual["squared distance", 6] > 0.01
+
+
+def similarity(seed):
+    values = np.random.default_rng(seed).standard_normal((4, 4))
+    return values + values.T
+
+
+def test_group_table_subtracts_each_seed_s_untrained_network_and_the_pixels():
+    groups = torch.tensor([0, 0, 1, 1])
+    runs = {}
+    for method in ("SimCLR", "t-SimCLR", "untrained"):
+        runs[method] = []
+        for seed in (0, 1):
+            metrics = {"knn_cosine_h": 0.5 + seed / 10, "knn_cosine_z": 0.1}
+            key = 10 * len(runs) + seed
+            arrays = {"classes_h": similarity(key), "classes_z": similarity(key + 100)}
+            runs[method].append(Record(order_run({}, steps=50), metrics, arrays))
+    pixels = similarity(99)
+    tests = grouping_tests(runs, pixels, groups)
+    table = group_table(tests).set_index("features")
+    contrast = tests.groupby("features", sort=False)["within − across"].apply(np.array)
+    for name, before in (("t-SimCLR, h", "untrained, h"), ("SimCLR, z", "untrained, z")):
+        change = (contrast[name] - contrast[before]).mean()
+        assert table.loc[name, "minus untrained"].startswith(f"{change:.3f} [")
+        change = (contrast[name] - contrast["raw pixels"][0]).mean()
+        assert table.loc[name, "minus raw pixels"].startswith(f"{change:.3f} [")
+    assert table.loc["SimCLR, h", "10-NN accuracy"] == pytest.approx(0.55)
+    assert math.isnan(table.loc["raw pixels", "95 % low"]), "one value has no interval"
+    assert beyond_regroupings(tests, "SimCLR, h") == pytest.approx(
+        contrast["SimCLR, h"] - tests[tests.features == "SimCLR, h"]["95th percentile"]
+    )
+
+
+def test_transfer_is_tested_by_the_superclasses_of_the_other_set():
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (12, 1, 2, 2), generator=generator, dtype=torch.uint8)
+    labels, coarse = torch.arange(12) % 4, torch.tensor([0, 1, 0, 1])
+    other = ImageData(pixels, labels, ("a", "b", "c", "d"), coarse[labels])
+    arrays = [{"classes_transfer": similarity(seed)} for seed in (0, 1)]
+    runs = [Record(order_run({}, steps=50), {}, own) for own in arrays]
+    table = transfer_table({"SimCLR": runs}, other)
+    assert table.features.tolist() == ["raw pixels", "SimCLR, h"]
+    found = [grouping_test(own["classes_transfer"], coarse) for own in arrays]
+    mean = np.mean([test["within − across"] for test in found])
+    assert table["within − across"][1] == pytest.approx(mean)
+    assert table.p[1] == max(test["p"] for test in found)
+    assert table.n[1] == 2

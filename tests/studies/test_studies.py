@@ -72,8 +72,8 @@ def test_given_values_win_and_none_means_the_scales_own():
         ({"weights": [0.3, "many"]}, "weights.1 = 'many'"),
         (
             {"weights": [0]},
-            "weights.0 = 0: temperature must be a number other than 0 (at least 1e-37 away from it), "
-            "or infinite, got 0.0",
+            "weights.0 = 0: temperature must be a number other than 0 "
+            "(at least 1e-37 away from it), or infinite, got 0.0",
         ),
         ({"weights": [0.3, -0.0]}, "weights.1 = -0.0: temperature must be a number other than 0"),
         ({"weights": [math.nan]}, "weights.0 = nan: temperature must be a number other than 0"),
@@ -131,7 +131,7 @@ def test_a_run_that_cannot_be_is_refused_with_the_parameters(monkeypatch):
     )
     with pytest.raises(
         ValueError,
-        match=r"parameters of 01_contrastive_is_sne: .* batch_size = 1: .*valid names: scale, seeds",
+        match=r"of 01_contrastive_is_sne: .* batch_size = 1: .*valid names: scale, seeds",
     ):
         resolve("01_contrastive_is_sne", {})
 

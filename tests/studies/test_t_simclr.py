@@ -16,17 +16,30 @@ from sscl_core.config import InfoNCE, Projector, TrainConfig, TSimCLR
 from sscl_experiments import settings
 from sscl_experiments.paths import RECORDS
 from sscl_experiments.record import Record
-from sscl_experiments.studies.t_simclr import searches
+from sscl_experiments.studies.t_simclr import analysis, searches
 from sscl_experiments.studies.t_simclr.analysis import (
     accuracies,
     changes,
+    digits_table,
     paired,
     pixel_scores,
     regret,
     summary,
 )
-from sscl_experiments.studies.t_simclr.dimensions import crossing, smallest_dims
-from sscl_experiments.studies.t_simclr.pair_weights import weight_effects
+from sscl_experiments.studies.t_simclr.dimensions import (
+    NeededDimensions,
+    crossing,
+    probe_gains,
+    smallest_dims,
+    withheld,
+)
+from sscl_experiments.studies.t_simclr.pair_weights import (
+    gains,
+    losses_by_weight,
+    weight_dose,
+    weight_effects,
+)
+from sscl_experiments.studies.t_simclr.parameters import LARGE_SETS
 from sscl_experiments.study import resolve
 
 
@@ -326,3 +339,125 @@ def test_accuracies_are_in_the_metric_of_the_loss():
     )
     assert table[["knn1_z", "knn_z", "knn15_z"]].to_numpy().tolist() == [[0, 1, 2], [10, 11, 12]]
     assert table.method.tolist() == ["a", "b"]
+
+
+# --- verdicts ------------------------------------------------------------------------------------
+
+
+def both_methods(simclr, other, metric="knn15_z") -> pd.DataFrame:
+    """A row a method, d_z and seed, from accuracies by d_z; shuffled."""
+    rows = [
+        {"method": method, "d_z": dim, "seed": seed, metric: value}
+        for method, by_dim in (("SimCLR", simclr), ("t-SimCLR", other))
+        for dim, values in by_dim.items()
+        for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows).sample(frac=1, random_state=0)
+
+
+def test_needed_dimensions_leave_one_dimension_out_and_are_listed_by_seed():
+    simclr = {2: (0.50, 0.70), 8: (0.80, 0.79), 32: (0.79, 0.795)}
+    other = {1: (0.9, 0.9), 2: (0.795, 0.60), 8: (0.70, 0.77), 32: (0.81, 0.78)}
+    needed = NeededDimensions(both_methods(simclr, other), [1, 2, 8, 32])
+    assert needed.octaves() == [2, -2]
+    assert needed.octaves(0.0) == [-2, -3]
+    table = needed.table().set_index("below SimCLR's best")
+    assert table.loc[0.0, "t-SimCLR: d_z"] == "32, >32"
+    assert table.loc[0.01, "SimCLR: d_z"] == "8, 8"
+    assert table.loc[0.01, "octaves"] == 0
+    low, high = stats.t.interval(0.95, 1, 0, stats.sem([2, -2]))
+    assert tuple(table.loc[0.01, ["95 % low", "95 % high"]]) == pytest.approx((low, high))
+    crossings = needed.crossings()
+    assert crossings["SimCLR"] == crossing([2, 8, 32], np.array([0.6, 0.795, 0.7925]), 0.785)
+
+
+def test_gains_of_the_probe_are_at_the_largest_dimension():
+    scores = both_methods({2: (0.1, 0.2), 8: (0.5, 0.6)}, {2: (0.9, 0.9), 8: (0.7, 0.5)})
+    found = probe_gains(scores.rename(columns={"knn15_z": "linear_probe_h"}))
+    assert found == pytest.approx([0.2, -0.1])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "on_cifar", "reasons"),
+    [
+        (0.7, None, []),
+        (0.7, 0.55, []),
+        (0.5, None, [r"\(0.500\) is not as good as raw pixels \(0.600\)"]),
+        (math.nan, None, [r"\(nan\) is not as good as raw pixels"]),
+        (0.7, 0.54, [r"reaches 0.540 on CIFAR-10, less than .55"]),
+        (0.5, 0.54, [r"not as good", r"; SimCLR's backbone reaches 0.540"]),
+    ],
+)
+def test_a_verdict_is_withheld_from_networks_that_are_not_trained(backbone, on_cifar, reasons):
+    scores = both_methods({2: (0.1,), 8: (backbone,)}, {8: (0.9,)}, "knn15_cosine_h")
+    pixels = pd.DataFrame({"method": ["raw pixels", "PCA"], "knn15_z": [0.6, 0.9]})
+    large = None
+    if on_cifar is not None:
+        rows = [("cifar10", "SimCLR", 64, on_cifar), ("fashion_mnist", "SimCLR", 64, 0.1)]
+        large = pd.DataFrame(rows, columns=["image_set", "method", "d_z", "knn_cosine_h"])
+    found = withheld(scores, pixels, large)
+    assert bool(found) == bool(reasons)
+    for reason in reasons:
+        assert re.search(reason, found)
+
+
+def test_gains_by_weights_are_those_of_overlap_and_mild_crops():
+    rows = [
+        (crops, score, temperature, seed, accuracy + 0.1 * seed)
+        for crops, score, temperature, accuracy in (
+            ("70–100 %", "none", math.inf, 0.5),
+            ("70–100 %", "iou", 0.3, 0.52),
+            ("70–100 %", "iou", 0.1, 0.9),
+            ("70–100 %", "features", 0.3, 0.9),
+            ("20–100 %", "iou", 0.3, 0.9),
+        )
+        for seed in (1, 0)
+    ]
+    table = pd.DataFrame(rows, columns=["crops", "score", "τ'", "seed", "a"])
+    assert gains(table, "a", temperature=0.3) == pytest.approx([0.02, 0.02])
+    assert gains(table, "a", temperature=0.7) == []
+
+
+def test_weights_at_infinite_temperature_are_none_at_all():
+    run = resolve("05_t_simclr", {"scale": "smoke"}).run("SimCLR", 2, 0)
+    losses = losses_by_weight(run)
+    assert losses[None] == losses[math.inf]
+    assert losses[None] != losses[0.3]
+
+
+def test_the_dose_of_weights_by_hand():
+    """Half of the pairs with overlap 1, half with none: weights 2e/(1+e) and 2/(1+e) at τ' = 1."""
+    table = weight_dose(torch.tensor([0.0, 1.0]).repeat(64 * 64)).set_index("τ'")
+    large, small = 2 * math.e / (1 + math.e), 2 / (1 + math.e)
+    row = table.loc[1.0]
+    assert row["standard deviation of w"] == pytest.approx((large - small) / 2, rel=1e-3)
+    assert row["effective pairs of 128"] == pytest.approx(2 * 128 / (large**2 + small**2))
+    assert table.loc[0.03]["effective pairs of 128"] == pytest.approx(64)
+
+
+def test_tables_of_digits_keep_the_choice_apart_from_the_comparison():
+    run = resolve("05_t_simclr", {"map_dims": [2]}).digits_runs()[2, 5.0, 0.03][1]
+    record = Record(run, {"knn_z_test": 0.7, "knn_z_validation": 0.6})
+    (row,) = digits_table({(2, 5.0, 0.03): [record]}).to_dict("records")
+    expected = {"d_z": 2, "nu": 5.0, "scale": 0.03, "seed": 1, "knn_z": 0.7, "chosen_by": 0.6}
+    assert row == expected
+
+
+def test_baselines_of_larger_sets_are_of_the_images_that_are_trained_on(monkeypatch):
+    asked = []
+
+    def rows(run, data_dir):
+        asked.append((run.data.name, data_dir))
+        x = torch.rand(40, 130, generator=torch.Generator().manual_seed(0))
+        return x, torch.arange(40) % 2, x, torch.arange(40) % 2
+
+    monkeypatch.setattr(analysis, "images_as_rows", rows)
+    large = {"fashion_mnist": (2, 8), "cifar10": (2, 4)}
+    sets = {name: LARGE_SETS[name].replace(dims=dims) for name, dims in large.items()}
+    monkeypatch.setattr(analysis, "LARGE_SETS", sets)
+    runs = resolve("05_t_simclr", {"image_sets": list(large)}).large_runs()
+    table = analysis.large_baselines(runs, "there")
+    assert asked == [("fashion_mnist", "there"), ("cifar10", "there")]
+    assert table[table.method == "PCA"].groupby("image_set").d_z.apply(list).to_dict() == {
+        name: list(dims) for name, dims in large.items()
+    }

@@ -97,7 +97,7 @@ class NeededDimensions:
 
 def probe_gains(scores: pd.DataFrame) -> list[float]:
     """For each seed the linear probe on h at the largest d_z, t-SimCLR's minus SimCLR's."""
-    largest = scores.d_z.max()
+    largest = int(scores.d_z.max())
     probes = [by_seed(scores, m, "linear_probe_h", [largest])[0] for m in METHOD_LOSSES]
     return (probes[1] - probes[0]).tolist()
 

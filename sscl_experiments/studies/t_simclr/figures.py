@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from sscl_experiments.plotting import CLASS_COLORS, COLORS, Array, feature_map, legend_below
+from sscl_experiments.plotting import CLASS_COLORS, COLORS, Array, feature_map
 from sscl_experiments.statistics import interval
 
 from .analysis import MEASURES
@@ -32,6 +32,13 @@ def ring(z: Float[Array, "n 2"], *, seed: int) -> Float[np.ndarray, "n 2"]:
     return u * (1 + 0.12 * shift)
 
 
+def _legend_below(figure: Figure, axis: Axes) -> None:
+    """The legend of one panel for all of them, under the figure."""
+    handles, labels = axis.get_legend_handles_labels()
+    columns = min(5, len(labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
+
+
 # --- accuracies -----------------------------------------------------------------------------------
 
 
@@ -48,7 +55,7 @@ def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
             _accuracy_curve(axis, part.groupby("d_z")[metric], str(method), shift=1.03**i)
         _baselines(axis, scores, baselines, metric)
         _dimension_axis(axis, trained.d_z, ylabel="test accuracy", title=title)
-    legend_below(figure, axes[0])
+    _legend_below(figure, axes[0])
     return figure
 
 
@@ -111,7 +118,7 @@ def larger_sets(scores: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
             _baselines(axis, part, baselines[baselines.image_set == name], metric)
             title = f"{name}: {title}"
             _dimension_axis(axis, trained.d_z, ylabel="test accuracy", title=title)
-    legend_below(figure, axes[0][0])
+    _legend_below(figure, axes[0][0])
     return figure
 
 
@@ -125,7 +132,7 @@ def changes(effects: pd.DataFrame) -> Figure:
             _differences(axis, x, part, fmt="o-", lw=0.8, capsize=2, color=i, label=str(name))
         axis.axhline(0, color="0.6", lw=1)
         _dimension_axis(axis, effects.d_z, ylabel="difference of test accuracy", title=title)
-    legend_below(figure, axes[0])
+    _legend_below(figure, axes[0])
     return figure
 
 
@@ -223,7 +230,7 @@ def distances(
     for axis, dim in zip(axes[0], dims, strict=True):
         _distance_histograms(axis, {method: found[method, dim] for method in METHOD_LOSSES})
         axis.set_title(f"d_z = {dim}")
-    legend_below(figure, axes[0, 0])
+    _legend_below(figure, axes[0, 0])
     return figure
 
 
@@ -311,5 +318,5 @@ def weight_effects(effects: pd.DataFrame) -> Figure:
         axis.set_xticks(range(len(order)), labels)
         axis.set(xlabel="τ' of the weights", title=title)
     axes[0].set_ylabel("weighted − unweighted")
-    legend_below(figure, axes[0])
+    _legend_below(figure, axes[0])
     return figure
