@@ -751,12 +751,11 @@ def test_mixup_masses_are_those_of_segments_cut_at_all_bisectors(d, strength):
 
 def test_mixup_masses_are_those_of_a_fine_grid():
     anchors, centers, steps = normal(5, 2), normal(7, 2, seed=1), 20_000
-    share = 0.8 * (torch.arange(steps).double() + 0.5) / steps
+    weight = 0.8 * (torch.arange(steps).double() + 0.5) / steps
     A, cell = mixup_masses(anchors, centers, strength=0.8), nearest_cells(centers)
     for i in range(5):
-        views = [
-            anchors[i] + share[:, None] * (anchors[j] - anchors[i]) for j in range(5) if j != i
-        ]
+        others = [anchors[j] - anchors[i] for j in range(5) if j != i]
+        views = [anchors[i] + weight[:, None] * to_other for to_other in others]
         close(
             A[i],
             cell(torch.cat(views)).bincount(minlength=7).double() / (4 * steps),

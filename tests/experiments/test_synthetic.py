@@ -54,20 +54,18 @@ def test_means_are_at_distance_1_from_each_other(outside, components, dim):
     structure = {"structure": "complement", "rank": outside} if outside else {}
     means = draw(dim=dim + outside, components=components, **structure).means
     assert means.shape == (components, dim + outside)
-    assert torch.pdist(means).tolist() == pytest.approx(
-        [1] * (components * (components - 1) // 2), abs=1e-5
-    )
+    pairs = components * (components - 1) // 2
+    assert torch.pdist(means).tolist() == pytest.approx([1] * pairs, abs=1e-5)
 
 
 @pytest.mark.parametrize(("dim", "components", "std"), [(2, 3, 0.1), (12, 5, 0.3), (50, 2, 2.0)])
 def test_isotropic_points_are_normal_about_their_means_in_every_direction(dim, components, std):
     points = draw(dim=dim, components=components, std=std, n_train=4000)
-    r, span = residuals(points), torch.linalg.svd(points.means - points.means.mean(0)).Vh.double()
+    r, coordinates = residuals(points), torch.eye(dim, dtype=torch.float64)
+    # Directions of the means first, then those outside them.
+    of_the_means = torch.linalg.svd(points.means - points.means.mean(0)).Vh.double()
     assert stats.kstest(r.flatten(), stats.norm(0, std).cdf).pvalue > ALPHA
-    for basis in (
-        torch.eye(dim, dtype=torch.float64),
-        span,
-    ):  # of the coordinates; of the means, and outside them
+    for basis in (coordinates, of_the_means):
         white = r @ basis.T / std
         assert (white.square().mean(0) - 1).abs().max() < 5 * (2 / 4000) ** 0.5
         assert (white.T.corrcoef() - torch.eye(dim)).abs().max() < 5 / 4000**0.5
@@ -91,16 +89,11 @@ def test_complement_spreads_only_outside_the_span_of_the_means(dim, components, 
     assert width[expected:].sum() < 1e-4
     inside = r @ directions[:expected].T / std
     assert (inside.T @ inside / 4000 - torch.eye(expected)).abs().max() < 0.12
-    assert (
-        stats.kstest(
-            (inside @ torch.ones(expected, dtype=torch.float64) / expected**0.5), stats.norm.cdf
-        ).pvalue
-        > ALPHA
-    )
+    diagonal = torch.ones(expected, dtype=torch.float64) / expected**0.5
+    assert stats.kstest(inside @ diagonal, stats.norm.cdf).pvalue > ALPHA
     between = torch.stack([r[points.train.labels == c].mean(0) for c in range(components)])
-    assert between.abs().max() < 5 * std / (4000 / components) ** 0.5, (
-        "and says nothing of the component"
-    )
+    error = std / (4000 / components) ** 0.5
+    assert between.abs().max() < 5 * error, "and says nothing of the component"
 
 
 @pytest.mark.parametrize("std", [0.01, 0.05, 0.3, 1.0])
@@ -111,14 +104,12 @@ def test_manifold_points_are_as_far_from_their_means_as_random_fourier_features_
     points = draw(dim=4000, std=std, structure="manifold")
     expected = 2 * (1 - (1 + std**2) ** -2)
     found = residuals(points).square().sum(1)
-    assert found.mean() == pytest.approx(
-        expected, rel=5 * found.std().item() / 500**0.5 / expected + 0.03
-    )
+    error = found.std().item() / 500**0.5 / expected
+    assert found.mean() == pytest.approx(expected, rel=5 * error + 0.03)
     if std <= 0.05:
         assert expected == pytest.approx(4 * std**2, rel=0.01)
-    assert torch.pdist(points.means).square().tolist() == pytest.approx(
-        [2 * (1 - np.exp(-1 / 2))] * 10, abs=0.1
-    )
+    between = 2 * (1 - np.exp(-1 / 2))
+    assert torch.pdist(points.means).square().tolist() == pytest.approx([between] * 10, abs=0.1)
 
 
 def test_a_manifold_is_smooth_and_of_one_dimension_less_than_it_has_components():
@@ -167,9 +158,8 @@ def test_parts_are_independent_draws_about_the_same_means(name):
     for c in range(m):
         centres = [part.x[part.labels == c].mean(0) for part in parts(points)]
         width = CLOUDS[name]["std"] * CLOUDS[name]["dim"] ** 0.5
-        assert all(
-            (a - b).norm() < width * 0.5 + 0.1 for a, b in itertools.combinations(centres, 2)
-        )
+        for a, b in itertools.combinations(centres, 2):
+            assert (a - b).norm() < width * 0.5 + 0.1
 
 
 @every_cloud
