@@ -15,6 +15,7 @@ from sscl_core.affinities import noise_masses
 from sscl_core.config import MLP, Cloud, Mixup, Noise, Points, Projector, TrainConfig
 from sscl_core.train import initial_network
 from sscl_experiments import plotting
+from sscl_experiments.record import Record
 from sscl_experiments.runs.points import point_set
 from sscl_experiments.studies.augmentation_graph import analysis, figures
 from sscl_experiments.studies.augmentation_graph.analysis import (
@@ -22,6 +23,7 @@ from sscl_experiments.studies.augmentation_graph.analysis import (
     principal_cosines,
     squared_cosines,
 )
+from sscl_experiments.studies.augmentation_graph.loss_family import FAMILY
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -209,6 +211,69 @@ def test_features_that_depend_on_others_add_nothing():
         assert len(analysis.principal_cosines(torch.cat([z, extra], 1), vectors, mass)) == 3
 
 
+def test_what_is_learned_has_a_row_an_eigenvector_step_and_run():
+    data = on(Noise(scale=0.3), n_train=20)
+    configs = [run(data, seed=seed) for seed in (0, 4)]
+    spectra, angles = analysis.learned({("cloud, noise", "SimCLR"): configs})
+    assert len(spectra) == 2 * 3 * analysis.EIGENVECTORS
+    assert spectra.step.unique().tolist() == [0, 2, 4]
+    assert (spectra.data.unique().tolist(), spectra.d_z.unique().tolist()) == (
+        ["cloud, noise"],
+        [2],
+    )
+    graph = analysis.noise_graph(data, 4, analysis.EIGENVECTORS)
+    history = analysis.feature_history(configs, torch.stack([graph.nodes, graph.nodes]))
+    last = spectra[(spectra.seed == 4) & (spectra.step == 4)]
+    expected = squared_cosines(history[-1, 1], graph.vectors, graph.mass)
+    assert last.captured.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert last.eigenvalue.tolist() == graph.values.tolist()
+    assert last.eigenvector.tolist() == list(range(1, analysis.EIGENVECTORS + 1))
+    top = principal_cosines(history[-1, 1], graph.vectors[:, :2], graph.mass)
+    angle = math.degrees(math.acos(top[1]))
+    assert angles["2"][1] == pytest.approx(angle, abs=1e-3)
+    assert list(angles.columns) == ["data", "loss", "seed", "2"], "the constant's is left out"
+    means = analysis.mean_angles(angles)
+    assert means["2"].tolist() == pytest.approx([angles["2"].mean()])
+
+
+@pytest.mark.parametrize(("step", "make"), [(Noise(scale=0.3), "noise"), (Mixup(strength=1.0), "")])
+def test_a_graph_is_of_densities_for_noise_and_counted_for_the_rest(step, make):
+    graph = analysis.graph_of(run(on(step), seed=3), 3)
+    expected = analysis.noise_graph if make == "noise" else analysis.cell_graph
+    assert graph is expected(on(step), 3, 3)
+
+
+# --- forces --------------------------------------------------------------------------------------
+
+
+def test_forces_of_every_loss_are_parts_of_its_gradient():
+    measured = analysis.measured_forces(3, n=4)
+    assert measured.Z.shape == (8, 2)
+    assert measured.parts.keys() == FAMILY.keys()
+    for name, (pull, push) in measured.parts.items():
+        Z = measured.Z.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(FAMILY[name].loss(*Z.chunk(2)).loss, Z)
+        torch.testing.assert_close(pull + push, gradient)
+        assert torch.equal(measured.arrays[f"{name}: attraction"], pull)
+    figures.forces(measured).draw_without_rendering()
+
+
+def test_the_table_of_forces_by_hand():
+    measured = analysis.measured_forces(3, n=4)
+    pull = torch.zeros(8, 2, dtype=torch.float64)
+    push = -(measured.Z - measured.Z.mean(0))
+    push[0] *= -1
+    pull[1] = push[1]
+    own = analysis.Forces(measured.Z, {"InfoNCE": measured.parts["InfoNCE"], "SNE": (pull, push)})
+    table = analysis.force_table(own).set_index("loss")
+    row = table.loc["SNE"]
+    assert row["outward"] == 7 / 8
+    assert row["repulsion / attraction"] == pytest.approx((push.norm() / pull.norm()).item())
+    assert table.loc["InfoNCE", "like InfoNCE"] == pytest.approx(1)
+    assert row["like InfoNCE"] < 1
+    assert row["source"] == FAMILY["SNE"].source
+
+
 # --- maps ----------------------------------------------------------------------------------------
 
 
@@ -282,3 +347,28 @@ def test_the_few_points_far_from_all_others_are_cut_off_a_map_of_thumbnails():
     figures.thumbnails(axis, z, np.ones((1000, 1, 1)), np.zeros(1000, dtype=np.int64), cells=5)
     (canvas,) = [image.get_array() for image in axis.get_images()]
     assert (canvas < 1).any(2).all(), "every square holds an image"
+
+
+def test_maps_are_those_of_runs_and_of_t_sne():
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((40, 2)).astype(np.float32)
+    config = run(on(Noise(scale=0.3)))
+    records = {name: [Record(config, {}, {"z_test": z})] for name in ("SimCLR", "Cauchy")}
+    pixels = rng.random((40, 5)).astype(np.float32)
+    maps = analysis.maps(records, pixels, 0)
+    assert list(maps) == ["SimCLR", "Cauchy", "t-SNE of pixels"]
+    assert maps["Cauchy"][0] is z
+    np.testing.assert_allclose(np.linalg.norm(maps["SimCLR"][0], axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.cross(maps["SimCLR"][0], z), 0, atol=1e-6)
+    assert maps["t-SNE of pixels"][0].shape == (40, 2)
+
+
+def test_scores_of_maps_have_intervals_where_there_are_seeds():
+    labels = np.repeat([0, 1], 20)
+    apart = labels[:, None] + np.zeros((40, 2))
+    mixed = np.random.default_rng(0).standard_normal((40, 2))
+    table = analysis.map_scores({"one": [apart], "two": [apart, mixed]}, labels).set_index("map")
+    assert table["10-NN"].tolist() == [1, (1 + leave_one_out(mixed, labels)) / 2]
+    assert table["95 % low"].isna().tolist() == [True, False]
+    assert table.n.tolist() == [1, 2]
+    assert table.images.tolist() == [40, 40]

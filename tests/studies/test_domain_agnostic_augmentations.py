@@ -47,6 +47,10 @@ from sscl_experiments.studies.domain_agnostic_augmentations.parameters import (
 )
 from sscl_experiments.studies.domain_agnostic_augmentations.sne import (
     agreement,
+    agreement_by_factor,
+    agreement_means,
+    distance_and_flat_limit,
+    kl_ratios,
     noise_P,
     procrustes_aligned,
     rank_correlation,
@@ -58,7 +62,10 @@ from sscl_experiments.studies.domain_agnostic_augmentations.sne import (
 from sscl_experiments.studies.domain_agnostic_augmentations.views import (
     counted_mixup,
     counted_noise,
+    energy_in_span,
     perturbation,
+    view_densities,
+    within_two_errors,
 )
 from sscl_experiments.study import resolve
 
@@ -583,6 +590,194 @@ def test_a_dot_plot_has_a_row_a_name_and_an_interval_about_every_mean():
     assert np.abs(heights - np.array([0, -1, -2])).max() < 0.5
     assert handles[0].lines[0].get_color() == plotting.COLORS["mixup"]
     axis.figure.draw_without_rendering()
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def test_raw_scores_of_several_runs_are_listed_under_their_keys():
+    runs = [points_run(Cloud(dim=6, components=3, n_train=40), seed=seed) for seed in (0, 1)]
+    table = analysis.raw_table({"a": runs, "b": runs[:1]}, "cloud", dim=2)
+    assert table.cloud.tolist() == ["a"] * 4 + ["b"] * 2
+    expected = [row for run in [*runs, runs[0]] for row in raw_scores(run, 2)]
+    assert table.drop(columns="cloud").to_dict("records") == expected
+
+
+CLOUD_NAMES = ("isotropic, d=8", "isotropic, d=64", "5 nuisances, d=16")
+
+
+def clouds_frame() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Accuracies of the best strengths, and what they do before training, of three clouds."""
+    rng = np.random.default_rng(0)
+    best = pd.DataFrame(
+        {"cloud": cloud, "augmentation": name, "seed": seed, "knn_h_test": rng.random()}
+        for cloud in CLOUD_NAMES
+        for name in ("noise", "mixup")
+        for seed in range(4)
+    )
+    what = ("strength", "energy in span", "views at own mean", "P within", "selectivity")
+    before = pd.DataFrame(
+        {"cloud": cloud, "augmentation": name} | {key: rng.random() for key in what}
+        for cloud in CLOUD_NAMES
+        for name in ("noise", "mixup")
+    )
+    return best, before
+
+
+def test_gains_of_mixup_are_paired_by_seed():
+    best, before = clouds_frame()
+    order = list(CLOUD_NAMES[::-1])
+    gain = analysis.gains(best, before, order)
+    assert list(gain.columns) == ["cloud", "mixup − noise", "low", "high", "variance ratio"]
+    assert gain.cloud.tolist() == order
+    for row in gain.to_dict("records"):
+        part = best[best.cloud == row["cloud"]]
+        mixup, noise = (part[part.augmentation == n].knn_h_test.to_numpy() for n in MIX_AND_NOISE)
+        low, high = stats.ttest_rel(mixup, noise).confidence_interval()
+        assert list(row.values())[1:4] == pytest.approx([(mixup - noise).mean(), low, high])
+        own = before[(before.cloud == row["cloud"]) & (before.augmentation == "noise")]
+        assert row["variance ratio"] == 1 / own.selectivity.item()
+    isotropic = best[best.cloud.str.startswith("isotropic")]
+    means = isotropic.groupby(["augmentation", "seed"]).knn_h_test.mean()
+    assert analysis.isotropic_gains(best) == pytest.approx(means["mixup"] - means["noise"])
+
+
+MIX_AND_NOISE = ("mixup", "noise")
+
+
+def test_predictors_are_held_against_the_gain_by_rank():
+    best, before = clouds_frame()
+    gain = analysis.gains(best, before, CLOUD_NAMES)
+    table = analysis.predictors(before, gain)
+    assert table.cloud.tolist() == list(CLOUD_NAMES)
+    for name in MIX_AND_NOISE:
+        own = before[before.augmentation == name]
+        for what in ("strength", "energy in span", "P within", "selectivity"):
+            assert table[f"{what}, {name}"].tolist() == own[what].tolist()
+    test = analysis.predictor_test(before, gain).set_index("predictor (mixup minus noise)")
+    assert len(test) == 4
+    for what, row in test.iterrows():
+        difference = table[f"{what}, mixup"] - table[f"{what}, noise"]
+        expected = stats.spearmanr(difference, gain["mixup − noise"]).statistic
+        assert row["rank correlation with the gain"] == pytest.approx(expected)
+        assert row.clouds == 3
+
+
+def test_kinds_of_views_are_sorted_and_paired_with_the_untrained_network():
+    scores = {"noise": (0.5, 0.7), "untrained": (0.2, 0.3), "mixup": (0.8, 0.7)}
+    rows = [
+        {"views": name, "seed": seed, "knn_cosine_h": value}
+        for name, values in scores.items()
+        for seed, value in enumerate(values)
+    ]
+    table = pd.DataFrame(rows).sample(frac=1, random_state=0)
+    found = analysis.view_scores(table)
+    assert list(found) == ["mixup", "noise", "untrained"]
+    assert found["noise"][0] == pytest.approx(0.6)
+    paired = analysis.minus_untrained(table)
+    assert paired.views.tolist() == ["mixup", "noise"]
+    assert paired["minus untrained"].tolist() == pytest.approx([0.5, 0.35])
+    low, high = stats.t.interval(0.95, 1, 0.35, stats.sem([0.3, 0.4]))
+    assert paired.loc[1, ["95 % low", "95 % high"]].tolist() == pytest.approx([low, high])
+    assert paired.n.tolist() == [2, 2]
+    figures.images(found, 0.4).draw_without_rendering()
+
+
+def tables_frame() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of one table: t-SimCLR with mixup has the best validation, and the worst test accuracy."""
+    keys = itertools.product(("SimCLR", "t-SimCLR"), ("noise", "mixup"), range(3))
+    rows = []
+    for method, name, seed in keys:
+        worst = (method, name) == ("t-SimCLR", "mixup")
+        score = 0.01 * seed + (0.2 if worst else 0.6)
+        row = {"table": "wine", "method": method, "augmentation": name, "seed": seed}
+        row |= {"knn_h_validation": 1.0 if worst else 0.5}
+        rows.append(row | {"knn_h_test": score, "probe_h_test": score + 0.1})
+    levels = {"raw": 0.4, "PCA": 0.3, "untrained": 0.65}
+    baselines = pd.DataFrame(
+        {"table": "wine", "method": method, "augmentation": "", "seed": seed}
+        | {"knn_h_test": level + 0.01 * seed, "probe_h_test": level + 0.01 * seed}
+        for method, level in levels.items()
+        for seed in range(3)
+    )
+    untrained = baselines[baselines.method == "untrained"]
+    return pd.concat([pd.DataFrame(rows), untrained], ignore_index=True), baselines
+
+
+def test_what_validation_picks_is_compared_with_the_baselines():
+    best, baselines = tables_frame()
+    table = analysis.against_baselines(best, baselines)
+    assert set(table["picked by validation"]) == {"t-SimCLR, mixup"}
+    assert table.score.tolist() == ["knn"] * 3 + ["probe"] * 3
+    assert table.against.tolist() == ["raw", "PCA", "untrained"] * 2
+    expected = [-0.2, -0.1, -0.45, -0.1, 0.0, -0.35]
+    assert table.difference.tolist() == pytest.approx(expected, abs=1e-12)
+    assert table.n.tolist() == [3] * 6
+    figures.tables(best, baselines).draw_without_rendering()
+
+
+def test_comparisons_with_the_baselines_are_counted():
+    """Trained: .6 (thrice) and .2 in 10-NN, .7 and .3 in the probe; raw .4, untrained .65."""
+    table = analysis.counts_against_baselines(*tables_frame())
+    columns = ["above", "cannot be told apart", "below"]
+    assert table["every method, augmentation and score, against"].tolist() == ["raw", "untrained"]
+    assert table[columns].to_numpy().tolist() == [[6, 0, 2], [3, 0, 5]]
+
+
+def test_every_run_beside_sne_on_its_own_points_or_on_those_of_the_base():
+    base, other = on(Noise(scale=0.4)), on(Mixup(strength=1.0))
+    z = {seed: normal(16, 2, seed=seed).numpy() for seed in (0, 1)}
+    records = {
+        ("noise scale", "0.4"): [Record(run(base, seed=s), {}, {"z": z[s]}) for s in z],
+        ("control", "mixup"): [Record(run(other, seed=s), {}, {"z": z[s]}) for s in z],
+        ("control", "untrained"): [Record(run(base, seed=s), {}, {"z": 2 * z[s]}) for s in z],
+    }
+    table = agreement_by_factor(records)
+    assert table.level.tolist() == ["0.4"] * 2 + ["mixup"] * 2 + ["untrained"] * 2
+    assert table.KL[:2].tolist() == pytest.approx(table.KL[2:4].tolist())
+    assert table.KL[0] == pytest.approx(sne_agreement(records["control", "mixup"][0], base)["KL"])
+    means = agreement_means(table)
+    assert means.loc[1, "rank correlation"] == table["rank correlation"][2:4].mean()
+    assert means.columns[2:4].tolist() == ["rank correlation", "95 % interval"]
+    ratios = kl_ratios(table)
+    assert ratios["KL to the noise's P"].str.startswith("trained with noise ÷ ").all()
+    assert ratios.ratio.tolist() == pytest.approx([1, 1], abs=1e-6)
+
+
+def test_the_limit_of_equally_dense_anchors_is_a_gaussian_of_twice_the_variance():
+    pairs = distance_and_flat_limit(on(Noise(scale=0.3)), 0)
+    density = np.exp(-(pairs.distance**2) / (4 * 0.3**2))
+    assert len(pairs) == 16 * 15
+    assert pairs.flat.tolist() == pytest.approx((density / density.sum()).tolist())
+    assert pairs.P.sum() == pytest.approx(1)
+    assert (pairs.P - pairs.flat).abs().sum() > 0.05
+
+
+def test_masses_within_two_errors_are_counted_where_they_are_likely():
+    exact = torch.tensor([0.5, 0.25, 0.25, 0.0])
+    counted = torch.tensor([0.5, 0.3, 0.2, 0.0])
+    assert within_two_errors(exact, counted, 100, least=0.01) == (3, 1.0)
+    assert within_two_errors(exact, counted, 10_000, least=0.01) == (3, pytest.approx(1 / 3))
+
+
+def test_energy_in_the_span_by_hand():
+    exact = energy_in_span(components=5, std=0.3)
+    for d, noise, mixup in exact.itertuples(index=False, name=None):
+        inside, outside = 4 / 5 + 4 * 2 * 0.3**2, (d - 4) * 2 * 0.3**2
+        assert (noise, mixup) == pytest.approx((4 / d, inside / (inside + outside)))
+    assert exact.d.iloc[[0, -1]].tolist() == [5, 1000]
+
+
+def test_the_noise_that_is_drawn_beside_mixup_has_its_energy():
+    densities = view_densities(size=30)
+    line = torch.linspace(*densities.ends, 30, dtype=torch.float64)
+    view = torch.cartesian_prod(line, line).view(30, 30, 2)
+    squared = (view - densities.anchor).square().sum(2)
+    log_p = densities.log_p["noise"]
+    energy = (squared[0, 0] - squared[9, 20]) / (log_p[9, 20] - log_p[0, 0])  # 2 σ²
+    to_means = (densities.means - densities.anchor).square().sum(1)
+    assert energy.item() == pytest.approx((to_means.mean() + 2 * 0.1**2).item() / 3)
+    assert log_p.shape == densities.log_p["mixup"].shape == (30, 30)
 
 
 # --- runs ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Features and the eigenvectors of the augmentation graph; losses as one family; maps."""
+"""What features learn of the augmentation graph; the forces of twelve losses; maps of images."""
 
 from sscl_experiments.study import Study
 
