@@ -155,7 +155,8 @@ def test_figures_tables_and_verdicts_are_kept_with_their_data(tmp_path, capsys):
 def test_an_animation_is_shown_and_kept_with_its_data(tmp_path, capsys):
     nb = begin_with(scale="smoke", results_dir=str(tmp_path))
     z = np.random.default_rng(0).standard_normal((3, 8, 2))
-    figure, animation = figures.moving({"one": z, "two": z}, np.repeat([0, 1], 4), "AB", [0, 5, 10])
+    panels, labels = {"one": z, "two": z}, np.repeat([0, 1], 4)
+    figure, animation = figures.training_animation(panels, labels, [0, 5, 10])
     nb.animation(figure, animation, "film", {"z": z})
     path = nb.out / "figures" / "05_t_simclr-film.gif"
     assert path.read_bytes().startswith(b"GIF8")

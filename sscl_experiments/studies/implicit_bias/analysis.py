@@ -239,6 +239,7 @@ class Ranking(NamedTuple):
     ranks: dict[str, Int64[np.ndarray, " n"]]
 
     def summary(self) -> dict[str, str]:
+        """A line on each time: the share at rank 1, the median rank and the worst."""
         return {name: self._line(ranks) for name, ranks in self.ranks.items()}
 
     def _line(self, ranks: Int64[np.ndarray, " n"]) -> str:

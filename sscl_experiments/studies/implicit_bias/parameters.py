@@ -46,10 +46,12 @@ class ImplicitBias(Parameters):
 
     @property
     def larger_sets(self) -> tuple[str, ...]:
+        """The image set, unless it is the embedded one."""
         return () if self.image_set == SUBSET else (self.image_set,)
 
     @property
     def image_seed_range(self) -> range:
+        """The seeds of networks on images."""
         return self.first_seeds(self.image_seeds)
 
     def toy_runs(self, changes: Changes, seeds: int) -> list[TrainConfig]:
@@ -71,6 +73,7 @@ class ImplicitBias(Parameters):
         return runs
 
     def base_runs(self) -> list[TrainConfig]:
+        """Of the base setting, one a seed."""
         return self.toy_runs({}, self.seeds)
 
     def factor_runs(self) -> dict[tuple[str, str], list[TrainConfig]]:

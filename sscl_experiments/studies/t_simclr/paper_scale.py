@@ -104,6 +104,7 @@ RUNS = _runs()
 
 
 def record_path(name: str, seed: int) -> Path:
+    """Where the record of a run is committed."""
     return FOLDER / f"{name}-seed{seed}.json"
 
 

@@ -145,10 +145,12 @@ class TSimCLRFeatures(Parameters):
 
     @property
     def larger_sets(self) -> tuple[str, ...]:
+        """The image sets, each once."""
         return tuple(dict.fromkeys(self.image_sets))
 
     @property
     def images(self) -> Images:
+        """Those of the runs on the embedded set."""
         return Images(n_train=self.n_train, augmentation=AUGMENTATION)
 
     def run(self, method: str, dim: int, seed: int) -> TrainConfig:
