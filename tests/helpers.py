@@ -7,8 +7,19 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 
+import torch
+
 from sscl_core.batches import Data
-from sscl_core.config import Images, Mixture, TrainConfig
+from sscl_core.config import (
+    MLP,
+    Agnostic,
+    Cloud,
+    Images,
+    Mixture,
+    Points,
+    Projector,
+    TrainConfig,
+)
 from sscl_core.ensemble import train_ensemble
 from sscl_core.models import Encoder
 from sscl_core.train import TrainResult, train
@@ -43,6 +54,23 @@ def train_runs(configs: list[TrainConfig], **settings) -> list[TrainResult]:
     if any(networks):
         settings["networks"] = networks
     return train_ensemble(configs, [data_of(config) for config in configs], **settings)
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Draws from the standard normal distribution, in float64."""
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def on_cloud(*steps: Agnostic, **cloud) -> Points:
+    """Sixteen points of three components in space, seen through `steps`."""
+    small = {"dim": 3, "components": 3, "n_train": 16}
+    return Points(points=Cloud(**small | cloud), augmentation=steps, steps_per_epoch=2)
+
+
+def cloud_run(data: Points, **changes) -> TrainConfig:
+    """Two epochs with two features."""
+    small = {"backbone": MLP(width=8, depth=1), "projector": Projector(hidden=0, dim=2)}
+    return TrainConfig(data=data, **small | {"epochs": 2, "batch_size": 8} | changes)
 
 
 class _RenamedLoader(SourceFileLoader):

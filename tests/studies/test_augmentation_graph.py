@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from helpers import cloud_run, normal, on_cloud
 from matplotlib.figure import Figure
 from scipy import stats
 
 from sscl_core.affinities import noise_masses
-from sscl_core.config import MLP, Cloud, Mixup, Noise, Points, Projector, TrainConfig
+from sscl_core.config import Mixup, Noise
 from sscl_core.train import initial_network
 from sscl_experiments import plotting
 from sscl_experiments.record import Record
@@ -24,28 +25,6 @@ from sscl_experiments.studies.augmentation_graph.analysis import (
     squared_cosines,
 )
 from sscl_experiments.studies.augmentation_graph.loss_family import FAMILY
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def on(*steps, **cloud) -> Points:
-    return Points(
-        points=Cloud(**{"dim": 3, "components": 3, "n_train": 16} | cloud),
-        augmentation=steps,
-        steps_per_epoch=2,
-    )
-
-
-def run(data: Points, **changes) -> TrainConfig:
-    settings = {
-        "backbone": MLP(width=8, depth=1),
-        "projector": Projector(hidden=0, dim=2),
-        "epochs": 2,
-        "batch_size": 8,
-    }
-    return TrainConfig(data=data, **settings | changes)
 
 
 def test_features_that_are_not_finite_capture_nothing():
@@ -125,7 +104,7 @@ GRAPHS = {
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_graph_has_mass_1_eigenvalue_1_and_orthonormal_vectors(name):
     graph_of, step, views = GRAPHS[name]
-    graph = graph_of(on(step), 0, 5)
+    graph = graph_of(on_cloud(step), 0, 5)
     assert graph.nodes.shape == (16 * views, 3)
     assert graph.nodes.dtype == torch.float32
     assert graph.mass.sum() == pytest.approx(1)
@@ -139,19 +118,19 @@ def test_a_graph_has_mass_1_eigenvalue_1_and_orthonormal_vectors(name):
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_graph_is_that_of_its_seed(name):
     graph_of, step, _ = GRAPHS[name]
-    graph = graph_of(on(step), 0, 3)
+    graph = graph_of(on_cloud(step), 0, 3)
     graph_of.cache_clear()
     torch.rand(3)
-    again = graph_of(on(step), 0, 3)
+    again = graph_of(on_cloud(step), 0, 3)
     assert again is not graph
     assert all(torch.equal(a, b) for a, b in zip(graph, again, strict=True))
-    assert not torch.equal(graph.nodes, graph_of(on(step), 1, 3).nodes)
+    assert not torch.equal(graph.nodes, graph_of(on_cloud(step), 1, 3).nodes)
 
 
 def test_nodes_of_a_noise_graph_are_views_and_its_edges_densities_over_their_sum():
-    data = on(Noise(scale=0.3))
+    data = on_cloud(Noise(scale=0.3))
     graph = analysis.noise_graph(data, 0, 4, views=3)
-    x = point_set(run(data)).train.x.double()
+    x = point_set(cloud_run(data)).train.x.double()
     assert ((graph.nodes - x.repeat(3, 1)).std() / 0.3).item() == pytest.approx(1, rel=0.2)
     density = np.array(
         [
@@ -168,9 +147,9 @@ def test_nodes_of_a_noise_graph_are_views_and_its_edges_densities_over_their_sum
 
 
 def test_the_masses_of_a_cell_graph_on_a_line_are_those_between_midpoints():
-    data = on(Noise(scale=0.2), dim=1, components=2, n_train=10)
+    data = on_cloud(Noise(scale=0.2), dim=1, components=2, n_train=10)
     graph, draws = analysis.cell_graph(data, 0, 3, draws=2000), 2000
-    x, order = point_set(run(data)).train.x.double().flatten().sort()
+    x, order = point_set(cloud_run(data)).train.x.double().flatten().sort()
     A = noise_masses(x[:, None], [((x[1:] + x[:-1]) / 2).tolist()], scale=0.2)
     error = (A * (1 - A) / draws).sum(0).sqrt() / 10
     assert ((graph.mass[order] - A.mean(0)).abs() < 4 * error).all()
@@ -179,13 +158,13 @@ def test_the_masses_of_a_cell_graph_on_a_line_are_those_between_midpoints():
 
 
 def test_points_that_no_view_leaves_are_a_graph_without_edges():
-    graph = analysis.cell_graph(on(Noise(scale=1e-6)), 0, 4)
+    graph = analysis.cell_graph(on_cloud(Noise(scale=1e-6)), 0, 4)
     assert graph.mass.tolist() == [1 / 16] * 16
     assert graph.values.tolist() == pytest.approx([1] * 4)
 
 
 def test_the_history_of_features_begins_with_the_initial_networks():
-    configs = [run(on(Noise(scale=0.3)), seed=seed) for seed in (0, 4)]
+    configs = [cloud_run(on_cloud(Noise(scale=0.3)), seed=seed) for seed in (0, 4)]
     x = torch.stack([point_set(config).train.x for config in configs])
     history = analysis.feature_history(configs, x)
     assert history.shape == (3, 2, 16, 2)
@@ -212,8 +191,8 @@ def test_features_that_depend_on_others_add_nothing():
 
 
 def test_what_is_learned_has_a_row_an_eigenvector_step_and_run():
-    data = on(Noise(scale=0.3), n_train=20)
-    configs = [run(data, seed=seed) for seed in (0, 4)]
+    data = on_cloud(Noise(scale=0.3), n_train=20)
+    configs = [cloud_run(data, seed=seed) for seed in (0, 4)]
     spectra, angles = analysis.learned({("cloud, noise", "SimCLR"): configs})
     assert len(spectra) == 2 * 3 * analysis.EIGENVECTORS
     assert spectra.step.unique().tolist() == [0, 2, 4]
@@ -238,9 +217,9 @@ def test_what_is_learned_has_a_row_an_eigenvector_step_and_run():
 
 @pytest.mark.parametrize(("step", "make"), [(Noise(scale=0.3), "noise"), (Mixup(strength=1.0), "")])
 def test_a_graph_is_of_densities_for_noise_and_counted_for_the_rest(step, make):
-    graph = analysis.graph_of(run(on(step), seed=3), 3)
+    graph = analysis.graph_of(cloud_run(on_cloud(step), seed=3), 3)
     expected = analysis.noise_graph if make == "noise" else analysis.cell_graph
-    assert graph is expected(on(step), 3, 3)
+    assert graph is expected(on_cloud(step), 3, 3)
 
 
 # --- forces --------------------------------------------------------------------------------------
@@ -329,7 +308,7 @@ def test_thumbnails_stand_where_their_points_are_in_the_colour_of_their_class():
     images[-4:] = 0
     labels = np.arange(len(z)) % 10
     axis = Figure().subplots()
-    figures.thumbnails(axis, z, images, labels, cells=3)
+    figures.thumbnails(axis, z, images, labels, squares=3)
     (canvas,) = [image.get_array() for image in axis.get_images()]
     assert canvas.shape == (3 * 2, 3 * 4, 3)
     for i, (x, y) in list(enumerate(places))[1:]:
@@ -344,7 +323,7 @@ def test_the_few_points_far_from_all_others_are_cut_off_a_map_of_thumbnails():
     rng = np.random.default_rng(0)
     z = np.concatenate([rng.uniform(0, 1, (999, 2)), [[1000.0, 0]]])
     axis = Figure().subplots()
-    figures.thumbnails(axis, z, np.ones((1000, 1, 1)), np.zeros(1000, dtype=np.int64), cells=5)
+    figures.thumbnails(axis, z, np.ones((1000, 1, 1)), np.zeros(1000, dtype=np.int64), squares=5)
     (canvas,) = [image.get_array() for image in axis.get_images()]
     assert (canvas < 1).any(2).all(), "every square holds an image"
 
@@ -352,14 +331,15 @@ def test_the_few_points_far_from_all_others_are_cut_off_a_map_of_thumbnails():
 def test_maps_are_those_of_runs_and_of_t_sne():
     rng = np.random.default_rng(0)
     z = rng.standard_normal((40, 2)).astype(np.float32)
-    config = run(on(Noise(scale=0.3)))
+    config = cloud_run(on_cloud(Noise(scale=0.3)))
     records = {name: [Record(config, {}, {"z_test": z})] for name in ("SimCLR", "Cauchy")}
     pixels = rng.random((40, 5)).astype(np.float32)
     maps = analysis.maps(records, pixels, 0)
     assert list(maps) == ["SimCLR", "Cauchy", "t-SNE of pixels"]
     assert maps["Cauchy"][0] is z
     np.testing.assert_allclose(np.linalg.norm(maps["SimCLR"][0], axis=1), 1, rtol=1e-6)
-    np.testing.assert_allclose(np.cross(maps["SimCLR"][0], z), 0, atol=1e-6)
+    directions = z / np.hypot(*z.T)[:, None]
+    np.testing.assert_allclose(maps["SimCLR"][0], directions, rtol=1e-5)
     assert maps["t-SNE of pixels"][0].shape == (40, 2)
 
 

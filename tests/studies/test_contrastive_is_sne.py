@@ -8,14 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import data_of, train_run
 
 import sscl_core.train as loop
 from sscl_core.config import MLP, ConvNet, Images, Mixture, Projector, TrainConfig, scattered
-from sscl_core.train import train
 from sscl_experiments.arrangements import uniform_arrangement
 from sscl_experiments.record import Record
-from sscl_experiments.runs.images import image_sets
-from sscl_experiments.runs.mixture import first_network, mixture
 from sscl_experiments.studies.contrastive_is_sne import analysis, figures
 from sscl_experiments.studies.contrastive_is_sne.analysis import IDENTITIES, first_batch
 from sscl_experiments.study import resolve
@@ -43,11 +41,6 @@ def images(**changes) -> TrainConfig:
     return TrainConfig(**small | changes)
 
 
-def data_of(config: TrainConfig):
-    on_images = isinstance(config.data, Images)
-    return image_sets(config).train.images if on_images else mixture(config.data)
-
-
 # --- the first batch -----------------------------------------------------------------------------
 
 
@@ -73,8 +66,7 @@ def test_the_first_batch_is_what_the_first_step_of_training_sees(make: Callable,
         return loss(config, *z, **settings)
 
     monkeypatch.setattr(loop, "contrastive_loss", note)
-    network = first_network(config) if isinstance(config.data, Mixture) else None
-    train(config, data_of(config), network=network, device="cpu")
+    train_run(config, device="cpu")
     for found, step in zip((z1, z2), seen[0], strict=True):
         torch.testing.assert_close(found, step.double(), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(z1, seen[1][0].double(), atol=1e-3), "and not what the second sees"

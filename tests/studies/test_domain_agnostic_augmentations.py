@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import scipy.special
 import torch
+from helpers import cloud_run, normal, on_cloud
 from matplotlib.figure import Figure
 from scipy import stats
 from sklearn.decomposition import PCA
@@ -24,7 +25,6 @@ from sscl_core.config import (
     Mixup,
     Noise,
     Points,
-    Projector,
     Table,
     TrainConfig,
 )
@@ -70,28 +70,6 @@ from sscl_experiments.studies.domain_agnostic_augmentations.views import (
 from sscl_experiments.study import resolve
 
 ALPHA = 1e-3  # of every test of a distribution, at a fixed seed
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def on(*steps, **cloud) -> Points:
-    return Points(
-        points=Cloud(**{"dim": 3, "components": 3, "n_train": 16} | cloud),
-        augmentation=steps,
-        steps_per_epoch=2,
-    )
-
-
-def run(data: Points, **changes) -> TrainConfig:
-    settings = {
-        "backbone": MLP(width=8, depth=1),
-        "projector": Projector(hidden=0, dim=2),
-        "epochs": 2,
-        "batch_size": 8,
-    }
-    return TrainConfig(data=data, **settings | changes)
 
 
 def kl(P: torch.Tensor, z: torch.Tensor) -> float:
@@ -212,7 +190,7 @@ def test_agreement_takes_its_neighbors_and_its_variance_from_the_second_map():
 
 def test_noise_P_equals_a_double_loop():
     for kind, scale in (("gaussian", 0.4), ("laplace", 0.7)):
-        config = run(on(Noise(scale=scale, kind=kind)), seed=3)
+        config = cloud_run(on_cloud(Noise(scale=scale, kind=kind)), seed=3)
         x = point_set(config).train.x.double().numpy()
         law = stats.norm(0, scale) if kind == "gaussian" else stats.laplace(0, scale / math.sqrt(2))
         expected = np.zeros((len(x), len(x)))
@@ -237,7 +215,7 @@ def test_sne_finds_the_map_that_P_was_made_of():
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_sne_ends_lower_than_anything_near_it_and_than_chance(dim):
-    P = noise_P(on(Noise(scale=0.4)), 0)
+    P = noise_P(on_cloud(Noise(scale=0.4)), 0)
     z = sne(P, dim=dim)
     assert z.shape == (16, dim)
     reached = kl(P, z)
@@ -254,15 +232,15 @@ def test_sne_ends_lower_than_anything_near_it_and_than_chance(dim):
 
 
 def test_the_random_start_of_sne_is_that_of_its_seed():
-    P = noise_P(on(Noise(scale=0.4)), 0)
+    P = noise_P(on_cloud(Noise(scale=0.4)), 0)
     assert torch.equal(sne(P, seed=5), sne(P, seed=5))
     assert not torch.allclose(sne(P, seed=5), sne(P, seed=6), atol=1e-2)
-    first, second = sne_maps(on(Noise(scale=0.4)), 0)
+    first, second = sne_maps(on_cloud(Noise(scale=0.4)), 0)
     assert (first - second).abs().max() > 1e-2, "it is to be seen how far SNE agrees with itself"
 
 
 def test_scaled_kl_is_the_least_over_scalings():
-    P, z = noise_P(on(Noise(scale=0.4)), 1), normal(16, 2)
+    P, z = noise_P(on_cloud(Noise(scale=0.4)), 1), normal(16, 2)
     least = scaled_kl(P, z)
     grid = [kl(P, scale * z) for scale in np.geomspace(0.01, 10, 400)]
     assert min(grid) - 1e-4 < least <= min(grid) + 1e-9
@@ -272,7 +250,7 @@ def test_scaled_kl_is_the_least_over_scalings():
 
 
 def test_no_scaling_improves_what_sne_found():
-    P = noise_P(on(Noise(scale=0.4)), 0)
+    P = noise_P(on_cloud(Noise(scale=0.4)), 0)
     z = sne(P)
     assert scaled_kl(P, 3 * z) == pytest.approx(kl(P, z), abs=1e-7)
 
@@ -281,9 +259,11 @@ AGREEMENT = ("rank correlation", "trustworthiness", "Procrustes")
 
 
 def test_a_run_that_ends_at_sne_s_own_map_agrees_with_it():
-    data = on(Noise(scale=0.4))
+    data = on_cloud(Noise(scale=0.4))
     first, second = sne_maps(data, 4)
-    record = Record(run(data, seed=4), {}, {"z": turned(first, mirrored=True).float().numpy()})
+    record = Record(
+        cloud_run(data, seed=4), {}, {"z": turned(first, mirrored=True).float().numpy()}
+    )
     result = sne_agreement(record)
     assert list(result) == [
         *AGREEMENT,
@@ -303,8 +283,8 @@ def test_a_run_that_ends_at_sne_s_own_map_agrees_with_it():
 
 
 def test_a_run_can_be_held_against_the_P_of_other_noise():
-    record = Record(run(on(Noise(scale=0.2))), {}, {"z": normal(16, 2).numpy()})
-    own, other = on(Noise(scale=0.2)), on(Noise(scale=0.6))
+    record = Record(cloud_run(on_cloud(Noise(scale=0.2))), {}, {"z": normal(16, 2).numpy()})
+    own, other = on_cloud(Noise(scale=0.2)), on_cloud(Noise(scale=0.6))
     assert sne_agreement(record) == sne_agreement(record, own)
     result, z = sne_agreement(record, other), torch.from_numpy(record.arrays["z"])
     assert result["KL"] == pytest.approx(scaled_kl(noise_P(other, 0), z))
@@ -313,7 +293,7 @@ def test_a_run_can_be_held_against_the_P_of_other_noise():
 
 def test_the_share_of_views_on_the_same_point_pair_by_pair():
     for scale in (0.1, 0.5):
-        config = run(on(Noise(scale=scale)))
+        config = cloud_run(on_cloud(Noise(scale=scale)))
         x = point_set(config).train.x.double().numpy()
         density = np.exp([[-((a - b) ** 2).sum() / (2 * scale**2) for b in x] for a in x])
         pairs = {
@@ -327,7 +307,10 @@ def test_the_share_of_views_on_the_same_point_pair_by_pair():
 
 def look(step, seed=0, **cloud):
     return perturbation(
-        run(on(step, **{"dim": 20, "components": 5, "n_train": 500} | cloud), seed=seed), n=10
+        cloud_run(
+            on_cloud(step, **{"dim": 20, "components": 5, "n_train": 500} | cloud), seed=seed
+        ),
+        n=10,
     )
 
 
@@ -725,12 +708,12 @@ def test_comparisons_with_the_baselines_are_counted():
 
 
 def test_every_run_beside_sne_on_its_own_points_or_on_those_of_the_base():
-    base, other = on(Noise(scale=0.4)), on(Mixup(strength=1.0))
+    base, other = on_cloud(Noise(scale=0.4)), on_cloud(Mixup(strength=1.0))
     z = {seed: normal(16, 2, seed=seed).numpy() for seed in (0, 1)}
     records = {
-        ("noise scale", "0.4"): [Record(run(base, seed=s), {}, {"z": z[s]}) for s in z],
-        ("control", "mixup"): [Record(run(other, seed=s), {}, {"z": z[s]}) for s in z],
-        ("control", "untrained"): [Record(run(base, seed=s), {}, {"z": 2 * z[s]}) for s in z],
+        ("noise scale", "0.4"): [Record(cloud_run(base, seed=s), {}, {"z": z[s]}) for s in z],
+        ("control", "mixup"): [Record(cloud_run(other, seed=s), {}, {"z": z[s]}) for s in z],
+        ("control", "untrained"): [Record(cloud_run(base, seed=s), {}, {"z": 2 * z[s]}) for s in z],
     }
     table = agreement_by_factor(records)
     assert table.level.tolist() == ["0.4"] * 2 + ["mixup"] * 2 + ["untrained"] * 2
@@ -745,7 +728,7 @@ def test_every_run_beside_sne_on_its_own_points_or_on_those_of_the_base():
 
 
 def test_the_limit_of_equally_dense_anchors_is_a_gaussian_of_twice_the_variance():
-    pairs = distance_and_flat_limit(on(Noise(scale=0.3)), 0)
+    pairs = distance_and_flat_limit(on_cloud(Noise(scale=0.3)), 0)
     density = np.exp(-(pairs.distance**2) / (4 * 0.3**2))
     assert len(pairs) == 16 * 15
     assert pairs.flat.tolist() == pytest.approx((density / density.sum()).tolist())

@@ -212,7 +212,7 @@ def force_table(measured: Forces) -> pd.DataFrame:
     """Every loss in words, and three numbers.
 
     - "repulsion / attraction": the ratio of their lengths.
-    - "outward": the share of features that repulsion alone moves away from the centre.
+    - "outward": the share of features that repulsion by itself moves away from the centre.
     - "like InfoNCE": the cosine of the whole gradient with that of InfoNCE.
     """
     centred = measured.Z - measured.Z.mean(0)

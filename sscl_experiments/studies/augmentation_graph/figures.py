@@ -95,7 +95,7 @@ def image_maps(
     figure, axes = plt.subplots(1, 2, figsize=(11, 6.3))
     titles = {"Cauchy": "contrastive, Cauchy similarity", T_SNE: T_SNE}
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        thumbnails(axis, maps[name][0], images, labels, cells=30)
+        thumbnails(axis, maps[name][0], images, labels, squares=30)
         axis.set_title(title)
     for color, name in zip(CLASS_COLORS, classes, strict=False):
         axes[0].scatter([], [], color=color, marker="s", label=name)
@@ -111,33 +111,33 @@ def thumbnails(
     images: Float[Array, "n h w"],
     labels: Int64[Array, " n"],
     *,
-    cells: int = 36,
+    squares: int = 36,
 ) -> None:
     """A map drawn with its images, each in the colour of its class.
 
-    The plane, cut at the 0.5th and 99.5th percentile, is divided into cells × cells squares, and
-    each shows the image whose place is nearest to its middle.
+    The plane, cut at the 0.5th and 99.5th percentile, is divided into rows and columns of that many
+    squares, and each shows the image whose place is nearest to its middle.
     """
     z, images, labels = np.asarray(z), np.asarray(images), np.asarray(labels)
     h, w = images.shape[1:]
-    canvas = np.ones((cells * h, cells * w, 3))
-    for (row, column), i in _nearest_to_middles(z, cells).items():
+    canvas = np.ones((squares * h, squares * w, 3))
+    for (row, column), i in _nearest_to_middles(z, squares).items():
         pale = 1 - 0.9 * np.array(CLASS_COLORS[labels[i]])
-        top, left = (cells - 1 - row) * h, column * w  # the first row of an image is the top one
+        top, left = (squares - 1 - row) * h, column * w  # the first row of an image is the top one
         canvas[top : top + h, left : left + w] = 1 - images[i][..., None] * pale
     axis.imshow(canvas, origin="upper", interpolation="antialiased")
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
 
 
-def _nearest_to_middles(z: Float[np.ndarray, "n 2"], cells: int) -> dict[tuple[int, int], int]:
+def _nearest_to_middles(z: Float[np.ndarray, "n 2"], squares: int) -> dict[tuple[int, int], int]:
     """The point that is nearest to the middle of its square, by (row from below, column)."""
     low, high = np.quantile(z, [0.005, 0.995], axis=0)
     center, half = (low + high) / 2, (high - low).max() / 2
-    place = (z - center + half) / (2 * half) * cells
+    place = (z - center + half) / (2 * half) * squares
     found: dict[tuple[int, int], int] = {}
     for i in np.argsort(np.abs(place % 1 - 0.5).max(1)):
         column, row = np.floor(place[i]).astype(int).tolist()
-        if 0 <= row < cells and 0 <= column < cells:
+        if 0 <= row < squares and 0 <= column < squares:
             found.setdefault((row, column), int(i))
     return found
