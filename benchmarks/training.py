@@ -1,33 +1,39 @@
-"""Where a training step's time goes: images per second of the whole step, of the same step on ready-made views, and of the views alone.
+"""Where the time of a training step goes, in images per second.
 
     python benchmarks/training.py [--device cuda] [--compile] [--out FILE]
 
-Networks and views of notebook 5 (Fashion-MNIST, embedded); with --cifar10 of its runs on CIFAR-10 too and, on a GPU, of scale `paper`.
+Of the whole step, of the same step on ready-made views, of the views by themselves and of the loss
+by itself. Networks and views of notebook 5 (Fashion-MNIST, embedded); with --cifar10 also those of
+its runs on CIFAR-10 and, on a GPU, of scale `paper`.
 """
 
 import argparse
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from sscl_core.config import TrainConfig
+from sscl_core.batches import Batch, source
+from sscl_core.config import Images, TrainConfig
 from sscl_core.train import (
     contrastive_loss,
-    fabric_of,
+    device_of,
     initial_network,
     optimizer_of,
     parameter_groups,
-    source,
+    precision,
 )
+from sscl_experiments.runs.images import image_sets
 from sscl_experiments.settings import AUGMENTATION, image_run
 from sscl_experiments.studies.t_simclr.paper_scale import RUNS
 from sscl_experiments.studies.t_simclr.parameters import LARGE_SETS
 from sscl_experiments.studies.t_simclr.searches import METHOD_LOSSES, tuned
-from sscl_experiments.study import Images
+
+LARGE_RUNS = ("best-simclr-resnet18-100", "best-t_simclr-resnet18-100")
 
 
 def rate(work: Callable[[], Any], images: int, device: torch.device, repeats: int = 3) -> float:
@@ -43,43 +49,57 @@ def rate(work: Callable[[], Any], images: int, device: torch.device, repeats: in
 
 
 def profile(config: TrainConfig, device: str, compiled: bool, steps: int) -> dict[str, float]:
-    fabric = fabric_of(config, device)
-    data = source(config, None, fabric.device)
-    network = (
-        initial_network(config, data.sample_shape)
-        .to(fabric.device)
-        .to(memory_format=torch.channels_last)
-    )
-    callee = torch.compile(network, dynamic=False) if compiled else network
-    model, optimizer = fabric.setup(callee, optimizer_of(config, parameter_groups(network)))
-    ready = [views for views, _ in zip(data.batches(0), range(steps), strict=False)]
-    features = [z.detach() for z in (model(torch.cat(views[:2]))[1] for views in ready)]
-    images = sum(len(views[0]) for views in ready)
+    place = device_of(device)
+    batches = source(config, image_sets(config).train.images, place)
+    network = initial_network(config, batches.sample_shape)
+    network = network.to(place).to(memory_format=torch.channels_last)
+    optimizer = optimizer_of(config, parameter_groups(network))
+    model: Any = torch.compile(network, dynamic=False) if compiled else network
 
-    def step(views: Any) -> None:
-        z1, z2 = model(torch.cat(views[:2]))[1].chunk(2)
-        fabric.backward(contrastive_loss(config, z1, z2))
-        optimizer.step()
-        optimizer.zero_grad()
+    def features(batch: Batch) -> torch.Tensor:
+        with precision(config, place):
+            return model(torch.cat([batch.x1, batch.x2]))[1].float()
 
-    def loss_alone() -> None:
-        for z in features:
-            contrastive_loss(config, *z.float().requires_grad_().chunk(2)).backward()
+    def train_on(some: Iterable[Batch]) -> None:
+        for batch in some:
+            contrastive_loss(config, *features(batch).chunk(2)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
 
-    def views_alone() -> list[Any]:
-        return [views for views, _ in zip(data.batches(1), range(steps), strict=False)]
+    def views() -> Iterable[Batch]:
+        return itertools.islice(batches.batches(1), steps)
 
-    rates = {
-        "whole step": rate(
-            lambda: [step(views) for views, _ in zip(data.batches(1), range(steps), strict=False)],
-            images,
-            fabric.device,
-        ),
-        "ready-made views": rate(lambda: [step(views) for views in ready], images, fabric.device),
-        "views alone": rate(views_alone, images, fabric.device),
-        "loss alone": rate(loss_alone, images, fabric.device),
+    ready = list(views())
+    compared = [features(batch).detach() for batch in ready]
+
+    def losses() -> None:
+        for z in compared:
+            contrastive_loss(config, *z.requires_grad_().chunk(2)).backward()
+
+    work: dict[str, Callable[[], Any]] = {
+        "whole step": lambda: train_on(views()),
+        "ready-made views": lambda: train_on(ready),
+        "only views": lambda: list(views()),
+        "only loss": losses,
     }
+    images = sum(len(batch.x1) for batch in ready)
+    rates = {name: rate(run, images, place) for name, run in work.items()}
     return rates | {"ratio": rates["whole step"] / rates["ready-made views"]}
+
+
+def runs(device: str, *, cifar10: bool) -> dict[str, TrainConfig]:
+    fashion = Images(n_train=8000, augmentation=AUGMENTATION)
+    chosen = {}
+    for method in METHOD_LOSSES:
+        run = image_run(tuned(method, 32), fashion, dim=32, epochs=1, seed=0)
+        chosen[f"Fashion-MNIST, {method}"] = run
+    if cifar10:
+        large, setting = LARGE_SETS["cifar10"], tuned("SimCLR", 64)
+        small = image_run(setting, large.images, dim=64, epochs=1, seed=0, width=large.width)
+        chosen["CIFAR-10, small network"] = small
+        if device != "cpu":  # a step would take a minute there
+            chosen |= {name: RUNS[name] for name in LARGE_RUNS}
+    return chosen
 
 
 def main() -> None:
@@ -90,30 +110,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table as CSV")
     a = parser.parse_args()
-    fashion = Images(n_train=8000, augmentation=AUGMENTATION)
-    runs = {
-        f"Fashion-MNIST, {method}": image_run(tuned(method, 32), fashion, dim=32, epochs=1, seed=0)
-        for method in METHOD_LOSSES
-    }
-    if a.cifar10:
-        large = LARGE_SETS["cifar10"]
-        runs["CIFAR-10, small network"] = image_run(
-            tuned("SimCLR", 64), large.images, dim=64, epochs=1, seed=0, width=large.width
-        )
-        if a.device != "cpu":  # a step would take a minute there
-            runs |= {
-                name: RUNS[name]
-                for name in ("best-simclr-resnet18-100", "best-t_simclr-resnet18-100")
-            }
-    table = pd.DataFrame(
-        {"images per second": name, **profile(config, a.device, a.compile, a.steps)}
-        for name, config in runs.items()
-    )
+    rows = []
+    for name, config in runs(a.device, cifar10=a.cifar10).items():
+        rates = profile(config, a.device, a.compile, a.steps)
+        rows.append({"images per second": name, **rates})
+    table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format=lambda x: f"{x:.0f}" if x > 10 else f"{x:.2f}"))
     if a.out:
-        table.assign(device=a.device, threads=torch.get_num_threads()).to_csv(
-            a.out, index=False, float_format="%.4g"
-        )
+        table = table.assign(device=a.device, threads=torch.get_num_threads())
+        table.to_csv(a.out, index=False, float_format="%.4g")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
-"""One typed, frozen description of a training run. It holds everything that its numbers depend on, and nothing else:
-where the run computes and where it finds its data are arguments of `train`, not part of what it is."""
+"""One typed, frozen description of a training run.
+
+It holds everything that the numbers of the run depend on, and nothing else: where the run computes,
+and the data themselves, are arguments of `train`.
+"""
 
 import math
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -16,6 +19,8 @@ from pydantic import (
 )
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
 Point = Annotated[tuple[float, ...], Field(min_length=1)]
 SMALLEST = 1e-37  # what a number of float32 up to 1 can be divided by
 Metric = Literal["cosine", "euclidean"]
@@ -45,7 +50,8 @@ def as_number(value: Any) -> Any:
     return float(value) if value in ("Infinity", "inf", "-Infinity", "-inf") else value
 
 
-# Scattered, at least 0.9 apart, and in no prefix of three or more close to a regular polygon up to scale: that is what features become.
+# At least 0.9 apart. The first m >= 3 of them are never close to a regular polygon, whatever its
+# size: features become one, and must not begin as one.
 _SCATTERED = (
     *((0.1, -0.6), (1.4, 1.7), (0.9, -1.1), (-1.8, -1.6), (0.3, 0.8), (-1.2, 0.9)),
     *((1.0, 0.1), (1.7, 0.7), (-0.8, -1.5), (-0.6, 1.7), (-0.6, 0.2), (-1.6, -0.3)),
@@ -60,10 +66,12 @@ def scattered(m: int) -> tuple[Point, ...]:
 
 
 class Mixture(Frozen):
-    """Fresh pairs at every step: two independent draws from one component of a Gaussian mixture with these `means`.
+    """Fresh pairs at every step: two independent draws from one component of a Gaussian mixture.
 
-    With `anonymous` = k > 0 there are instead k fixed samples a component, and the network is told only which one it sees (a one-hot
-    code): a linear layer on that is one free vector a sample (and a shift common to all), and the means play no part.
+    The components have these `means` and the covariance std² I. With `anonymous` = k > 0 there are
+    instead k fixed samples a component, and the network is told only which one it sees, by a
+    one-hot code. A linear layer on that is one free vector a sample (and a shift common to all),
+    and the means play no part.
     """
 
     name: Literal["mixture"] = "mixture"
@@ -74,7 +82,8 @@ class Mixture(Frozen):
 
     @model_validator(mode="after")
     def _distinct(self) -> "Mixture":
-        if len({len(mean) for mean in self.means}) > 1 or len(set(self.means)) < len(self.means):
+        dimensions = {len(mean) for mean in self.means}
+        if len(dimensions) > 1 or len(set(self.means)) < len(self.means):
             raise ValueError(f"means must be distinct points of one dimension, got {self.means}")
         return self
 
@@ -88,24 +97,27 @@ class Noise(Frozen):
 
 
 class Mixup(Frozen):
-    """x + λ(x̄ - x), x̄ drawn from the data trained on, λ ~ U(0, strength): λ is the partner's share."""
+    """x + λ(x̄ - x), with x̄ drawn from the data trained on and its weight λ ~ U(0, strength)."""
 
     name: Literal["mixup"] = "mixup"
-    strength: Annotated[float, Field(gt=0, le=1)]
+    strength: Share
 
 
 class Masking(Frozen):
     """Every entry is set to 0 with probability `rate`."""
 
     name: Literal["masking"] = "masking"
-    rate: Annotated[float, Field(gt=0, lt=1)]
+    rate: Rate
 
 
 class Corruption(Frozen):
-    """Every entry is replaced with probability `rate` by the same entry of another sample: a draw from its marginal."""
+    """Every entry is replaced with probability `rate` by the same entry of another sample.
+
+    That is a draw from the marginal distribution of the entry.
+    """
 
     name: Literal["corruption"] = "corruption"
-    rate: Annotated[float, Field(gt=0, lt=1)]
+    rate: Rate
 
 
 # An augmentation that asks nothing of the data but that they are numbers.
@@ -113,10 +125,14 @@ Agnostic = Annotated[Noise | Mixup | Masking | Corruption, Field(discriminator="
 
 
 class Cloud(Frozen):
-    """A labelled sample of a mixture of `components`, drawn anew for every seed: means at distance 1 from each other, spread `std`.
+    """A labelled sample of a mixture of `components`, drawn anew for every seed.
 
-    isotropic: x ~ N(μ_c, std² I_d).  complement: spread only outside the span of the means, in `rank` directions (0: all).
-    manifold: an isotropic mixture in components - 1 dimensions, laid into d by a smooth map that keeps short distances (means: 0.89 apart).
+    The means are at distance 1 from each other; `std` is the standard deviation about them.
+
+    isotropic: x ~ N(μ_c, std² I_d).
+    complement: noise only outside the span of the means, in `rank` directions (0: all).
+    manifold: an isotropic mixture in components - 1 dimensions, laid into d dimensions by a smooth
+    map that keeps short distances (the means are then 0.89 apart).
     `n_train` points to train on, half as many for validation (at least 100), 500 for the test.
     """
 
@@ -133,23 +149,28 @@ class Cloud(Frozen):
         outside = max(1, self.rank) if self.structure == "complement" else 0
         least = self.components - 1 + outside
         if self.dim < least or (self.rank and not outside):
-            raise ValueError(
-                f"dim must be at least {least}, and rank 0 unless for complement, got {self.dim} and {self.rank}"
-            )
+            rule = f"at least {least}, and rank 0 unless for complement"
+            raise ValueError(f"dim must be {rule}, got {self.dim} and {self.rank}")
         return self
 
 
 class Table(Frozen):
-    """A data set that ships with scikit-learn, split anew for every seed, classes in proportion: 30 % test, of the rest a fifth for
-    validation. Columns are standardised by the training part; constant ones become 0."""
+    """A data set that ships with scikit-learn, split anew for every seed, classes in proportion.
+
+    30 % are for the test, of the rest a fifth for validation. Columns are standardised by the
+    training part; constant ones become 0.
+    """
 
     name: Literal["table"] = "table"
     table: Literal["iris", "wine", "breast_cancer", "digits"]
 
 
 class Points(Frozen):
-    """Labelled vectors; each view of a point goes through the steps of `augmentation`, one after the other. A batch is drawn from the
-    points without repetition, all of them if there are fewer than `batch_size`."""
+    """Labelled vectors; a view of a point goes through the steps of `augmentation` in their order.
+
+    A batch is drawn from the points without repetition: all of them if there are fewer than
+    `batch_size`.
+    """
 
     name: Literal["points"] = "points"
     points: Annotated[Cloud | Table, Field(discriminator="name")]
@@ -158,48 +179,52 @@ class Points(Frozen):
 
 
 class ImageAugmentation(Frozen):
-    """SimCLR's views: random resized crop, horizontal flip, colour jitter, grayscale. The last two do nothing at 0. Then the steps of
-    `then`, on pixels in [0, 1]."""
+    """SimCLR's views: random resized crop, horizontal flip, colour jitter, grayscale.
 
-    crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (
-        0.2,
-        1.0,
-    )
+    Then the steps of `then`, on pixels in [0, 1]. `crop_scale`: the smallest and the largest share
+    of the area. `jitter`: SimCLR's strength s, for brightness, contrast and saturation 0.8 s, for
+    hue 0.2 s. Jitter and grayscale do nothing at 0.
+    """
+
+    crop_scale: tuple[Share, Share] = (0.2, 1.0)
     flip: Fraction = 0.5
-    jitter: Annotated[float, Field(ge=0, le=1)] = (
-        0.0  # strength s of SimCLR: brightness, contrast, saturation .8s, hue .2s
-    )
+    jitter: Fraction = 0.0
     jitter_probability: Fraction = 0.8
     grayscale: Fraction = 0.0
     then: tuple[Agnostic, ...] = ()
 
     @model_validator(mode="after")
     def _ordered(self) -> "ImageAugmentation":
-        if self.crop_scale[0] > self.crop_scale[1]:
-            raise ValueError(
-                f"crop_scale must be (smallest, largest) share of the area, got {self.crop_scale}"
-            )
+        smallest, largest = self.crop_scale
+        if smallest > largest:
+            rule = "(smallest, largest) share of the area"
+            raise ValueError(f"crop_scale must be {rule}, got {self.crop_scale}")
         return self
 
 
 class Images(Frozen):
-    """A labelled image set. With `holdout` > 0, that share of the training labels is kept for validation, and evaluation
-    is on it: the test set is not looked at."""
+    """A labelled image set.
+
+    With `holdout` > 0, that share of the training images is kept for validation, and evaluation is
+    on it: the test set is not looked at. `n_train`: the first n of a seeded shuffle of the others
+    (None: all). `transfer`: another set, of as many channels, whose test images are looked at after
+    training too.
+    """
 
     name: ImageSetName = "fashion_mnist_subset"
-    n_train: Annotated[int, Field(ge=2)] | None = None  # the first n of a seeded shuffle; None: all
+    n_train: Annotated[int, Field(ge=2)] | None = None
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augmentation: ImageAugmentation = ImageAugmentation()
-    transfer: ImageSetName | None = (
-        None  # another set, of as many channels, whose test images are looked at after training too
-    )
+    transfer: ImageSetName | None = None
 
 
 class PairWeights(Frozen):
-    """Weights of the positive pairs of a batch, w ∝ exp(score / temperature) with mean 1: a negative temperature favours low scores, an
-    infinite one weighs all pairs alike.
+    """Weights of the positive pairs of a batch, w ∝ exp(score / temperature), with mean 1.
 
-    iou: intersection over union of the two crops, in [0, 1].  input: minus the root mean squared difference of the views' pixels.
+    A negative temperature favours low scores, an infinite one weighs all pairs alike.
+
+    iou: intersection over union of the two crops, in [0, 1].
+    input: minus the root mean squared difference of the views' pixels.
     features: cos(z1, z2) at that step, through which no gradient flows: hard pairs count less.
     """
 
@@ -222,7 +247,10 @@ class InfoNCE(Frozen):
 
 
 class TSimCLR(Frozen):
-    """`learn_df`: log df is a parameter of the network, with ten times its learning rate, and `df` only where it starts."""
+    """With `learn_df`, log df is a parameter of the network, and `df` is where it starts.
+
+    Its learning rate is ten times that of the network.
+    """
 
     name: Literal["t_simclr"] = "t_simclr"
     metric: ClassVar[Metric] = "euclidean"
@@ -234,9 +262,8 @@ class TSimCLR(Frozen):
     @model_validator(mode="after")
     def _starts(self) -> "TSimCLR":
         if self.learn_df and self.df == math.inf:
-            raise ValueError(
-                "df must be finite where it is learned: no step leads away from infinity"
-            )
+            rule = "finite where it is learned: no step leads away from infinity"
+            raise ValueError(f"df must be {rule}")
         return self
 
 
@@ -246,7 +273,10 @@ class SpectralContrastive(Frozen):
 
 
 class MLP(Frozen):
-    """`depth` hidden layers; 0 leaves the input as it is. `init_scale` multiplies the initial weights and biases, the projector's too."""
+    """`depth` hidden layers of `width` units; with 0 the features are the input.
+
+    `init_scale` multiplies the initial weights and biases, those of the projector too.
+    """
 
     name: Literal["mlp"] = "mlp"
     width: PositiveInt = 128
@@ -270,8 +300,11 @@ class ResNet(Frozen):
 
 
 class Projector(Frozen):
-    """The head that training compares: `dim` is d_z; `hidden` = 0 is a linear head. `batchnorm`: standardise the features (no affine
-    parameters), which fixes their scale, so that a temperature means something without the sphere."""
+    """The head whose output z training compares: `dim` is d_z, `hidden` = 0 is a linear head.
+
+    `batchnorm`: z is standardised, without affine parameters. That fixes its size, so that a
+    temperature means something for a similarity that is not on the sphere.
+    """
 
     hidden: Annotated[int, Field(ge=0)] = 128
     dim: PositiveInt = 32
@@ -292,9 +325,10 @@ class Optimizer(Frozen):
 class TrainConfig(Frozen):
     """A training run. `epochs=0` is the untrained network.
 
-    `threads`: of the processor, with which sums round differently; what runs on a GPU is not moved by them.
-    `start_order`: before training the features are fitted to a regular polygon on whose corners the components of the mixture stand in
-    this cyclic order.
+    `threads`: of the processor; sums round differently with another number of them, unless they are
+    computed on a GPU.
+    `start_order`: before training the features are fitted to a regular polygon, on whose corners
+    the components of the mixture stand in this cyclic order.
     """
 
     data: Annotated[Mixture | Points | Images, Field(discriminator="name")] = Images()
@@ -313,24 +347,29 @@ class TrainConfig(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
-    def _fits(self) -> "TrainConfig":
-        if not isinstance(self.data, Images) and not isinstance(self.backbone, MLP):
-            raise ValueError(
-                f"backbone must be 'mlp' for {self.data.name}, which are no images, got {self.backbone.name!r}"
-            )
-        if not isinstance(self.data, Images) and (
-            self.weights or (self.loss.name == "t_simclr" and self.loss.learn_df)
-        ):
+    def _fits_vectors(self) -> "TrainConfig":
+        if isinstance(self.data, Images):
+            return self
+        if not isinstance(self.backbone, MLP):
+            what = f"for {self.data.name}, which are no images"
+            raise ValueError(f"backbone must be 'mlp' {what}, got {self.backbone.name!r}")
+        if self.weights or (isinstance(self.loss, TSimCLR) and self.loss.learn_df):
             raise ValueError(f"weights and learn_df are for images, got them for {self.data.name}")
-        if self.weights and self.loss.name == "spectral_contrastive":
+        return self
+
+    @model_validator(mode="after")
+    def _has_pairs_to_weigh(self) -> "TrainConfig":
+        if self.weights and isinstance(self.loss, SpectralContrastive):
             raise ValueError("weights must be left out for spectral_contrastive, which has none")
-        if self.start_order is not None:
-            m = len(self.data.means) if isinstance(self.data, Mixture) else 0
-            if (
-                sorted(self.start_order) != list(range(m))
-                or self.projector.dim != 2
-                or self.projector.batchnorm
-            ):
-                rule = "an order of the mixture's components, for d_z=2 without BatchNorm"
-                raise ValueError(f"start_order must be {rule}, got {self.start_order}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_ordered(self) -> "TrainConfig":
+        if self.start_order is None:
+            return self
+        m = len(self.data.means) if isinstance(self.data, Mixture) else 0
+        in_the_plane = self.projector.dim == 2 and not self.projector.batchnorm
+        if sorted(self.start_order) != list(range(m)) or not in_the_plane:
+            rule = "an order of the mixture's components, for d_z=2 without BatchNorm"
+            raise ValueError(f"start_order must be {rule}, got {self.start_order}")
         return self

@@ -96,11 +96,6 @@ def train_ensemble(
         optimizer = optimizer_of(config, [{"params": weights}])
         lost: dict[int, int] = {}  # members that diverged, and the step at which that was seen
 
-        def losses_of(batch: Batch, _: int) -> Tensor:
-            with precision(config, place):
-                z = ensemble(torch.cat([batch.x1, batch.x2], 1))
-                return vmap(lambda z: contrastive_loss(config, *z.chunk(2)))(z)
-
         def check(losses: list[Tensor], step: int, _: bool) -> None:
             wrong = ~torch.stack(losses).isfinite().all(0) | ensemble.not_finite()
             for i in wrong.nonzero().flatten().tolist():
@@ -108,6 +103,7 @@ def train_ensemble(
             if len(lost) == len(configs):
                 raise _error(configs, lost, [])
 
+        losses_of = _losses_of(config, ensemble, place)
         curves: list[Tensor] = []
         _look(ensemble, on_epoch, 0)
         began = time.monotonic()
@@ -119,14 +115,27 @@ def train_ensemble(
         seconds = (time.monotonic() - began) / len(configs)
     speed = config.epochs * batches.images_per_epoch / seconds
     losses = torch.cat(curves).T.tolist() if curves else [[] for _ in configs]
-    results = [
-        TrainResult(c, ensemble.member(i, members[i]), losses[i], speed, seconds)
-        for i, c in enumerate(configs)
-        if i not in lost
-    ]
+    results = []
+    for i, own in enumerate(configs):
+        if i not in lost:
+            network = ensemble.member(i, members[i])
+            results.append(TrainResult(own, network, losses[i], speed, seconds))
     if lost:
         raise _error(configs, lost, results)
     return results
+
+
+def _losses_of(
+    config: TrainConfig, ensemble: Ensemble, device: torch.device
+) -> Callable[[Batch, int], Tensor]:
+    def loss(z: Tensor) -> Tensor:
+        return contrastive_loss(config, *z.chunk(2))
+
+    def losses_of(batch: Batch, _: int) -> Tensor:
+        with precision(config, device):
+            return vmap(loss)(ensemble(torch.cat([batch.x1, batch.x2], 1)))
+
+    return losses_of
 
 
 def _require_alike(configs: Sequence[TrainConfig], data: Sequence[Data]) -> None:

@@ -72,14 +72,14 @@ def train(
         place = device_of(device)
         batches = source(config, data, place)
         network = network or initial_network(config, batches.sample_shape)
-        images = len(batches.sample_shape) == 3
-        layout = torch.channels_last if images else torch.contiguous_format
-        network = network.to(place).to(memory_format=layout)  # type: ignore[call-overload]
+        network = _placed(network, place, images=len(batches.sample_shape) == 3)
         optimizer = optimizer_of(config, parameter_groups(network))
         result = TrainResult(config, network)
         start = _resume(checkpoint, result, optimizer, place)
-        # Two shapes at most, a full batch and the last: a graph for each is faster than one for any.
+        # At most two shapes, a full batch and the last one: a graph for each is faster than one
+        # graph for any shape.
         model: Any = torch.compile(network, dynamic=False) if compiled else network
+        losses_of, check = _losses_of(config, model, network, place), _check(config, network)
         if on_epoch and start == 0:
             on_epoch(0, network.eval())
         began = saved = time.monotonic()
@@ -87,11 +87,8 @@ def train(
         with steps_bar(config, batches, start, progress) as bar:
             for epoch in range(start, config.epochs):
                 network.train()
-                losses_of = _losses_of(config, model, network, place)
-                check = _check(config, network)
-                result.losses += run_epoch(
-                    config, epoch, batches, optimizer, losses_of, check, bar
-                ).tolist()
+                losses = run_epoch(config, epoch, batches, optimizer, losses_of, check, bar)
+                result.losses += losses.tolist()
                 elapsed = time.monotonic() - began
                 result.seconds = earlier + elapsed
                 result.images_per_second = batches.images_per_epoch * (epoch + 1 - start) / elapsed
@@ -103,6 +100,12 @@ def train(
                     saved = time.monotonic()
         network.eval()
         return result
+
+
+def _placed(network: Encoder, device: torch.device, *, images: bool) -> Encoder:
+    """On the device; for images in the memory layout in which convolutions are fastest."""
+    layout = torch.channels_last if images else torch.contiguous_format
+    return network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
 
 
 def run_epoch(

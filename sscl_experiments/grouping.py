@@ -8,7 +8,7 @@ LARGEST = 256  # runs of one ensemble
 
 
 def ensembles(configs: Iterable[TrainConfig], largest: int = LARGEST) -> list[list[TrainConfig]]:
-    """Up to `largest` runs on vectors that differ in their seed alone; a run on images by itself."""
+    """Up to `largest` runs on vectors that differ in their seed alone; each on images by itself."""
     groups: dict[TrainConfig, list[TrainConfig]] = {}
     for config in dict.fromkeys(configs):
         groups.setdefault(without_seed(config), []).append(config)

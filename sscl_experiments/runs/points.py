@@ -45,7 +45,7 @@ def make(configs: Sequence[TrainConfig], *, device: str, progress: bool = False)
 
 @torch.no_grad()
 def measure(trained: TrainResult) -> Measures:
-    """10-NN on h (cosine) and on z (in the metric of the loss), and the linear probe on h; collapse.
+    """10-NN on h (cosine) and on z (the metric of the loss), the linear probe on h, and collapse.
 
     k-NN on the validation part, by which settings are chosen, and on the test part, where the probe
     is too. For d_z = 2 the map of the training part.

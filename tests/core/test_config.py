@@ -1,4 +1,6 @@
-"""A configuration means what it says: nothing unknown, nothing converted, nothing changed later, the same after a trip through JSON."""
+"""A configuration means what it says: nothing unknown, nothing converted, nothing changed later,
+the same after a trip through JSON.
+"""
 
 import functools
 import itertools
@@ -129,43 +131,125 @@ def test_unknown_keys_are_rejected_at_every_level(name, level, read):
 
 
 CONVERSIONS = [
-    ("epochs", "3"), ("epochs", True), ("epochs", 3.0), ("seed", None), ("batch_size", "256"), ("data.n_train", "10"),
-    ("data.n_train", True), ("data.holdout", "0.2"), ("data.holdout", False), ("data.augmentation.flip", "0.5"),
-    ("data.augmentation.flip", True), ("data.augmentation.crop_scale", (True, True)), ("data.augmentation.crop_scale", ("0.2", "1")),
-    ("backbone.depth", "50"), ("projector.batchnorm", 1), ("projector.batchnorm", "true"), ("projector.dim", 2.0),
-    ("loss.temperature", "0.5"), ("loss.temperature", True), ("loss.df", "5"), ("optimizer.lr", "1e-3"), ("optimizer.lr", True),
-    ("precision", 32), ("data.transfer", 10),
-]  # fmt: skip
+    ("epochs", "3"),
+    ("epochs", True),
+    ("epochs", 3.0),
+    ("seed", None),
+    ("batch_size", "256"),
+    ("data.n_train", "10"),
+    ("data.n_train", True),
+    ("data.holdout", "0.2"),
+    ("data.holdout", False),
+    ("data.augmentation.flip", "0.5"),
+    ("data.augmentation.flip", True),
+    ("data.augmentation.crop_scale", (True, True)),
+    ("data.augmentation.crop_scale", ("0.2", "1")),
+    ("backbone.depth", "50"),
+    ("projector.batchnorm", 1),
+    ("projector.batchnorm", "true"),
+    ("projector.dim", 2.0),
+    ("loss.temperature", "0.5"),
+    ("loss.temperature", True),
+    ("loss.df", "5"),
+    ("optimizer.lr", "1e-3"),
+    ("optimizer.lr", True),
+    ("precision", 32),
+    ("data.transfer", 10),
+]
 OUT_OF_RANGE = [
-    ("epochs", -1), ("seed", -1), ("batch_size", 1), ("data.n_train", 0), ("data.n_train", 1), ("data.holdout", 1.0),
-    ("data.holdout", -0.1), ("data.name", "mnist"), ("data.augmentation.flip", 1.1), ("data.augmentation.jitter", 1.5),
-    ("data.augmentation.crop_scale", (0.0, 1.0)), ("data.augmentation.crop_scale", (0.5, 1.1)), ("data.augmentation.crop_scale", (0.5,)),
-    ("backbone.depth", 34), ("backbone.name", "vit"), ("projector.hidden", -1), ("projector.dim", 0), ("loss.temperature", 0.0),
-    ("loss.temperature", -1.0), ("loss.df", 0.0), ("loss.normalization", "row"), ("loss.name", "triplet"), ("optimizer.lr", 0.0),
-    ("optimizer.weight_decay", -1e-4), ("optimizer.momentum", 1.0), ("optimizer.name", "lars"), ("optimizer.schedule", "step"),
-    ("optimizer.warmup_epochs", -1.0), ("precision", "16-mixed"), ("loss.temperature", math.nan), ("loss.df", math.nan),
-    ("optimizer.lr", math.nan), ("data.transfer", "mnist"),
-]  # fmt: skip
+    ("epochs", -1),
+    ("seed", -1),
+    ("batch_size", 1),
+    ("data.n_train", 0),
+    ("data.n_train", 1),
+    ("data.holdout", 1.0),
+    ("data.holdout", -0.1),
+    ("data.name", "mnist"),
+    ("data.augmentation.flip", 1.1),
+    ("data.augmentation.jitter", 1.5),
+    ("data.augmentation.crop_scale", (0.0, 1.0)),
+    ("data.augmentation.crop_scale", (0.5, 1.1)),
+    ("data.augmentation.crop_scale", (0.5,)),
+    ("backbone.depth", 34),
+    ("backbone.name", "vit"),
+    ("projector.hidden", -1),
+    ("projector.dim", 0),
+    ("loss.temperature", 0.0),
+    ("loss.temperature", -1.0),
+    ("loss.df", 0.0),
+    ("loss.normalization", "row"),
+    ("loss.name", "triplet"),
+    ("optimizer.lr", 0.0),
+    ("optimizer.weight_decay", -1e-4),
+    ("optimizer.momentum", 1.0),
+    ("optimizer.name", "lars"),
+    ("optimizer.schedule", "step"),
+    ("optimizer.warmup_epochs", -1.0),
+    ("precision", "16-mixed"),
+    ("loss.temperature", math.nan),
+    ("loss.df", math.nan),
+    ("optimizer.lr", math.nan),
+    ("data.transfer", "mnist"),
+]
 ON_THE_MIXTURE = [
-    ("data.std", 0.0), ("data.std", math.nan), ("data.steps_per_epoch", 0), ("data.anonymous", -1), ("data.anonymous", 2.0),
-    ("data.anonymous", True), ("data.means", 5), ("data.means", (("0", "1"), ("2", "3"))), ("data.means", ((0.0, math.inf), (1.0, 2.0))),
-    ("data.means", ((True, False), (False, True))), ("backbone.depth", -1), ("backbone.width", 0), ("backbone.activation", "sine"),
-    ("backbone.init_scale", 0.0), ("backbone.init_scale", "2"), ("start_order", "201"), ("start_order", (2.0, 0.0, 1.0)),
-]  # fmt: skip
+    ("data.std", 0.0),
+    ("data.std", math.nan),
+    ("data.steps_per_epoch", 0),
+    ("data.anonymous", -1),
+    ("data.anonymous", 2.0),
+    ("data.anonymous", True),
+    ("data.means", 5),
+    ("data.means", (("0", "1"), ("2", "3"))),
+    ("data.means", ((0.0, math.inf), (1.0, 2.0))),
+    ("data.means", ((True, False), (False, True))),
+    ("backbone.depth", -1),
+    ("backbone.width", 0),
+    ("backbone.activation", "sine"),
+    ("backbone.init_scale", 0.0),
+    ("backbone.init_scale", "2"),
+    ("start_order", "201"),
+    ("start_order", (2.0, 0.0, 1.0)),
+]
 ON_A_CLOUD = [
-    ("data.points.dim", 0), ("data.points.dim", 3), ("data.points.dim", 9.0), ("data.points.dim", "9"), ("data.points.components", 1),
-    ("data.points.std", 0.0), ("data.points.std", math.nan), ("data.points.structure", "ball"), ("data.points.rank", -1),
-    ("data.points.rank", 8), ("data.points.rank", True), ("data.points.n_train", 9), ("data.points.name", "table"),
-    ("data.steps_per_epoch", 0), ("data.augmentation", ()), ("data.augmentation", ({"name": "noise"},)),
-    ("data.augmentation", ({"name": "crop"},)), ("data.augmentation", {"name": "mixup", "strength": 0.5}), ("loss.temperature", 0.5),
-]  # fmt: skip
+    ("data.points.dim", 0),
+    ("data.points.dim", 3),
+    ("data.points.dim", 9.0),
+    ("data.points.dim", "9"),
+    ("data.points.components", 1),
+    ("data.points.std", 0.0),
+    ("data.points.std", math.nan),
+    ("data.points.structure", "ball"),
+    ("data.points.rank", -1),
+    ("data.points.rank", 8),
+    ("data.points.rank", True),
+    ("data.points.n_train", 9),
+    ("data.points.name", "table"),
+    ("data.steps_per_epoch", 0),
+    ("data.augmentation", ()),
+    ("data.augmentation", ({"name": "noise"},)),
+    ("data.augmentation", ({"name": "crop"},)),
+    ("data.augmentation", {"name": "mixup", "strength": 0.5}),
+    ("loss.temperature", 0.5),
+]
 WEIGHTED = [
-    ("weights.temperature", 0.0), ("weights.temperature", -0.0), ("weights.temperature", 0), ("weights.temperature", math.nan),
-    ("weights.temperature", 1e-300), ("weights.temperature", -1e-38),
-    ("weights.temperature", "0.5"), ("weights.temperature", "NaN"), ("weights.temperature", True), ("weights.temperature", None),
-    ("weights.score", "crop"), ("weights", 0.5), ("weights", {}), ("weights.power", 1.0), ("loss.learn_df", 1), ("loss.learn_df", "true"),
+    ("weights.temperature", 0.0),
+    ("weights.temperature", -0.0),
+    ("weights.temperature", 0),
+    ("weights.temperature", math.nan),
+    ("weights.temperature", 1e-300),
+    ("weights.temperature", -1e-38),
+    ("weights.temperature", "0.5"),
+    ("weights.temperature", "NaN"),
+    ("weights.temperature", True),
+    ("weights.temperature", None),
+    ("weights.score", "crop"),
+    ("weights", 0.5),
+    ("weights", {}),
+    ("weights.power", 1.0),
+    ("loss.learn_df", 1),
+    ("loss.learn_df", "true"),
     ("loss.df", "Infinity"),
-]  # fmt: skip
+]
 CASES = [
     *(("weighted", *case) for case in WEIGHTED),
     *(("images", *case) for case in CONVERSIONS + OUT_OF_RANGE),
@@ -268,7 +352,7 @@ def test_either_infinity_is_read_as_it_may_be_written(text, value):
 @pytest.mark.parametrize("temperature", [0.0, -0.0, 0, math.nan])
 def test_a_temperature_of_weights_divides(temperature):
     with pytest.raises(
-        ValidationError, match="temperature must be a number other than 0 .*, or infinite, got"
+        ValidationError, match=r"temperature must be a number other than 0 .*, or infinite, got"
     ):
         PairWeights(temperature=temperature)
 
@@ -418,7 +502,9 @@ def test_unknown_kinds_are_named_with_the_known_ones():
 
 @pytest.mark.parametrize("first", ["cloud", "table"])
 def test_a_step_means_its_place_and_its_kind(first):
-    """The order of the steps, the kind of noise and the strength tell runs apart; the settings of a view of images do too."""
+    """The order of the steps, the kind of noise and the strength tell runs apart; the settings of a
+    view of images do too.
+    """
     points = CONFIGS[first].data
     a, b = Noise(scale=0.1), Masking(rate=0.1)
     chains = [

@@ -1,4 +1,6 @@
-"""Networks trained together are the networks trained alone: by `train`, and by a loop written out here."""
+"""Networks trained together are the networks trained alone: by `train`, and by a loop written out
+here.
+"""
 
 import itertools
 import math
@@ -6,7 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import data_of
 from helpers import train_run as train
 from helpers import train_runs as train_ensemble
 from torch import nn
@@ -56,8 +57,10 @@ SETTINGS = {
     "anonymous": {"data": Mixture(steps_per_epoch=50, anonymous=3), "backbone": MLP(depth=0)},
     "line": {"data": Mixture(steps_per_epoch=50, means=((-1.0,), (-0.4,), (0.5,), (1.0,)))},
 }
-# Products of stacked matrices may round otherwise than those of single ones. Where 200 steps make more than 1e-5 of an ulp, both sides
-# compute in float64: entries of exactly zero gradient, as biases before BatchNorm have, move by what AdamW makes of rounding alone.
+# Products of stacked matrices may round otherwise than those of single ones. Where 200 steps make
+# more than 1e-5 of an ulp, both sides
+# compute in float64: entries of exactly zero gradient, as biases before BatchNorm have, move by
+# what AdamW makes of rounding alone.
 SENSITIVE = {"adamw", "sgd", "joint", "conditional", "batchnorm"}
 STEPS = (Noise(scale=0.2), Mixup(strength=0.5), Masking(rate=0.1), Corruption(rate=0.1))
 ON_POINTS = {
@@ -163,7 +166,11 @@ def test_a_seed_in_an_ensemble_is_the_seed_alone(setting, monkeypatch):
 
 @pytest.mark.parametrize("setting", ON_POINTS)
 def test_a_seed_on_points_is_the_seed_alone(setting, monkeypatch):
-    """Each with points of its own. BatchNorm leaves the bias before it without a gradient, of which AdamW makes steps out of rounding."""
+    """Each with points of its own.
+
+    BatchNorm leaves the bias before it without a gradient, of which AdamW makes steps out of
+    rounding.
+    """
     in_double(monkeypatch)
     configs = runs(*SEEDS, **{"epochs": 3, **ON_POINTS[setting]})
     results = train_ensemble(configs, device="cpu")
@@ -184,8 +191,12 @@ def test_a_seed_on_points_is_the_seed_alone(setting, monkeypatch):
 )
 @pytest.mark.parametrize("double", [False, True])
 def test_the_settings_of_notebook_3(double, changes, monkeypatch):
-    """200 steps at the sizes of the notebook. In float32, as there, AdamW gives the same to the last bit where stacked and single products
-    round alike, which is the processor's business; so to 1e-5 in float64, and in float32 to what rounding may become."""
+    """200 steps at the sizes of the notebook.
+
+    In float32, as there, AdamW gives the same to the last bit where stacked and single products
+    round alike, which is the processor's business. So the results agree to 1e-5 in float64, and in
+    float32 to what rounding may become.
+    """
     if double:
         in_double(monkeypatch)
     configs = [order_run(changes, steps=200).replace(seed=seed) for seed in SEEDS]
@@ -227,7 +238,9 @@ def test_running_statistics_are_each_seeds_own():
 
 
 def alone_by_hand(seed: int) -> tuple[nn.Module, list[float]]:
-    """One network, written out: initialisation, pairs, InfoNCE at τ = 1/2, SGD at a rate that rises for an epoch and falls as a cosine."""
+    """One network, written out: initialisation, pairs, InfoNCE at τ = 1/2, SGD at a rate that rises
+    for an epoch and falls as a cosine.
+    """
     with stream(seed, INIT):
         network = nn.Sequential(
             nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2)
@@ -293,7 +306,9 @@ def test_global_random_states_neither_matter_nor_change():
 
 @pytest.mark.parametrize("setting", ["adamw", "batchnorm"])
 def test_every_epoch_can_be_looked_at(setting, monkeypatch):
-    """The features are those of the networks alone, in evaluation mode, and looking at them changes nothing."""
+    """The features are those of the networks alone, in evaluation mode, and looking at them changes
+    nothing.
+    """
     in_double(monkeypatch)
     configs = short(*SEEDS, **SETTINGS[setting] | {"epochs": 3})
     x = torch.stack([evaluation_points(c)[0].double() for c in configs])
@@ -366,10 +381,8 @@ def test_no_epochs_are_the_initial_networks():
     ids=["none", "images", "optimizer", "epochs", "data", "mixture and points", "points"],
 )
 def test_runs_that_are_not_alike_are_refused(configs):
-    with pytest.raises(
-        ValueError,
-        match=f"configs must be one or more runs on vectors .* in their seed alone, got {len(configs)} ",
-    ):
+    rule = "configs must be one or more runs on vectors .* in their seed alone"
+    with pytest.raises(ValueError, match=f"{rule}, got {len(configs)} "):
         train_ensemble(configs)
 
 

@@ -1,4 +1,6 @@
-"""The training loop: a configuration is one network, bit for bit, whatever happens around the run or interrupts it."""
+"""The training loop: a configuration is one network, bit for bit, whatever happens around the run
+or interrupts it.
+"""
 
 import contextlib
 import errno
@@ -140,7 +142,9 @@ def same(a: TrainResult, b: TrainResult) -> bool:
 
 
 def spy(monkeypatch, replace: Callable | None = None) -> list[tuple]:
-    """The (z1, z2, loss) of every step from here on; `replace(number of the step from 1, loss)` may change the loss."""
+    """The (z1, z2, loss) of every step from here on; `replace(number of the step from 1, loss)` may
+    change the loss.
+    """
     steps, original = [], loop.contrastive_loss
 
     def contrastive_loss(config, z1, z2, **options):
@@ -178,7 +182,9 @@ def test_a_seed_is_a_network(make):
 
 @every_kind
 def test_the_seed_seeds_the_views(make, monkeypatch):
-    """The same seed gives the same pairs, another epoch, step or seed others: of 48 times one image, so that the order does not matter."""
+    """The same seed gives the same pairs, another epoch, step or seed others: of 48 times one
+    image, so that the order does not matter.
+    """
     picture = read_once("fashion_mnist_subset", "train").select(torch.zeros(48, dtype=torch.int64))
     monkeypatch.setattr(image_runs, "load_images", lambda *args, **settings: picture)
 
@@ -383,7 +389,9 @@ def test_seconds_are_those_of_all_stretches(tmp_path, monkeypatch):
 
 
 def test_a_run_has_the_threads_of_its_configuration_wherever_it_is_made():
-    """One and two threads add in different orders; with the caller's number a key would stand for two results."""
+    """One and two threads add in different orders; with the caller's number a key would stand for
+    two results.
+    """
     config, before, found = (
         images(data=Images(n_train=96), backbone=ConvNet(width=8), batch_size=32),
         torch.get_num_threads(),
@@ -425,7 +433,9 @@ def test_a_non_finite_loss_is_an_error_and_leaves_the_last_sound_checkpoint(
 
 @pytest.mark.parametrize("step", [3, 9], ids="step {}".format)
 def test_a_last_step_that_breaks_the_weights_is_such_an_error_too(step, monkeypatch, tmp_path):
-    """The loss of that step is finite, its gradient is not: without a look at the weights a broken network is kept or handed back."""
+    """The loss of that step is finite, its gradient is not: without a look at the weights a broken
+    network is kept or handed back.
+    """
     checkpoint = tmp_path / "run.pt"
     spy(monkeypatch, lambda number, loss: loss + (loss - loss).sqrt() if number == step else loss)
     with pytest.raises(NonFiniteLossError):
@@ -647,7 +657,9 @@ def test_the_optimiser_and_its_learning_rate_are_those_described(name, monkeypat
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_an_update_does_not_depend_on_where_in_memory_an_entry_stands(name):
-    """Tensors of three entries each, stacked or alone: a seed in an ensemble is the seed alone, to the last bit."""
+    """Tensors of three entries each, stacked or alone: a seed in an ensemble is the seed alone, to
+    the last bit.
+    """
     gradients = torch.randn(20, 30, 3, generator=torch.Generator().manual_seed(0))
     config = toy(optimizer=Optimizer(name=name, lr=0.01, weight_decay=0.01))
 
@@ -689,7 +701,7 @@ def test_progress_shows_loss_and_speed(progress, capsys):
 
 
 def test_the_loss_goes_down_on_the_mixture():
-    """To within a tenth of the way from a collapsed network's loss to that of the exact minimiser."""
+    """To within a tenth of the way from a collapsed network's loss to the exact minimiser's."""
     result = train(
         toy(data=Mixture(steps_per_epoch=50), epochs=4, batch_size=64, optimizer=Optimizer(lr=0.01))
     )
@@ -761,7 +773,9 @@ def test_anonymous_samples_are_trained_on_as_one_free_vector_each():
 
 
 def numbers_of(config: TrainConfig, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which point each view of an epoch is of, (steps, n): the nearest, where views are almost the points."""
+    """Which point each view of an epoch is of, (steps, n): the nearest, where views are almost the
+    points.
+    """
     x = point_set(config).train.x
     first, second = (torch.cdist(view, x).min(2) for view in epoch_pairs(config, epoch))
     assert 0 < max(first.values.max(), second.values.max()) < 0.01 < torch.pdist(x).min()
@@ -829,7 +843,7 @@ def test_views_go_through_the_steps_with_the_training_part_as_their_pool():
 
 @pytest.mark.parametrize("seed", [0, 5])
 def test_the_points_of_a_run_are_those_of_its_seed(seed):
-    """They depend on nothing else of the run, and are the same for its training and its evaluation."""
+    """They depend on nothing else of the run, and its evaluation has the same."""
     with stream(seed, SPLIT) as generator:
         expected = cloud(CLOUD, generator)
     before = torch.get_rng_state()
@@ -935,7 +949,9 @@ def test_weights_are_those_of_a_naive_loop(temperature, score):
 
 
 def test_what_the_scores_favour():
-    """Crops that overlap, views that look alike, features that point the same way; and with a negative temperature the others."""
+    """Crops that overlap, views that look alike, features that point the same way; and with a
+    negative temperature the others.
+    """
     x = torch.rand(1, 1, 4, 4).repeat(3, 1, 1, 1)
     z1, z2 = (
         torch.tensor([[1.0, 0.0]]).repeat(3, 1),
@@ -993,7 +1009,9 @@ def test_weights_have_no_gradient_and_full_precision(dtype, score):
 
 
 def test_the_overlap_of_a_pair_is_that_of_the_two_views_it_comes_with(monkeypatch):
-    """On images every pixel of which says where it stands: views tell what they show, flipped or not."""
+    """On images every pixel of which says where it stands: views tell what they show, flipped or
+    not.
+    """
     column, row = torch.arange(28).expand(28, 28), torch.arange(28)[:, None].expand(28, 28)
     where = torch.stack([column, row, 0 * row]).byte()
     maps = ImageData(where.repeat(40, 1, 1, 1), torch.arange(40) % 2, ("a", "b"))
@@ -1101,7 +1119,8 @@ def test_the_weights_move_as_they_do_beside_a_df_that_stays(name):
         for decay, learn_df in ((0.5, True), (0.5, False), (0.0, False))
     )
     assert learned.keys() - fixed.keys() == {"log_df"}
-    # AdamW's first step is the sign of the gradient: entries whose gradient is zero but for rounding may go either way.
+    # AdamW's first step is the sign of the gradient: entries whose gradient is zero but for
+    # rounding may go either way.
     near = [(learned[key] - value).abs() < 1e-5 for key, value in fixed.items()]
     assert torch.cat([part.flatten() for part in near]).float().mean() > 0.99
     weight = "projector.0.weight"
@@ -1198,14 +1217,18 @@ class Compilations:
 
 @pytest.fixture
 def compilations(monkeypatch) -> Iterator[Compilations]:
-    """Modules are wrapped, and run as they are: to trace and to generate code takes long, and is torch's business."""
+    """Modules are wrapped, and run as they are: to trace and to generate code takes long, and is
+    torch's business.
+    """
     with torch.compiler.set_stance("force_eager"):
         yield Compilations(monkeypatch)
 
 
 @pytest.mark.parametrize("loss", [InfoNCE(), TSimCLR(learn_df=True)], ids=lambda loss: loss.name)
 def test_a_compiled_run_is_the_run(loss, compilations, tmp_path):
-    """Its result and its checkpoint are of the plain network, and either way of training goes on from the other's."""
+    """Its result and its checkpoint are of the plain network, and either way of training goes on
+    from the other's.
+    """
     config, checkpoint = images(loss=loss, epochs=2, data=Images(n_train=20)), tmp_path / "run.pt"
     plain, seen = train(config), []
     assert not compilations.settings, "unless it is asked for"

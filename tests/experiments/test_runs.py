@@ -92,7 +92,9 @@ def points(d: int = 2, of: Cloud | Table = Cloud(dim=4, n_train=40), **changes) 
 
 
 def images(**changes) -> TrainConfig:
-    """Two epochs of two steps, evaluated on the ten images a class that are held out of a small part."""
+    """Two epochs of two steps, evaluated on the ten images a class that are held out of a small
+    part.
+    """
     small = {
         "backbone": ConvNet(width=2),
         "projector": Projector(hidden=8, dim=2),
@@ -108,7 +110,9 @@ ARRANGEMENTS = pytest.mark.parametrize(("m", "d"), [(2, 2), (3, 2), (5, 2), (4, 
 
 
 def exact(config: TrainConfig) -> torch.Tensor:
-    """Features [z1; z2] of the evaluation points at the exact minimiser, turned and not of norm 1: neither counts."""
+    """Features [z1; z2] of the evaluation points at the exact minimiser, turned and not of norm 1:
+    neither counts.
+    """
     m, d = len(config.data.means), config.projector.dim
     turn = torch.linalg.qr(
         torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -147,7 +151,9 @@ def test_measures_at_the_exact_minimiser_and_at_collapse(m, d):
 
 @ARRANGEMENTS
 def test_the_exact_loss_is_what_the_kernel_at_the_corners_gives(m, d):
-    """log of the sum over the 50 points of a component, without the anchor and less its positive, by hand."""
+    """log of the sum over the 50 points of a component, without the anchor and less its positive,
+    by hand.
+    """
     config = toy(m, d, loss=InfoNCE(temperature=0.3))
     cosine = (u := uniform_arrangement(m, d)) @ u.T
     anchors = [
@@ -204,7 +210,9 @@ def some_features(m: int, d: int, steps: int = 2) -> torch.Tensor:
 
 @pytest.mark.parametrize(("m", "d"), [(3, 2), (5, 2), (6, 3)])
 def test_measures_of_t_simclr_are_of_the_features_as_they_are(m, d):
-    """Neither normalised nor centred, but for the uniformity of the means about their centre; and no exact minimiser is known."""
+    """Neither normalised nor centred, but for the uniformity of the means about their centre; and
+    no exact minimiser is known.
+    """
     config, history = toy(m, d, loss=TSimCLR(temperature=0.5, df=2.0)), some_features(m, d)
     metrics, arrays = measure_mixture(config, history)
     assert metrics.keys() == {"loss", "alignment", "uniformity", "collapsed"}
@@ -245,7 +253,9 @@ def test_measures_of_t_simclr_are_of_the_features_as_they_are(m, d):
 
 @pytest.mark.parametrize(("m", "d"), [(6, 3), (5, 3), (3, 1)])
 def test_where_no_exact_minimiser_is_known_the_rest_is_measured(m, d):
-    """Of more components than a simplex in d dimensions has corners; features are compared on the sphere, so their norm does not count."""
+    """Of more components than a simplex in d dimensions has corners; features are compared on the
+    sphere, so their norm does not count.
+    """
     config, history = toy(m, d), some_features(m, d, steps=3)
     metrics, arrays = measure_mixture(config, history)
     assert metrics.keys() == {"loss", "alignment", "uniformity", "collapsed"}
@@ -323,7 +333,9 @@ def naive_knn_accuracy(
 def by_hand(
     n: int, loss: InfoNCE | TSimCLR | SpectralContrastive, d: int, monkeypatch
 ) -> tuple[TrainResult, PointSet]:
-    """Points off the origin of three classes that half of the labels know, on which h is x and z is a linear map of it."""
+    """Points off the origin of three classes that half of the labels know, on which h is x and z is
+    a linear map of it.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def part(n: int) -> Part:
@@ -434,7 +446,9 @@ OF_BACKBONE = {"knn_cosine", "knn1_cosine", "knn15_cosine", "knn_weighted", "lin
 
 
 def naive_similarity(features: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
-    """The mean over all pairs of an image of class a and one of class b of the cosine about the mean of all images, by looking at each."""
+    """The mean over all pairs of an image of class a and one of class b of the cosine about the
+    mean of all images, by looking at each.
+    """
     x = features.double().numpy()
     x = x - x.mean(0)
     cosines = np.array([[a @ b for b in x] for a in x]) / np.outer(
@@ -674,7 +688,9 @@ print(*(config.model_dump_json() for config in trained), sep="\\n")
 
 
 def test_two_processes_share_the_work_and_train_no_run_twice(monkeypatch, tmp_path):
-    """While another process is at the first two ensembles' first, this one makes the second, and then waits for the other's."""
+    """While another process is at the first two ensembles' first, this one makes the second, and
+    then waits for the other's.
+    """
     ours, first, second = [], [toy(seed=s) for s in (0, 1)], [toy(seed=s, epochs=1) for s in (0, 1)]
 
     def quickly(configs: list[TrainConfig], data, **settings):
@@ -864,7 +880,10 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_removes_its_checkpoint(
 @pytest.mark.parametrize("value", [0.0, 3.0])
 @pytest.mark.parametrize("part", ["backbone", "projector"])
 def test_a_collapsed_network_is_detected(value, part, monkeypatch, tmp_path):
-    """All features equal, or zero: whatever comes in. Its record says so, and so does who asks for it."""
+    """All features equal, or zero: whatever comes in.
+
+    Its record says so, and so does who asks for it.
+    """
 
     def constant(config, shape):
         network = initial_network(config, shape)
