@@ -3,7 +3,8 @@ PYTHON ?= python3.11
 CORES ?= $(shell nproc)
 VENV := .venv
 STAMP := $(VENV)/.installed
-PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
+TORCH := $(shell sed -n "s/^\(torch==[0-9.]*\).*/\1/p" constraints.txt)
 
 .PHONY: help install reproduce test lint notebooks clean
 
@@ -16,13 +17,19 @@ help:
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt checksums.txt
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not there: install Python 3.11 to 3.13, or name one: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c "import ensurepip" 2> /dev/null || { echo "$(PYTHON) cannot make virtual environments: apt install python3-venv"; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	sed '/^# Beyond the extra test/,$$d' constraints.txt > $(VENV)/requirements.txt
-	$(PIP) --no-deps --require-hashes -r $(VENV)/requirements.txt
-	$(PIP) --no-build-isolation -c $(VENV)/requirements.txt -e '.[test]'
+	@# PyTorch has several builds of one version: the one that pip prefers here is fetched and compared.
+	sed -n '/^$(TORCH)/,/[0-9a-f]$$/p' checksums.txt > $(VENV)/torch.txt
+	sed '/^# Beyond the extra test/,$$d' checksums.txt > $(VENV)/requirements.txt
+	$(VENV)/bin/python -m pip list --format=freeze | grep -q '^$(TORCH)' || { \
+	  $(PIP) download --no-deps --dest $(VENV)/torch '$(TORCH)' && \
+	  $(PIP) install --no-deps --require-hashes --no-index --find-links $(VENV)/torch -r $(VENV)/torch.txt; }
+	rm -rf $(VENV)/torch
+	$(PIP) install --no-deps --require-hashes -r $(VENV)/requirements.txt
+	$(PIP) install --no-build-isolation -c constraints.txt -e '.[test]'
 	touch $@
 
 reproduce: $(STAMP)
