@@ -69,6 +69,9 @@ def measure_images(trained: TrainResult, data_dir: Path | None = None):
     return image_runs.measure(trained, image_sets(trained.config, data_dir))
 
 
+ABOUT = {"seconds", "date", "device", "threads", "versions"}
+
+
 def toy(m: int = 3, d: int = 2, **changes) -> TrainConfig:
     small = {
         "backbone": MLP(width=8),
@@ -430,7 +433,8 @@ def test_records_of_points(d, of, tmp_path):
         assert record.arrays["z"].shape == (len(point_set(points(d, of)).train), 2)
         expected = train(points(d, of)).model(point_set(points(d, of)).train.x)[1]
         assert record.arrays["z"] == pytest.approx(expected.detach().numpy(), abs=1e-4)
-    assert record.provenance.keys() == {"seconds", "date", "device", "threads", "versions"}
+    assert record.provenance.keys() == ABOUT | {"together"}
+    assert record.provenance["together"] == [0]
     stored = store.load(tmp_path / "runs", points(d, of))
     assert (stored.config, stored.metrics, stored.provenance) == (
         record.config,
@@ -620,6 +624,7 @@ def test_seeds_on_vectors_are_trained_together_and_images_one_by_one(toy, traini
 def test_a_record_does_not_tell_which_seeds_were_trained_beside_it(make, loss, tmp_path):
     configs = [make(seed=seed, loss=loss) for seed in range(3)]
     for record in results(configs, runs=tmp_path / "together" / "runs", progress=False):
+        assert record.provenance["together"] == [0, 1, 2]
         alone = run(record.config, runs=tmp_path / "alone" / "runs")
         assert record.metrics.keys() == alone.metrics.keys()
         assert all(
@@ -743,7 +748,8 @@ def test_records_describe_themselves(tmp_path):
     assert record.arrays["loss"].shape == (4,)
     assert record.arrays["evaluation_loss"].shape == (3,), "before training and after each epoch"
     assert record.arrays["evaluation_loss"][-1] == pytest.approx(record.metrics["loss"])
-    assert record.provenance.keys() == {"seconds", "date", "device", "threads", "versions"}
+    assert record.provenance.keys() == ABOUT | {"together"}
+    assert record.provenance["together"] == [0]
     assert record.provenance["versions"].keys() == {"torch", "kornia", "numpy", "python"}
     assert record.provenance["versions"]["torch"] == torch.__version__
     assert record.provenance["seconds"] > 0
@@ -759,6 +765,7 @@ def test_records_of_images(d, tmp_path):
     }
     assert record.metrics.keys() == scores | {"norm_z", "images_per_second", "collapsed"}
     assert all(0 <= record.metrics[name] <= 1 for name in scores)
+    assert record.provenance.keys() == ABOUT, "an image run is trained by itself"
     arrays = {"loss", "classes_h", "classes_z", "z_views"}
     assert record.arrays.keys() == (arrays | {"z_test", "labels_test"} if d == 2 else arrays), (
         "the map itself, where it is one"
