@@ -1,4 +1,7 @@
-"""Views: of image batches by kornia, with the boxes of the crops at hand; of any numbers by steps that know nothing of the domain."""
+"""Views: of image batches by kornia, with the boxes of the crops; of any numbers by agnostic steps.
+
+Agnostic steps know nothing of the domain. Randomness is torch's global generator.
+"""
 
 from collections.abc import Sequence
 
@@ -13,38 +16,41 @@ from .config import Agnostic, Corruption, ImageAugmentation, Masking, Mixup
 def agnostic_views(
     x: Float[Tensor, "n ..."], steps: Sequence[Agnostic], pool: Shaped[Tensor, "m ..."]
 ) -> Float[Tensor, "n ..."]:
-    """One random view of each row: the steps in turn (`config.Agnostic` says what each does). `pool` is the data that partners and
-    marginals are drawn from, as it is stored: bytes count as 0..1. Randomness is torch's global generator."""
+    """One random view of each row: the steps in turn (`config.Agnostic` says what each does).
+
+    `pool` is the data that partners and marginals are drawn from, as it is stored: bytes count as
+    0..1.
+    """
     for step in steps:
         if isinstance(step, Mixup):
-            share = step.strength * torch.rand(
-                len(x), *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device
-            )
-            partner = pool[torch.randint(len(pool), (len(x),), device=x.device)]
-            x = mixed(x, partner, share)
+            x = _mixed(x, step.strength, pool)
         elif isinstance(step, Masking):
             x = x.masked_fill(torch.rand_like(x) < step.rate, 0.0)
         elif isinstance(step, Corruption):
-            replaced = torch.rand_like(x) < step.rate
-            entry = torch.arange(x[0].numel(), device=x.device).expand(len(x), -1)
-            drawn = pool.flatten(1)[
-                torch.randint(len(pool), entry.shape, device=x.device), entry
-            ].view_as(x)
-            x = torch.where(replaced, _as_numbers(drawn, x), x)
+            x = _corrupted(x, step.rate, pool)
         else:
             x = x + step.scale * _standard_noise(x, step.kind)
     return x
 
 
-def mixed(
-    x: Float[Tensor, "n ..."], partner: Shaped[Tensor, "n ..."], share: Float[Tensor, "n ..."]
-) -> Float[Tensor, "n ..."]:
-    """x + share · (partner - x): mixup, of partners as they are stored."""
+def _mixed(x: Tensor, strength: float, pool: Tensor) -> Tensor:
+    shape = (len(x), *[1] * (x.ndim - 1))
+    share = strength * torch.rand(shape, dtype=x.dtype, device=x.device)
+    partner = pool[torch.randint(len(pool), (len(x),), device=x.device)]
     return torch.lerp(x, _as_numbers(partner, x), share)
 
 
+def _corrupted(x: Tensor, rate: float, pool: Tensor) -> Tensor:
+    replaced = torch.rand_like(x) < rate
+    entry = torch.arange(x[0].numel(), device=x.device).expand(len(x), -1)
+    row = torch.randint(len(pool), entry.shape, device=x.device)
+    drawn = pool.flatten(1)[row, entry].view_as(x)
+    return torch.where(replaced, _as_numbers(drawn, x), x)
+
+
 def _as_numbers(stored: Tensor, like: Tensor) -> Tensor:
-    return stored.to(like.dtype) / 255 if stored.dtype == torch.uint8 else stored.to(like.dtype)
+    numbers = stored.to(like.dtype)
+    return numbers / 255 if stored.dtype == torch.uint8 else numbers
 
 
 def _standard_noise(x: Tensor, kind: str) -> Tensor:
@@ -53,16 +59,16 @@ def _standard_noise(x: Tensor, kind: str) -> Tensor:
         return torch.randn_like(x)
     if kind == "uniform":
         return 3**0.5 * (2 * torch.rand_like(x) - 1)
-    return (
-        torch.empty_like(x).exponential_() - torch.empty_like(x).exponential_()
-    ) / 2**0.5  # Laplace
+    # Laplace, by a difference: inversion of a uniform number fails where that is 0.
+    difference = torch.empty_like(x).exponential_() - torch.empty_like(x).exponential_()
+    return difference / 2**0.5
 
 
 class ImageViews(nn.Module):
-    """One random view of each image of `shape` (c, h, w), and the box of its crop; `pool` is for `agnostic_views`.
+    """One random view of each image of `shape` (c, h, w), and the box of its crop.
 
-    Boxes are (x0, y0, x1, y1) in pixels of the input, right and bottom excluded; a flip comes after the crop and leaves them as they are.
-    Randomness is torch's global generator.
+    Boxes are (x0, y0, x1, y1) in pixels of the input, right and bottom excluded. A flip comes after
+    the crop and leaves them as they are. `pool` is for `agnostic_views`.
     """
 
     def __init__(self, config: ImageAugmentation, shape: Sequence[int]) -> None:
@@ -84,33 +90,33 @@ class ImageViews(nn.Module):
 
 
 def crop_overlap(first: Float[Tensor, "n 4"], second: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
-    """Intersection over union of two crops of one image, from their boxes (x0, y0, x1, y1), right and bottom excluded.
+    """Intersection over union of two crops of one image, from their boxes (x0, y0, x1, y1).
 
-    Boxes are in the image's own coordinates, where a flip, which comes after the crop, moves nothing: the overlap of what the views show.
+    Right and bottom are excluded. Boxes are in the image's own coordinates, where a flip after the
+    crop moves nothing: this is the overlap of what the views show.
     """
-    size = (
-        torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])
-    ).clamp_min(0)
-    shared = size.prod(1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (first, second)]
-    return shared / (areas[0] + areas[1] - shared)
+    corner = torch.maximum(first[:, :2], second[:, :2])
+    opposite = torch.minimum(first[:, 2:], second[:, 2:])
+    shared = (opposite - corner).clamp_min(0).prod(1)
+    return shared / (_areas(first) + _areas(second) - shared)
+
+
+def _areas(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(1)
 
 
 def _colour(config: ImageAugmentation, channels: int) -> list[nn.Module]:
-    """Hue and saturation are a colour image's; one channel keeps brightness and contrast. (`ColorJiggle` would add brightness.)"""
+    """Colour jitter and grayscale; one channel keeps brightness and contrast alone.
+
+    `ColorJiggle` would add brightness, where SimCLR multiplies.
+    """
     s, colour = config.jitter, channels == 3
-    spread = (1 - 0.8 * s, 1 + 0.8 * s)
+    factors = (1 - 0.8 * s, 1 + 0.8 * s)
+    saturation, hue = (factors, 0.2 * s) if colour else (0.0, 0.0)
     stages: list[nn.Module] = []
     if s > 0:
-        stages.append(
-            K.ColorJitter(
-                spread,
-                spread,
-                spread if colour else 0.0,
-                0.2 * s if colour else 0.0,
-                p=config.jitter_probability,
-            )
-        )
+        p = config.jitter_probability
+        stages.append(K.ColorJitter(factors, factors, saturation, hue, p=p))
     if config.grayscale > 0 and colour:
         stages.append(K.RandomGrayscale(p=config.grayscale))
     return stages

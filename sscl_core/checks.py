@@ -16,15 +16,20 @@ NORMALIZATIONS = ("joint", "conditional")
 
 
 def scalar(value: Scalar) -> Number:
-    """A float, or a tensor without dimensions, which changes neither shapes nor the features' dtype."""
+    """A float, or a tensor without dimensions: neither changes shapes or the features' dtype."""
     return value.reshape(()) if isinstance(value, Tensor) else float(value)
 
 
 def real(value: Scalar) -> float:
+    """A number as a float, without its history."""
     return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def features(z: Tensor, *, name: str = "z", validate: bool = True, cosine: bool) -> Tensor:
+    """z (n, d), checked, in at least float32; what its values are only if `validate`.
+
+    `cosine`: rows must have a direction. Raises what `losses` says.
+    """
     check_floating(name, z)
     if z.ndim != 2 or len(z) < 2 or z.shape[1] < 1:
         raise ValueError(
@@ -32,7 +37,8 @@ def features(z: Tensor, *, name: str = "z", validate: bool = True, cosine: bool)
         )
     if validate and not holds(z.isfinite().all()):
         raise ValueError(
-            f"{name} must be finite, got NaN or infinity: look for it before the loss (learning rate, precision)"
+            f"{name} must be finite, got NaN or infinity: "
+            "look for it before the loss (learning rate, precision)"
         )
     if validate and cosine and not holds((z != 0).any(1).all()):
         raise ValueError(
@@ -42,10 +48,12 @@ def features(z: Tensor, *, name: str = "z", validate: bool = True, cosine: bool)
 
 
 def single(x: Tensor) -> Tensor:
+    """x in at least float32."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def check_floating(name: str, value: object) -> None:
+    """`TypeError` for what is no floating-point tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a floating-point tensor, got {type(value).__name__}")
     if not value.is_floating_point():
@@ -89,6 +97,7 @@ def check_number(name: str, value: Scalar) -> None:
 
 
 def check_whole(name: str, value: object, least: int | None = None) -> None:
+    """`TypeError` for what is no whole number, `ValueError` for one below `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if least is not None and value < least:
@@ -96,7 +105,7 @@ def check_whole(name: str, value: object, least: int | None = None) -> None:
 
 
 def holds(condition: Tensor) -> bool:
-    """Whether `condition` is true, and true where its value cannot be seen: under torch.compile and vmap."""
+    """Whether `condition` is true; true where that cannot be seen, under torch.compile and vmap."""
     if torch.compiler.is_compiling():
         return True
     try:
@@ -106,6 +115,7 @@ def holds(condition: Tensor) -> bool:
 
 
 def check_points(name: str, z: Tensor) -> Tensor:
+    """z, if it is (N, d) and finite."""
     check_floating(name, z)
     if z.ndim != 2 or 0 in z.shape:
         raise ValueError(f"{name} must have shape (N, d), N and d at least 1, got {tuple(z.shape)}")
@@ -115,6 +125,7 @@ def check_points(name: str, z: Tensor) -> Tensor:
 
 
 def check_directions(name: str, z: Tensor) -> Tensor:
+    """z, if it is (N, d), finite, and has no row of zeros."""
     empty = (check_points(name, z) == 0).all(1).nonzero().flatten().tolist()
     if empty:
         raise ValueError(
@@ -124,12 +135,14 @@ def check_directions(name: str, z: Tensor) -> Tensor:
 
 
 def check_like(name: str, x: Tensor, z: Tensor) -> None:
+    """`ValueError` unless x has the shape of z."""
     check_floating(name, x)
     if x.shape != z.shape:
         raise ValueError(f"{name} must have shape {tuple(z.shape)}, got {tuple(x.shape)}")
 
 
 def check_square(name: str, x: Tensor, n: int | None) -> None:
+    """`ValueError` unless x is (n, n), or square where n is None."""
     check_floating(name, x)
     if x.ndim != 2 or x.shape[0] != x.shape[1] or n not in (None, len(x)):
         wanted = "(m, m)" if n is None else f"({n}, {n})"
@@ -137,16 +150,13 @@ def check_square(name: str, x: Tensor, n: int | None) -> None:
 
 
 def checked_features(name: str, z: Any, *, least: int = 1, batched: bool = False) -> Tensor:
-    """z, checked, in at least float32: (n, d), n ≥ `least`, behind any number of further axes if
-    `batched`."""
+    """z (n, d), checked, in at least float32, n ≥ `least`; behind further axes if `batched`."""
     if not isinstance(z, Tensor):
         raise TypeError(
-            f"{name} must be a floating-point tensor, got {type(z).__name__}: convert it with torch.as_tensor"
+            f"{name} must be a floating-point tensor, got {type(z).__name__}: "
+            "convert it with torch.as_tensor"
         )
-    if not z.is_floating_point():
-        raise TypeError(
-            f"{name} must be a floating-point tensor, got {z.dtype}: convert it with .float()"
-        )
+    check_floating(name, z)
     if z.ndim < 2 or (z.ndim > 2 and not batched) or z.shape[-2] < least or z.shape[-1] < 1:
         raise ValueError(
             f"{name} must have shape (n, d) with n >= {least} and d >= 1, got {tuple(z.shape)}"
@@ -163,9 +173,10 @@ def _not_finite(name: str, z: Tensor) -> str:
     if bad.any():
         first, count = int(bad.nonzero()[0]), int(bad.sum())
         found = f"NaN or infinity in {count} of {len(bad)} rows, first in row {first}"
-        return f"{name} must be finite, got {found}: look for it in what made the features, or leave such rows out"
-    largest = z.abs().max().item()
-    return f"{name} holds entries up to {largest:.3g}, whose squares overflow {z.dtype}: scale it, or convert it with .double()"
+        remedy = "look for it in what made the features, or leave such rows out"
+        return f"{name} must be finite, got {found}: {remedy}"
+    found = f"holds entries up to {z.abs().max().item():.3g}, whose squares overflow {z.dtype}"
+    return f"{name} {found}: scale it, or convert it with .double()"
 
 
 def checked_labels(
@@ -175,23 +186,26 @@ def checked_labels(
     labels = whole_numbers(name, labels)
     if labels.ndim != 1:
         raise ValueError(
-            f"{name} must have shape (n,), got {tuple(labels.shape)}: pass class numbers, not one-hot rows"
+            f"{name} must have shape (n,), got {tuple(labels.shape)}: "
+            "pass class numbers, not one-hot rows"
         )
     if rows is not None and len(labels) != len(rows):
         raise ValueError(f"{name} must be one for each row of {of}, {len(rows)}, got {len(labels)}")
     if (labels < 0).any():
         negative = int((labels < 0).sum())
         raise ValueError(
-            f"{name} must be class numbers from 0, got {int(labels.min())}: leave the {negative} negative ones out"
+            f"{name} must be class numbers from 0, got {int(labels.min())}: "
+            f"leave the {negative} negative ones out"
         )
     return labels if rows is None else labels.to(rows.device)
 
 
 def whole_numbers(name: str, values: Any) -> Tensor:
-    """As int64, whatever their width."""
+    """Integers of any width as int64. `TypeError` for what is no integer tensor."""
     if not isinstance(values, Tensor):
         raise TypeError(
-            f"{name} must be an integer tensor, got {type(values).__name__}: convert it with torch.as_tensor"
+            f"{name} must be an integer tensor, got {type(values).__name__}: "
+            "convert it with torch.as_tensor"
         )
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
         raise TypeError(
@@ -201,8 +215,9 @@ def whole_numbers(name: str, values: Any) -> Tensor:
 
 
 def require(holds: bool | Tensor, name: str, value: object, rule: str) -> None:
+    """`ValueError` that names the argument, its value and the rule, unless the rule holds."""
     if not holds:
-        shown = (
-            f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        )
+        shown = repr(value)
+        if isinstance(value, Tensor):
+            shown = f"a tensor of shape {tuple(value.shape)}"
         raise ValueError(f"{name} is {shown}, must be {rule}.")

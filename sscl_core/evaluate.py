@@ -1,16 +1,16 @@
-"""What frozen features are worth and how they lie: nearest neighbors, a linear probe, alignment and uniformity, order and Lipschitz
-constants, similarities of classes and of groups of classes.
+"""What frozen features are worth: nearest neighbors and a linear probe. And how they lie: alignment
+and uniformity, Lipschitz constants, similarities of classes.
 
-Errors, the same for every function here: `TypeError` for features that are no floating-point tensor
-and labels that are no integer tensor (of any width); `ValueError` for features that are not (n, d),
-not finite, or so large that squares overflow, and for labels that are negative or not one for each
+Errors are the same for every function here. `TypeError`: features that are no floating-point
+tensor, labels that are no integer tensor (of any width). `ValueError`: features that are not
+(n, d), not finite, or so large that squares overflow; labels that are negative, or not one for each
 row. float16 and bfloat16 features are computed in float32.
 """
 
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64, Integer, UInt8
@@ -19,16 +19,18 @@ from torch import Tensor, nn
 from torch.func import jvp
 from torch.nn import functional as F
 
-from sscl_core.checks import check_points, checked_features, checked_labels
-
 from . import checks
+from .checks import Metric, check_points, checked_features, checked_labels
 from .similarities import squared_distances
 
 
 def component_means(
     u: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], m: int
 ) -> Float[Tensor, "m d"]:
-    """The mean feature of each of m components; every one must occur in `labels`, or `ValueError`."""
+    """The mean feature of each of m components.
+
+    `ValueError` unless every one of them occurs in `labels`; `TypeError` unless those are int64.
+    """
     u = check_points("u", u)
     checks.check_whole("m", m, 1)
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
@@ -43,9 +45,6 @@ def component_means(
     return sums / labels.bincount(minlength=m)[:, None]
 
 
-Metric = Literal["cosine", "euclidean"]
-
-
 def knn(
     train: Float[Tensor, "n d"],
     labels: Integer[Tensor, " n"],
@@ -56,17 +55,24 @@ def knn(
     temperature: float | None = None,
     chunk: int = 2048,
 ) -> Int64[Tensor, " m"]:
-    """The labels that the k nearest training features vote for; equal votes go to the smaller label.
+    """The labels that the k nearest training features vote for.
 
-    `temperature` weighs each vote by exp(cosine similarity / temperature) (the field's form: k=200, T=0.1), else votes are equal.
-    A row of zeros has cosine 0 with every other. Exact: all distances are computed, `chunk` test
-    rows at a time, m·n·d operations and chunk·n memory. Raises `ValueError` for k outside 1..n, an
-    unknown metric, features of different width, a temperature that is not positive, weights under
-    the Euclidean metric, or a chunk below 1; else what the module says.
+    Equal votes go to the smaller label. `temperature` weighs each vote by
+    exp(cosine similarity / temperature), as the field does with k = 200 and T = 0.1; without it
+    votes are equal. A row of zeros has cosine 0 with every other. Exact: all distances are
+    computed, `chunk` test rows at a time, m·n·d operations and chunk·n memory.
+
+    `ValueError`: k outside 1..n, an unknown metric, features of different width, a temperature that
+    is not positive, weights under the Euclidean metric, a chunk below 1. Else what the module says.
     """
     train, labels, test = _training_and_test(train, labels, test)
-    if not (isinstance(k, numbers.Integral) and 1 <= k <= len(train)):
-        raise ValueError(f"k must be in 1..{len(train)}, the number of training features, got {k}")
+    _check_knn(len(train), k, metric, temperature, chunk)
+    return _vote(*_nearest(train, test, k, metric, chunk), labels, temperature)
+
+
+def _check_knn(n: int, k: int, metric: str, temperature: float | None, chunk: int) -> None:
+    if not (isinstance(k, numbers.Integral) and 1 <= k <= n):
+        raise ValueError(f"k must be in 1..{n}, the number of training features, got {k}")
     if metric not in ("cosine", "euclidean"):
         raise ValueError(f"metric must be 'cosine' or 'euclidean', got {metric!r}")
     if temperature is not None and (metric != "cosine" or not temperature > 0):
@@ -75,7 +81,6 @@ def knn(
         )
     if not (isinstance(chunk, numbers.Integral) and chunk >= 1):
         raise ValueError(f"chunk must be a whole number of test rows from 1, got {chunk}")
-    return _vote(*_nearest(train, test, k, metric, chunk), labels, temperature)
 
 
 def _nearest(
@@ -88,21 +93,18 @@ def _nearest(
     else:
         center = train.mean(0)
         train, test = train - center, test - center
-        # The nearest under ‖x - y‖² are the largest of x·y - ‖y‖²/2: the term of x alone ranks nothing.
+        # The nearest under ‖x - y‖² are the largest of x·y - ‖y‖²/2: ‖x‖² ranks nothing.
         offset = -train.square().sum(1) / 2
-    scores, indices = zip(
-        *(torch.addmm(offset, rows, train.T).topk(k, dim=1) for rows in test.split(chunk)),
-        strict=True,
-    )
+    parts = [torch.addmm(offset, rows, train.T).topk(k, dim=1) for rows in test.split(chunk)]
+    scores, indices = zip(*parts, strict=True)
     return torch.cat(scores), torch.cat(indices)
 
 
 def _vote(
     scores: Tensor, indices: Tensor, labels: Tensor, temperature: float | None = None
 ) -> Int64[Tensor, " m"]:
-    classes, columns = labels.unique(
-        return_inverse=True
-    )  # ascending, so that the first of equal votes is the smaller label
+    # Ascending, so that the first of equal votes is the smaller label.
+    classes, columns = labels.unique(return_inverse=True)
     weights = torch.ones_like(scores)
     if temperature is not None:
         # Relative to each row's best, whose vote is then 1: relative to anything else, all may
@@ -115,10 +117,8 @@ def _vote(
 
 def _votes(scores: Tensor, indices: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """What the 10, 1 and 15 nearest of those given vote for, each as `knn` has it."""
-    return {
-        name: _vote(scores[:, :k], indices[:, :k], labels)
-        for name, k in (("knn", 10), ("knn1", 1), ("knn15", 15))
-    }
+    counts = {"knn": 10, "knn1": 1, "knn15": 15}
+    return {name: _vote(scores[:, :k], indices[:, :k], labels) for name, k in counts.items()}
 
 
 def linear_probe(
@@ -129,12 +129,13 @@ def linear_probe(
     penalty: float = 1e-2,
     max_iter: int = 200,
 ) -> Int64[Tensor, " m"]:
-    """The labels that multinomial logistic regression predicts: mean cross-entropy + penalty/2 · ‖W‖², on features standardised
-    by the training part. The features are numbers by now: nothing can reach the backbone. `penalty`
-    is fixed, not tuned.
+    """The labels that multinomial logistic regression predicts.
 
-    Raises `ValueError` for labels of one class only, a penalty that is not positive and finite, or
-    `max_iter` below 1; else what the module says.
+    It minimises  mean cross-entropy + penalty/2 · ‖W‖²  on features standardised by the training
+    part. They are numbers by now: nothing can reach the backbone. `penalty` is fixed, not tuned.
+
+    `ValueError`: labels of one class only, a penalty that is not positive and finite, `max_iter`
+    below 1. Else what the module says.
     """
     train, labels, test = _training_and_test(train, labels, test)
     if not 0 < penalty < math.inf:
@@ -143,18 +144,18 @@ def linear_probe(
         raise ValueError(f"max_iter must be a whole number from 1, got {max_iter}")
     if (labels == labels[0]).all():
         raise ValueError(
-            f"labels must be of two classes or more, or there is nothing to tell apart: got {int(labels[0])} alone"
+            "labels must be of two classes or more, or there is nothing to tell apart: "
+            f"got {int(labels[0])} alone"
         )
     mean, std = train.mean(0), train.std(0).clamp_min(1e-6)
+    x, x_test = ((part - mean) / std for part in (train, test))
     probe = LogisticRegression(C=1 / (penalty * len(train)), max_iter=max_iter, tol=1e-3)
-    probe.fit(((train - mean) / std).numpy(force=True), labels.numpy(force=True))
-    return torch.as_tensor(
-        probe.predict(((test - mean) / std).numpy(force=True)), device=test.device
-    )
+    probe.fit(x.numpy(force=True), labels.numpy(force=True))
+    return torch.as_tensor(probe.predict(x_test.numpy(force=True)), device=test.device)
 
 
 def accuracy(predicted: Integer[Tensor, " m"], labels: Integer[Tensor, " m"]) -> float:
-    """The share of equal entries. Raises as the module says, and `ValueError` for none."""
+    """The fraction of equal entries. Raises as the module says, and `ValueError` for none."""
     predicted = checked_labels("predicted", predicted)
     labels = checked_labels("labels", labels, predicted, of="predicted")
     if len(labels) == 0:
@@ -165,24 +166,23 @@ def accuracy(predicted: Integer[Tensor, " m"], labels: Integer[Tensor, " m"]) ->
 
 
 def alignment(z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    """E ‖z1 - z2‖² over positive pairs of features on the unit sphere; 0 is perfect (Wang & Isola
-    2020, α = 2).
+    """E ‖z1 - z2‖² over positive pairs of features on the unit sphere; 0 is perfect.
 
     Raises as the module says, and `ValueError` for views of two shapes.
+    Source: Wang & Isola 2020, with α = 2.
     """
     z1, z2 = checked_features("z1", z1), checked_features("z2", z2)
     if z1.shape != z2.shape:
-        raise ValueError(
-            f"z1 and z2 must have the same shape (n, d), got {tuple(z1.shape)} and {tuple(z2.shape)}"
-        )
+        shapes = f"{tuple(z1.shape)} and {tuple(z2.shape)}"
+        raise ValueError(f"z1 and z2 must have the same shape (n, d), got {shapes}")
     return (z1 - z2).square().sum(1).mean()
 
 
 def uniformity(z: Float[Tensor, "n d"], *, t: float = 2.0) -> Float[Tensor, ""]:
-    """log of the mean of exp(-t ‖z_i - z_j‖²) over i ≠ j, features on the unit sphere; lower is
-    more uniform (Wang & Isola 2020).
+    """log of the mean of exp(-t ‖z_i - z_j‖²) over i ≠ j, for features on the unit sphere.
 
-    Raises as the module says, and `ValueError` for n < 2 or a t that is not positive and finite.
+    Lower is more uniform. Raises as the module says, and `ValueError` for n < 2 or a t that is not
+    positive and finite. Source: Wang & Isola 2020.
     """
     z = checked_features("z", z, least=2)
     if not 0 < t < math.inf:
@@ -196,7 +196,10 @@ def uniformity(z: Float[Tensor, "n d"], *, t: float = 2.0) -> Float[Tensor, ""]:
 def embed(
     model: nn.Module, images: UInt8[Tensor, "n c h w"], *, batch_size: int = 1024
 ) -> tuple[Float[Tensor, "n d_h"], Float[Tensor, "n d_z"]]:
-    """Backbone and projected features (h, z) of images without augmentation, float32, in evaluation mode."""
+    """Backbone and projected features (h, z) of images, without augmentation.
+
+    They are float32, computed in evaluation mode; the model's mode comes back afterwards.
+    """
     device, training = next(model.parameters()).device, model.training
     model.eval()
     pixels = (
@@ -215,21 +218,16 @@ def feature_scores(
     test: Float[Tensor, "m d"],
     test_labels: Integer[Tensor, " m"],
 ) -> dict[str, float]:
-    """Accuracy of k-NN under either metric, k = 10, 1 and 15: for features that are compared as
-    they are.
-
-    Raises as the module says.
-    """
+    """Accuracy of k-NN under either metric, for k = 10, 1 and 15. Raises as the module says."""
     train, labels, test = _training_and_test(train, labels, test)
     test_labels = checked_labels("test_labels", test_labels, test, of="test")
     metrics: tuple[Metric, ...] = ("cosine", "euclidean")
-    found = {name: _nearest(train, test, min(15, len(train)), name) for name in metrics}
-    predicted = {
-        f"{knn}_{name}": votes
-        for name, near in found.items()
-        for knn, votes in _votes(*near, labels).items()
-    }
-    return {name: accuracy(votes, test_labels) for name, votes in predicted.items()}
+    scores = {}
+    for metric in metrics:
+        nearest = _nearest(train, test, min(15, len(train)), metric)
+        for name, votes in _votes(*nearest, labels).items():
+            scores[f"{name}_{metric}"] = accuracy(votes, test_labels)
+    return scores
 
 
 def backbone_scores(
@@ -238,27 +236,27 @@ def backbone_scores(
     test: Float[Tensor, "m d"],
     test_labels: Integer[Tensor, " m"],
 ) -> dict[str, float]:
-    """Accuracy as the field reports a backbone: k-NN by cosine with k = 10, 1, 15 and weighted (k =
-    200, T = 0.1), and the linear probe.
+    """Accuracy as the field reports a backbone.
 
-    Raises as the module and `linear_probe` say.
+    k-NN by cosine with k = 10, 1, 15; the same weighted, with k = 200 and T = 0.1; and the linear
+    probe. Raises as the module and `linear_probe` say.
     """
     train, labels, test = _training_and_test(train, labels, test)
     test_labels = checked_labels("test_labels", test_labels, test, of="test")
     cosines, indices = _nearest(train, test, min(200, len(train)), "cosine")
-    predictions = {
-        **{f"{name}_cosine": votes for name, votes in _votes(cosines, indices, labels).items()},
-        "knn_weighted": _vote(cosines, indices, labels, 0.1),
-        "linear_probe": linear_probe(train, labels, test),
-    }
+    votes = _votes(cosines, indices, labels)
+    predictions = {f"{name}_cosine": voted for name, voted in votes.items()}
+    predictions["knn_weighted"] = _vote(cosines, indices, labels, 0.1)
+    predictions["linear_probe"] = linear_probe(train, labels, test)
     return {name: accuracy(predicted, test_labels) for name, predicted in predictions.items()}
 
 
 def lipschitz(x: Float[Tensor, "m d"], z: Float[Tensor, "*batch m d_z"]) -> Float[Tensor, "*batch"]:
-    """The expected Lipschitz constant over a finite set, exactly: the mean over i < j of ‖z_i - z_j‖ / ‖x_i - x_j‖ (distances not squared).
+    """The mean over i < j of ‖z_i - z_j‖ / ‖x_i - x_j‖, distances not squared.
 
-    Over component means; over raw samples E 1/‖x - x'‖ is infinite for d = 1. Raises `ValueError`
-    where two x coincide, or for m < 2; else what the module says.
+    That is the expected Lipschitz constant over a finite set, exactly. It is meant for component
+    means: over raw samples E 1/‖x - x'‖ is infinite for d = 1. `ValueError`: two x coincide, or
+    m < 2. Else what the module says.
     """
     x, z = checked_features("x", x), checked_features("z", z, batched=True)
     if len(x) < 2 or x.shape[0] != z.shape[-2]:
@@ -266,7 +264,8 @@ def lipschitz(x: Float[Tensor, "m d"], z: Float[Tensor, "*batch m d_z"]) -> Floa
             f"x and z must hold the same m ≥ 2 points, got {tuple(x.shape)} and {tuple(z.shape)}"
         )
     i, j = torch.triu_indices(len(x), len(x), 1)
-    return ((z[..., i, :] - z[..., j, :]).norm(dim=-1) / distances_between(x, i, j)).mean(-1)
+    moved = (z[..., i, :] - z[..., j, :]).norm(dim=-1)
+    return (moved / distances_between(x, i, j)).mean(-1)
 
 
 def distances_between(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -278,27 +277,26 @@ def distances_between(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
 
 
 def lipschitz_local(f: Callable[[Tensor], Tensor], x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """The largest singular value of the Jacobian of f at each x, which d Jacobian–vector products
-    give in full; f acts on rows.
+    """The largest singular value of the Jacobian of f at each x; f acts on rows.
 
-    f sees the points as they are given. Raises as the module says, of the products too.
+    d Jacobian–vector products give the Jacobian in full. f sees the points as they are given.
+    Raises as the module says, of the products too.
     """
     checked_features("x", x)
-    directions = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    columns = [
-        checked_features("f's slope at x", jvp(f, (x,), (direction.expand_as(x),))[1])
-        for direction in directions
-    ]
+    columns = []
+    for direction in torch.eye(x.shape[1], dtype=x.dtype, device=x.device):
+        product = jvp(f, (x,), (direction.expand_as(x),))[1]
+        columns.append(checked_features("f's slope at x", product))
     return torch.linalg.matrix_norm(torch.stack(columns, 2), ord=2)
 
 
 def class_similarity(
     features: Float[Tensor, "n d"], labels: Integer[Tensor, " n"]
 ) -> Float[Tensor, "k k"]:
-    """S_ab: the mean cosine between a sample of class a and one of class b, after the mean of all samples is subtracted.
+    """S_ab: the mean cosine between a sample of class a and one of class b.
 
-    The diagonal holds every sample with itself, and is not meant to be used. Raises `ValueError`
-    for a class without a sample; else what the module says.
+    The mean of all samples is subtracted first. The diagonal holds every sample with itself, and is
+    not meant to be used. `ValueError`: a class without a sample. Else what the module says.
     """
     features = checked_features("features", features)
     labels = checked_labels("labels", labels, features, of="features")

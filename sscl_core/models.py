@@ -1,6 +1,7 @@
 """Backbones and the projector on top of them."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -8,21 +9,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import MLP, ConvNet, Projector, TrainConfig, TSimCLR
+from .config import MLP, ConvNet, Projector, ResNet, TrainConfig, TSimCLR
 
 
 class Encoder(nn.Module):
-    """x -> (h, z): the backbone's features h, which are used afterwards, and their projection z, which training compares."""
+    """x -> (h, z): the features h of the backbone, and their projection z.
+
+    Training compares z; h is what is used afterwards.
+    """
 
     def __init__(
         self, backbone: nn.Module, projector: nn.Module, *, learned_df: float | None = None
     ) -> None:
         super().__init__()
         self.backbone, self.projector = backbone, projector
-        # The one parameter that a loss may have: Student's degrees of freedom, by their logarithm, from `learned_df` on.
-        self.log_df = (
-            None if learned_df is None else nn.Parameter(torch.tensor(math.log(learned_df)))
-        )
+        # The one parameter that a loss may have: the logarithm of Student's degrees of freedom,
+        # which begin at `learned_df`.
+        self.log_df: nn.Parameter | None = None
+        if learned_df is not None:
+            self.log_df = nn.Parameter(torch.tensor(math.log(learned_df)))
 
     def forward(
         self, x: Float[Tensor, "n ..."]
@@ -32,27 +37,32 @@ class Encoder(nn.Module):
 
 
 def build(config: TrainConfig, sample_shape: tuple[int, ...]) -> Encoder:
-    """The network of a run for inputs of `sample_shape` (d,) or (c, h, w), initialised from torch's global generator."""
-    spec = config.backbone
-    if isinstance(spec, MLP):
-        dim = int(torch.Size(sample_shape).numel())
-        backbone, width = (
-            mlp(dim, spec.width, spec.depth, spec.activation),
-            spec.width if spec.depth else dim,
-        )
-    elif isinstance(spec, ConvNet):
-        backbone, width = convnet(sample_shape, spec.width), 64 * spec.width
-    else:
-        backbone, width = resnet(spec.depth, sample_shape[0])
-    learned_df = (
-        config.loss.df if isinstance(config.loss, TSimCLR) and config.loss.learn_df else None
-    )
+    """The network of a run for inputs of `sample_shape`, (d,) or (c, h, w).
+
+    It is initialised from torch's global generator.
+    """
+    spec, loss = config.backbone, config.loss
+    backbone, width = _backbone(spec, sample_shape)
+    learned_df = loss.df if isinstance(loss, TSimCLR) and loss.learn_df else None
     network = Encoder(backbone, projector(width, config.projector), learned_df=learned_df)
     if isinstance(spec, MLP) and spec.init_scale != 1:
         for part in (network.backbone, network.projector):
             for parameter in part.parameters():
                 parameter.data.mul_(spec.init_scale)
     return network
+
+
+def _backbone(
+    spec: MLP | ConvNet | ResNet, sample_shape: tuple[int, ...]
+) -> tuple[nn.Sequential, int]:
+    """The backbone and the number of its features."""
+    if isinstance(spec, MLP):
+        dim = int(torch.Size(sample_shape).numel())
+        width = spec.width if spec.depth else dim
+        return mlp(dim, spec.width, spec.depth, spec.activation), width
+    if isinstance(spec, ConvNet):
+        return convnet(sample_shape, spec.width), 64 * spec.width
+    return resnet(spec.depth, sample_shape[0])
 
 
 def mlp(dim: int, width: int, depth: int, activation: str = "relu") -> nn.Sequential:
@@ -65,22 +75,26 @@ def mlp(dim: int, width: int, depth: int, activation: str = "relu") -> nn.Sequen
 
 
 def convnet(sample_shape: tuple[int, ...], width: int) -> nn.Sequential:
-    """Four convolutions, widths w, 2w, 4w, 4w, strides 2, 2, 1, 2, on a 4×4 grid in the end: 64w features.
+    """Four convolutions, widths w, 2w, 4w, 4w, strides 2, 2, 1, 2: 64w features on a 4×4 grid.
 
-    Positions are kept: where a sleeve is tells garments apart. Images of other sizes than 25 to 32 are pooled to that grid."""
+    Positions are kept: where a sleeve is tells garments apart. Images with other sides than 25 to
+    32 are pooled to that grid.
+    """
     channels, *size = sample_shape
-    widths, strides = (channels, width, 2 * width, 4 * width, 4 * width), (2, 2, 1, 2)
-    blocks = [
-        _conv_bn(a, b, 3, stride) for a, b, stride in zip(widths, widths[1:], strides, strict=False)
-    ]
-    pool = [] if all(math.ceil(side / 8) == 4 for side in size) else [nn.AdaptiveAvgPool2d(4)]
-    return nn.Sequential(
-        *(layer for block in blocks for layer in (block, nn.ReLU())), *pool, nn.Flatten()
-    )
+    widths = (channels, width, 2 * width, 4 * width, 4 * width)
+    layers: list[nn.Module] = []
+    for (a, b), stride in zip(pairwise(widths), (2, 2, 1, 2), strict=True):
+        layers += [_conv_bn(a, b, 3, stride), nn.ReLU()]
+    if any(math.ceil(side / 8) != 4 for side in size):
+        layers.append(nn.AdaptiveAvgPool2d(4))
+    return nn.Sequential(*layers, nn.Flatten())
 
 
 def resnet(depth: int, channels: int) -> tuple[nn.Sequential, int]:
-    """ResNet-18 or -50 for 32×32 images (He et al. 2016, with the 3×3 stem) and the number of its features."""
+    """ResNet-18 or -50 for 32×32 images, and the number of its features.
+
+    As in He et al. 2016, with a 3×3 stem and no max-pool.
+    """
     block: Any = _Basic if depth == 18 else _Bottleneck
     counts = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}[depth]
     layers: list[nn.Module] = [_conv_bn(channels, 64, 3), nn.ReLU()]
@@ -93,7 +107,10 @@ def resnet(depth: int, channels: int) -> tuple[nn.Sequential, int]:
 
 
 def projector(width: int, config: Projector) -> nn.Sequential:
-    """Linear, or linear-ReLU-linear, to d_z dimensions, then BatchNorm without affine parameters if asked for."""
+    """Linear, or linear-ReLU-linear, to d_z dimensions.
+
+    BatchNorm without affine parameters follows if the configuration asks for it.
+    """
     layers: list[nn.Module] = []
     if config.hidden:
         layers += [nn.Linear(width, config.hidden), nn.ReLU()]

@@ -1,5 +1,6 @@
-"""Views: the box that is reported is the part that is seen, randomness is torch's, values stay colours. The steps that know nothing of
-the domain have the distributions that their formulas say."""
+"""Views: the box that is reported is the part that is seen, randomness is torch's, values stay
+colours. The steps that know nothing of the domain have the distributions of their formulas.
+"""
 
 import itertools
 import math
@@ -32,7 +33,10 @@ def whole(x: torch.Tensor, seed: int = 0, **settings) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [(28, 28), (20, 28)], ids=str)
 def test_a_ramp_shows_which_coordinates_were_sampled(size):
-    """The pixels of a view of x (and y) are the coordinates it was read at: from the box's first pixel to its last, evenly."""
+    """The pixels of a view of x (and y) are the coordinates it was read at.
+
+    They go from the box's first pixel to its last in equal steps.
+    """
     h, w = size
     ramp = torch.stack(
         [torch.arange(w).expand(h, w), torch.arange(h)[:, None].expand(h, w), torch.zeros(h, w)]
@@ -171,13 +175,18 @@ def test_overlap_of_whole_pixels_is_a_count_of_them():
     "other", [(5, 0, 9, 4), (0, 4, 5, 6), (5, 4, 6, 5), (8, 8, 9, 9), (5, 9, 8, 10)], ids=str
 )
 def test_boxes_that_do_not_meet_or_only_touch_share_nothing(other):
-    """Beside, below, at a corner, and away in both directions, where a product of two negative sides would be an area."""
+    """Beside, below, at a corner, and away in both directions, where a product of two negative
+    sides would be an area.
+    """
     box, other = torch.tensor([[0.0, 0.0, 5.0, 4.0]]), torch.tensor([other]).float()
     assert crop_overlap(box, other).tolist() == crop_overlap(other, box).tolist() == [0.0]
 
 
 def test_overlap_is_that_of_what_the_views_show_flipped_or_not():
-    """Every pixel of these images says where it stands, so that the views tell what they show: their least and largest coordinates."""
+    """Every pixel of these images says where it stands, so that the views tell what they show.
+
+    That is their least and largest coordinates.
+    """
     h, w = 20, 28
     where = torch.stack(
         [torch.arange(w).expand(h, w), torch.arange(h)[:, None].expand(h, w), torch.zeros(h, w)]
@@ -299,7 +308,10 @@ def test_noise_is_of_its_kind_and_its_standard_deviation_is_the_scale(kind, scal
 
 
 def test_laplace_noise_is_finite():
-    """Inversion of a uniform number is not where that is 0, as it is once in 2^24 draws of float32: here, with this seed."""
+    """Inversion of a uniform number is infinite where that is 0, once in 2^24 draws of float32.
+
+    With this seed there is such a draw.
+    """
     delta = agnostic(torch.zeros(1, 2**25), Noise(scale=1.0, kind="laplace"), seed=1)
     assert delta.isfinite().all()
     assert delta.abs().max() > 10
@@ -309,7 +321,10 @@ def test_laplace_noise_is_finite():
 @pytest.mark.parametrize("shape", [(12,), (3, 2, 2)], ids=str)
 @pytest.mark.parametrize("strength", [0.3, 1.0])
 def test_mixup_adds_a_uniform_share_of_a_partner_from_the_pool(strength, shape, as_bytes):
-    """The pool are twelve unit vectors, of which the point mixed has none: partner and share can be read off the view."""
+    """The pool is twelve unit vectors, and the point mixed is none of them.
+
+    So the partner and its share can be read off the view.
+    """
     n, m = 20_000, 12
     pool = torch.eye(m).view(m, *shape)
     x = torch.full((n, *shape), -1.0)
@@ -378,7 +393,9 @@ def test_corruption_draws_every_entry_from_its_own_column(rate, shape, as_bytes)
 
 @pytest.mark.parametrize("rate", [0.2, 0.7])
 def test_corruption_keeps_marginals_and_constants_and_breaks_what_columns_share(rate):
-    """Two equal columns are both kept with probability (1 - rate)², which is then their correlation."""
+    """Two equal columns are both kept with probability (1 - rate)², which is then their
+    correlation.
+    """
     t = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(1))
     x = torch.cat([t, t, t.exp(), torch.full_like(t, 2.5)], 1)
     view = agnostic(x, Corruption(rate=rate))
@@ -395,7 +412,9 @@ def test_corruption_keeps_marginals_and_constants_and_breaks_what_columns_share(
     ("first", "second"), list(itertools.permutations(STEPS.values(), 2)), ids=lambda step: step.name
 )
 def test_steps_come_one_after_the_other(first, second):
-    """Partners and marginals are always those of the pool, not of what the steps before have made of it."""
+    """Partners and marginals are always those of the pool, not of what the steps before have
+    made of it.
+    """
     x, pool = images(50, (8,)), images(70, (8,), seed=1)
     torch.manual_seed(3)
     expected = agnostic_views(agnostic_views(x, (first,), pool), (second,), pool)

@@ -1,4 +1,6 @@
-"""The losses against loops written from their formulas, closed forms, other people's code, and the limits of floating point."""
+"""The losses against loops written from their formulas, closed forms, other people's code, and
+the limits of floating point.
+"""
 
 import math
 from fractions import Fraction
@@ -75,7 +77,10 @@ def value_and_grad(loss, *inputs: Tensor) -> tuple[Tensor, ...]:
 
 
 def assert_same(ours, theirs, *, rtol: float, atol: float = 0.0, check_dtype: bool = True) -> None:
-    """Values and gradients agree, and there was something to agree on: finite, and some gradient is not zero."""
+    """Values and gradients agree, and there was something to agree on.
+
+    All are finite, and some gradient is not zero.
+    """
     assert all(x.isfinite().all() for x in ours)
     assert len(ours) == 1 or any(x.abs().max() > 0 for x in ours[1:])
     for x, y in zip(ours, theirs, strict=True):
@@ -303,7 +308,10 @@ def test_sne_objective_ignores_diagonals_and_what_P_leaves_out():
 
 
 def test_gradient_is_attraction_minus_repulsion_from_both_sides():
-    """∂KL/∂z_i = 2 Σ_j (P_ij - Q_ij + P_ji - Q_ji)(z_i - z_j) for logits -‖z_i - z_j‖²; half of it is not enough for rows."""
+    """∂KL/∂z_i = 2 Σ_j (P_ij - Q_ij + P_ji - Q_ji)(z_i - z_j) for logits -‖z_i - z_j‖².
+
+    Half of it is not enough for rows.
+    """
     z, P = views(6)[0], some_P()
     P = P / P.sum(1, keepdim=True)
     Q = log_q_gaussian(z).exp()
@@ -386,7 +394,10 @@ def test_equal_points_leave_the_number_of_candidates(n, name, dtype):
 @all_losses
 @pytest.mark.parametrize("m", [3, 4, 7])
 def test_aligned_regular_polygon(name, m):
-    """Each vertex holds one pair: the positive at distance 0, and two points at each other vertex."""
+    """Each vertex holds one pair.
+
+    The positive is at distance 0, and two points are at each other vertex.
+    """
     angles = torch.arange(m, dtype=torch.float64) * 2 * math.pi / m
     z = torch.stack([angles.cos(), angles.sin()], 1)
     if name == "info_nce":
@@ -404,7 +415,8 @@ def test_two_pairs_by_hand():
         torch.tensor([[0.0], [2.0]]).double(),
         torch.tensor([[1.0], [4.0]]).double(),
     )  # Z = 0, 2, 1, 4
-    # s = 1/(1 + squared distance): 02 1/5, 01 1/2, 04 1/17, 21 1/2, 24 1/5, 14 1/10; the pairs are 01 and 24.
+    # s = 1/(1 + squared distance): 02 1/5, 01 1/2, 04 1/17, 21 1/2, 24 1/5, 14 1/10.
+    # The pairs are 01 and 24.
     total = 2 * (1 / 5 + 1 / 2 + 1 / 17 + 1 / 2 + 1 / 5 + 1 / 10)
     assert float(t_simclr(z1, z2, df=1.0)) == pytest.approx(
         (math.log(2) + math.log(5)) / 2 + math.log(total), rel=1e-14
@@ -479,8 +491,11 @@ def test_invariances_and_what_is_none(transform, name, dtype):
 
 @all_euclidean
 def test_a_common_shift_of_1000_in_float32(name):
-    """The features are multiples of 2^-10, so that adding 1000 is exact. Features near 1000 are rounded by 6e-5 a step,
-    which moves a gradient by some 1e-5 to 1e-4; distances from an uncentred Gram matrix would be rounded by eps·1000² = 0.1."""
+    """The features are multiples of 2^-10, so that adding 1000 is exact.
+
+    Features near 1000 are rounded by 6e-5 a step, which changes a gradient by some 1e-5 to 1e-4.
+    Distances from an uncentred Gram matrix would be rounded by eps·1000² = 0.1.
+    """
     z1, z2 = ((z * 1024).round() / 1024 for z in views(16, 4, dtype=torch.float32))
     assert ((z1 + 1000) - 1000 == z1).all()
     before, after = (
@@ -526,7 +541,10 @@ def some_weights(n: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> T
 @property_test
 @given(batch=batches, temperature=positive, df=positive | st.just(INF))
 def test_lower_bounds(batch, temperature, df):
-    """Conditional losses are at least 0; the joint one at least the entropy of its P, which is log 2n without weights."""
+    """Conditional losses are at least 0.
+
+    The joint one is at least the entropy of its P, which is log 2n without weights.
+    """
     n, p = len(batch[0]), some_weights(len(batch[0]))
     p = torch.cat([p, p]) / (2 * p.sum())
     assert info_nce(*batch, temperature=temperature) >= 0
@@ -587,7 +605,10 @@ def test_a_pair_of_weight_zero_is_still_a_candidate(name):
     ids=str,
 )
 def test_extreme_settings_in_float32(name, options):
-    """Logits carry a relative error of some eps, which becomes an absolute one of the loss: they reach 1000 here, and 1e-4."""
+    """Logits carry a relative error of some eps, which becomes an absolute one of the loss.
+
+    Logits reach 1000 here, and the error 1e-4.
+    """
     z1, z2 = views(8, 4, dtype=torch.float32)
     reference = value_and_grad(naive_of(name, **options), z1.double(), z2.double())
     assert_same(
@@ -611,7 +632,9 @@ def test_student_meets_the_gaussian_at_rate_one_over_df(normalization):
 @all_losses
 @both_precisions
 def test_coincident_points(name, dtype):
-    """Views that coincide, and two samples that coincide, where a distance (not squared) would have no gradient."""
+    """Views that coincide, and two samples that coincide, where a distance (not squared) would
+    have no gradient.
+    """
     z1, _ = views(dtype=dtype)
     z1[1] = z1[0]
     reference = value_and_grad(naive_of(name), z1.double(), z1.double())
@@ -625,7 +648,10 @@ def test_coincident_points(name, dtype):
 
 @all_euclidean
 def test_distances_that_rounding_turns_negative_are_zero(name):
-    """Equal rows 1e6 from the centroid: the Gram matrix is off by 1e5, and 1 + distance must not go below zero for it."""
+    """Equal rows 1e6 from the centroid.
+
+    The Gram matrix is off by 1e5, and 1 + distance must not go below zero for it.
+    """
     z1, z2 = (1e6 * z.repeat(2, 1) for z in views(32, 8, dtype=torch.float32))
     distances = squared_distances(z1)
     assert distances.min() == 0
@@ -665,7 +691,10 @@ def test_far_and_near_points_in_float32(name, scale):
 @all_losses
 @pytest.mark.parametrize("scale", [1e4, 1e10])
 def test_far_points_with_other_neighbors_in_float32(name, scale):
-    """The positive is not the nearest: losses are large, gradients finite, and attraction is not lost."""
+    """The positive is not the nearest.
+
+    Losses are large, gradients finite, and attraction is not lost.
+    """
     z1, z2 = (z * scale for z in views(4, 4, dtype=torch.float32))
     ours = value_and_grad(LOSSES[name], z1, z2.flip(0))
     reference = naive_of(name)(z1.double(), z2.flip(0).double())
@@ -676,7 +705,9 @@ def test_far_points_with_other_neighbors_in_float32(name, scale):
 @pytest.mark.parametrize("name", ["info_nce", "conditional", "gaussian conditional"])
 @pytest.mark.parametrize("shrink", [1e-1, 1e-3, 0.0])
 def test_conditional_losses_stay_positive_and_exact_near_zero_in_float32(name, shrink):
-    """log(1 + Σ s / s_positive) over negatives keeps the digits that a difference of two logarithms loses, sign and all."""
+    """log(1 + Σ s / s_positive) over negatives keeps the digits that a difference of two
+    logarithms loses, sign and all.
+    """
     z1, z2 = views(16, 32, dtype=torch.float32)
     z2, settings = z1 + shrink * (z2 - z1), {"temperature": 0.05 if name == "info_nce" else 1.0}
     ours = value_and_grad(partial(LOSSES[name], **settings), z1, z2)
@@ -890,7 +921,10 @@ class LargestTensor(TorchDispatchMode):
 @all_losses
 @pytest.mark.parametrize(("n", "d"), [(64, 128), (64, 16), (4, 64)])
 def test_no_tensor_of_n_squared_times_d(name, n, d):
-    """The largest is one of (2n)² numbers, or a factor of the Gram matrix, 2n × (d + 2); a difference tensor has (2n)²·d."""
+    """The largest is one of (2n)² numbers, or a factor of the Gram matrix, 2n × (d + 2).
+
+    A difference tensor has (2n)²·d.
+    """
     z1, z2 = views(n, d)
     with LargestTensor() as direct:
         (z1[:, None] - z2).square().sum()

@@ -1,4 +1,6 @@
-"""Networks: their sizes against arithmetic, their shapes, and where their randomness and gradients come from and go to."""
+"""Networks: their sizes against arithmetic, their shapes, and where their randomness and gradients
+come from and go to.
+"""
 
 import math
 from itertools import pairwise
@@ -39,7 +41,9 @@ def network(name: str, shape: tuple[int, ...], seed: int = 0, **head) -> nn.Modu
 def test_resnets_have_the_published_size_but_for_stem_and_classifier(
     depth, published, features, channels
 ):
-    """torchvision's counts, less the classifier (1000 classes, with bias) and the 7×7 stem, plus the 3×3 stem."""
+    """torchvision's counts, less the classifier (1000 classes, with bias) and the 7×7 stem, plus
+    the 3×3 stem.
+    """
     backbone, width = resnet(depth, channels)
     assert width == features
     assert (
@@ -69,7 +73,10 @@ SIDES = [(side, side) for side in (4, 20, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33
 
 @pytest.mark.parametrize("size", SIDES, ids=str)
 def test_a_convnet_ends_on_a_grid_of_four_by_four(size):
-    """Which images of 25 to 32 pixels a side reach by themselves: pooling would change nothing, and is left out."""
+    """Images of 25 to 32 pixels a side reach it by themselves.
+
+    Pooling would change nothing there, and is left out.
+    """
     backbone, x = convnet((1, *size), 2).eval(), torch.rand(2, 1, *size)
     with torch.no_grad():
         maps = nn.Sequential(
@@ -112,7 +119,10 @@ def test_points_are_samples_too():
 
 
 def test_features_tell_where_something_is():
-    """The convnet keeps a grid of positions: a spot shows most in the features of its own corner, which a global mean would hide."""
+    """The convnet keeps a grid of positions.
+
+    A spot shows most in the features of its own corner, which a global mean would hide.
+    """
     model = network("convnet", (1, 28, 28)).eval()
     corners = torch.zeros(2, 1, 28, 28)
     corners[0, :, 4:8, 4:8] = corners[1, :, 20:24, 20:24] = 1
@@ -284,7 +294,10 @@ def test_init_scale_multiplies_every_weight_and_bias(depth, scale):
 @pytest.mark.parametrize("ridge", [1e-3, 0.1])
 @pytest.mark.parametrize("hidden", [0, 5])
 def test_the_last_layer_is_fitted_by_ridge_regression(hidden, ridge):
-    """On [features of the layer below, 1], the penalty per sample, the bias penalised too; without L-BFGS nothing else moves."""
+    """On [features of the layer below, 1], with the penalty per sample, on the bias too.
+
+    Without L-BFGS nothing else changes.
+    """
     model = perceptron(hidden=hidden, depth=1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x, target = torch.randn(30, 2), torch.randn(30, 2)

@@ -51,7 +51,9 @@ def test_the_slope_in_log_distance_is_autograds(loss):
 
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
 def test_push_is_the_gradient_of_the_loss_in_log_distances(loss):
-    """Of the loss written as a function of all distances, one at a time, for pairs of different images: the naive normaliser."""
+    """Of the loss written as a function of all distances, one at a time, for pairs of different
+    images: the naive normaliser.
+    """
     z = features()
     n = len(z) // 2
     d = distances(loss, z)

@@ -1,11 +1,16 @@
-"""Every row of the family against loops written from its formula, finite differences, other people's code, and closed forms.
+"""Every row of the family against loops written from its formula, finite differences, other
+people's code, and closed forms.
 
 Compared with, where a library has the row:
-  pytorch-metric-learning (a test dependency): InfoNCE, t-SimCLR conditional, SNE (positive pairs), VICReg
-  scikit-learn: t-SimCLR joint, t-SNE           torch's cross-entropy with soft targets: SNE, any P
-  lightly: DCL, Barlow Twins, VICReg            open_clip: SigLIP            contrastive-ne: Neg-t-SNE, UMAP
-The last three need torchvision to import as packages; their files with the losses do not, so those are loaded alone, and skipped
-where they are absent. No installable library was found that has the spectral contrastive loss.
+  pytorch-metric-learning (a test dependency): InfoNCE, t-SimCLR conditional, SNE, VICReg
+  scikit-learn: t-SimCLR joint, t-SNE
+  torch's cross-entropy with soft targets: SNE, any P
+  lightly: DCL, Barlow Twins, VICReg
+  open_clip: SigLIP
+  contrastive-ne: Neg-t-SNE, UMAP
+SNE is compared for positive pairs with the first. The last three need torchvision to import as
+packages. Their files with the losses do not, so those are loaded by themselves, and skipped where
+they are absent. No installable library was found that has the spectral contrastive loss.
 """
 
 import importlib.util
@@ -537,7 +542,10 @@ def test_siglip_is_that_of_open_clip():
 
 @pytest.mark.parametrize(("name", "mode"), [("Neg-t-SNE", "neg"), ("UMAP", "umap")])
 def test_negative_sampling_is_that_of_contrastive_ne_with_the_whole_batch_as_negatives(name, mode):
-    """Its anchors are the first view only, so both orders are averaged; its clamps are set out of reach."""
+    """Its anchors are the first view only, so both orders are averaged.
+
+    Its clamps are set out of reach.
+    """
     n = 5
     criterion = loaded("contrastive_ne", "0.4.0", "cne/cne.py").ContrastiveLoss(
         negative_samples=2 * n - 2,
@@ -584,7 +592,10 @@ def test_equal_points(name, n):
 
 @pytest.mark.parametrize("n", [2, 4])
 def test_orthonormal_samples_with_equal_views(n):
-    """Row i is √c e_i: the spectral loss is -2c without bound; Barlow Twins and VICReg know the columns' covariance."""
+    """Row i is √c e_i.
+
+    The spectral loss is -2c without bound; Barlow Twins and VICReg know the columns' covariance.
+    """
     for c in (1.0, 9.0, 1e4):
         z = math.sqrt(c) * torch.eye(n, 5, dtype=torch.float64)
         assert spectral_contrastive(z, z) == pytest.approx(-2 * c, rel=1e-12)
@@ -622,7 +633,10 @@ def test_views_that_coincide_have_finite_forces():
 
 
 def test_spectral_is_the_squared_error_for_the_normalised_P():
-    """Over all pairs with p = 1/(2n); equal rows and positives are then taken out of the squares."""
+    """Over all pairs with p = 1/(2n).
+
+    Equal rows and positives are then taken out of the squares.
+    """
     (z1, z2), n = views(), 5
     z = torch.cat([z1, z2])
     G, P, p = (
@@ -650,7 +664,9 @@ def test_spectral_has_no_lower_bound_on_a_batch_where_one_sample_is_alone():
 
 
 def test_barlow_twins_and_vicreg_on_the_side_of_the_samples():
-    """Σ off-diagonal² of the d × d matrix is the same of Gram matrices, less the squares on its diagonal."""
+    """Σ off-diagonal² of the d × d matrix is the same of Gram matrices, less the squares on its
+    diagonal.
+    """
     (z1, z2), n, d = views(6, 4), 6, 4
     x1, x2 = ((z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt() for z in (z1, z2))
     own = (x1 * x2).mean(0)
