@@ -23,7 +23,7 @@ def agnostic_views(
     """
     for step in steps:
         if isinstance(step, Mixup):
-            x = _mixed(x, step.strength, pool)
+            x = _mixed_with_pool(x, step.strength, pool)
         elif isinstance(step, Masking):
             x = x.masked_fill(torch.rand_like(x) < step.rate, 0.0)
         elif isinstance(step, Corruption):
@@ -33,10 +33,17 @@ def agnostic_views(
     return x
 
 
-def _mixed(x: Tensor, strength: float, pool: Tensor) -> Tensor:
+def _mixed_with_pool(x: Tensor, strength: float, pool: Tensor) -> Tensor:
     shape = (len(x), *[1] * (x.ndim - 1))
     share = strength * torch.rand(shape, dtype=x.dtype, device=x.device)
     partner = pool[torch.randint(len(pool), (len(x),), device=x.device)]
+    return mixed(x, partner, share)
+
+
+def mixed(
+    x: Float[Tensor, "n ..."], partner: Shaped[Tensor, "n ..."], share: Float[Tensor, "n ..."]
+) -> Float[Tensor, "n ..."]:
+    """x + share · (partner - x): mixup, of partners as they are stored."""
     return torch.lerp(x, _as_numbers(partner, x), share)
 
 
