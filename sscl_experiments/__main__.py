@@ -1,4 +1,4 @@
-"""`python -m sscl_core` is `sscl`."""
+"""`python -m sscl_experiments` is `sscl`."""
 
 from .cli import main
 

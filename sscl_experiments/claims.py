@@ -1,4 +1,4 @@
-"""The claims under test: for each an estimand and a rule fixed before the run, and what the numbers then say."""
+"""Claims under test: an estimand and a rule fixed before the run, and what the numbers then say."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -16,7 +16,10 @@ MIN_SEEDS = 5
 
 
 class Claim(Frozen):
-    """`estimand` is one number a seed; the claim holds where its mean is `direction` `threshold`. With `rate` the numbers are 0 or 1."""
+    """A statement that holds where the mean of its estimand is `direction` `threshold`.
+
+    The estimand is one number a seed; with `rate` it is 0 or 1.
+    """
 
     id: str
     sentence: str
@@ -28,7 +31,8 @@ class Claim(Frozen):
 
     @property
     def rule(self) -> str:
-        return f"{self.direction} {self.threshold:g}, the whole 95 % interval, from {MIN_SEEDS} seeds on"
+        where = f"the whole 95 % interval, from {MIN_SEEDS} seeds on"
+        return f"{self.direction} {self.threshold:g}, {where}"
 
 
 class Outcome(Frozen):
@@ -46,37 +50,44 @@ class Outcome(Frozen):
 
 
 def decide(claim: Claim, values: Sequence[float], *, scale: str, withheld: str = "") -> Outcome:
-    """The verdict: *replicates* if the whole interval satisfies the rule, *does not replicate* if none of it does, else *mixed*.
+    """The verdict on a claim by its values, one a seed.
 
-    `ValueError` for values that `interval` refuses, and for those of a rate that are neither 0 nor 1.
-    Below 5 seeds, or where a precondition fixed in advance is not met (`withheld` says which), there is none: *not run at this scale*.
+    *Replicates* if the whole interval satisfies the rule, *does not replicate* if none of it does,
+    else *mixed*. Below 5 seeds, or where a precondition fixed in advance is not met (`withheld`
+    says which), there is no verdict: *not run at this scale*. `ValueError`: values that `interval`
+    refuses, or values of a rate that are neither 0 nor 1.
     """
-    if claim.rate and not set(values) <= {0, 1}:
-        raise ValueError(
-            f"values of {claim.id}, a rate, must be 0 or 1, got {sorted(set(values) - {0, 1})}"
-        )
-    mean, low, high = (
-        rate_interval(int(sum(values)), len(values)) if claim.rate else interval(values)
-    )
+    mean, low, high = _estimate(claim, values)
     few = f"{len(values)} seeds, a verdict needs {MIN_SEEDS}" if len(values) < MIN_SEEDS else ""
     note = "; ".join(filter(None, (few, withheld)))
     verdict: Verdict = "not run at this scale" if note else _verdict(claim, low, high)
-    outcome = {
-        "estimate": mean,
-        "low": low,
-        "high": high,
-        "n": len(values),
-        "verdict": verdict,
-        "note": note,
-    }
-    return Outcome(claim=claim, scale=scale, values=tuple(map(float, values)), **outcome)  # type: ignore[arg-type]
+    return Outcome(
+        claim=claim,
+        scale=scale,
+        values=tuple(map(float, values)),
+        estimate=mean,
+        low=low,
+        high=high,
+        n=len(values),
+        verdict=verdict,
+        note=note,
+    )
+
+
+def _estimate(claim: Claim, values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean and its interval."""
+    if not claim.rate:
+        return interval(values)
+    others = sorted(set(values) - {0, 1})
+    if others:
+        raise ValueError(f"values of {claim.id}, a rate, must be 0 or 1, got {others}")
+    return rate_interval(int(sum(values)), len(values))
 
 
 def _verdict(claim: Claim, low: float, high: float) -> Verdict:
+    threshold = claim.threshold
     if claim.direction == "at most":
-        low, high, threshold = -high, -low, -claim.threshold
-    else:
-        threshold = claim.threshold
-    return (
-        "replicates" if low >= threshold else "does not replicate" if high < threshold else "mixed"
-    )
+        low, high, threshold = -high, -low, -threshold
+    if low >= threshold:
+        return "replicates"
+    return "does not replicate" if high < threshold else "mixed"

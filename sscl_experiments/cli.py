@@ -1,4 +1,7 @@
-"""The command `sscl` as a process: its encoding, signals, messages and exit status. What it does is in commands.py."""
+"""The command `sscl` as a process: its encoding, signals, messages and exit status.
+
+What it does is in commands.py.
+"""
 
 import sys
 from collections.abc import Sequence

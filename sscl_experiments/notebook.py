@@ -1,4 +1,4 @@
-"""What a notebook says and does around its argument: parameters in, figures, tables and verdicts out."""
+"""What a notebook does around its argument: parameters in, figures, tables and verdicts out."""
 
 import base64
 import html
@@ -30,7 +30,7 @@ from .record import Record
 from .runner import results
 from .study import all_claims, all_studies, out_dir, resolve
 
-# A library asks for progress bars that need ipywidgets, and its complaint would stand in every notebook.
+# A library asks for progress bars that need ipywidgets; its complaint would stand in each notebook.
 warnings.filterwarnings("ignore", message="IProgress not found")
 _IPYTHON = {"In", "Out", "get_ipython", "exit", "quit", "open", "display"}
 _begun: set[str] = set()
@@ -38,15 +38,16 @@ Name = TypeVar("Name")
 
 
 class Notebook:
-    """A run of one notebook. `p` are its parameters; `out` is results/<scale>, or results/custom where a parameter is not the scale's
-    own: then nothing that `make reproduce` wrote is overwritten."""
+    """A run of one notebook: `p` are its parameters, `out` is where its results go.
+
+    That is results/<scale>, or results/custom where a parameter is not the scale's own: then
+    nothing that `make reproduce` wrote is overwritten.
+    """
 
     def __init__(self, name: str, parameters: Parameters) -> None:
         self.name, self.p = name, parameters
-        self.runs, self.out = (
-            results_dir(parameters.results_dir) / "runs",
-            out_dir(name, parameters),
-        )
+        self.runs = results_dir(parameters.results_dir) / "runs"
+        self.out = out_dir(name, parameters)
 
     def __str__(self) -> str:
         sizes = self.p.model_dump(exclude={"device", "data_dir", "results_dir"})
@@ -62,7 +63,10 @@ class Notebook:
         return {name: [next(records) for _ in configs] for name, configs in runs.items()}
 
     def figure(self, figure: Figure, name: str, data: pd.DataFrame | Mapping[str, Any]) -> None:
-        """Shows the figure and keeps it as PNG and SVG, beside the data that it shows (.csv for a table, else .npz)."""
+        """Shows the figure and keeps it as PNG and SVG, beside the data that it shows.
+
+        The data are .csv where they are a table, else .npz.
+        """
         stem = self.out / "figures" / f"{self.name}-{name}"
         png, svg = io.BytesIO(), io.BytesIO()
         figure.savefig(png, format="png", dpi=150)
@@ -81,52 +85,52 @@ class Notebook:
     ) -> None:
         """Shows the animation as a GIF and keeps it, beside the data (.npz)."""
         path = self.out / "figures" / f"{self.name}-{name}.gif"
-        film = _as_gif(animation)
+        gif = _as_gif(animation)
         plt.close(figure)
-        write_bytes(path, film)
+        write_bytes(path, gif)
         _save_arrays(path.with_suffix(".npz"), data)
-        content = base64.b64encode(film).decode()
+        content = base64.b64encode(gif).decode()
         display(HTML(f"<img src='data:image/gif;base64,{content}' alt='{html.escape(name)}'>"))
 
     def table(self, table: pd.DataFrame, name: str, *, digits: int = 3) -> None:
         """Shows the table and keeps it as CSV, at full precision."""
         write_text(self.out / "tables" / f"{self.name}-{name}.csv", table.to_csv(index=False))
-        display(
-            HTML(
-                table.to_html(
-                    index=False, na_rep="", float_format=lambda x: f"{x:.{digits}g}", border=0
-                )
-            )
-        )
+
+        def short(x: float) -> str:
+            return f"{x:.{digits}g}"
+
+        display(HTML(table.to_html(index=False, na_rep="", float_format=short, border=0)))
 
     def record(self, scale: str) -> dict[str, Any] | None:
-        """What this notebook found at a larger scale, as committed (see `sscl reproduce --publish`), with tables as data frames; None
-        where there is no such record, and then it says so. `ValueError`: the file is damaged."""
+        """What this notebook found at a larger scale, as committed, with tables as data frames.
+
+        `sscl reproduce --publish` makes such a record. None where there is none, and then it says
+        so. `ValueError`: the file is damaged.
+        """
         path = RECORDS / scale / f"{self.name}.json"
         if not path.exists():
             print(f"There is no record of scale {scale} yet.")
             return None
         content, made = committed(path, _record)
-        print(
-            f"Record of scale {scale} ({made}), PyTorch {content['versions']['torch']}: {content['parameters']}"
-        )
+        release = f"PyTorch {content['versions']['torch']}"
+        print(f"Record of scale {scale} ({made}), {release}: {content['parameters']}")
         return content
 
     def claim(self, claim_id: str, values: Sequence[float], *, withheld: str = "") -> Outcome:
         """Decides a claim by its rule on one value a seed, shows the verdict and keeps it."""
         outcome = decide(all_claims()[claim_id], values, scale=self.p.scale, withheld=withheld)
-        write_text(
-            self.out / "claims" / f"{claim_id}.json", outcome.model_dump_json(indent=1) + "\n"
-        )
+        path = self.out / "claims" / f"{claim_id}.json"
+        write_text(path, outcome.model_dump_json(indent=1) + "\n")
         display(HTML(_verdict_html(outcome)))
         return outcome
 
 
 def begin(name: str, namespace: Mapping[str, Any]) -> Notebook:
-    """Checks the parameters in a notebook's `globals()` and sets the style of its figures; call it before anything else.
+    """Checks the parameters in a notebook's `globals()` and sets the style of its figures.
 
-    `ValueError` for an unknown name, a wrong type or a value out of range. A name that is not a parameter can only be told from a
-    variable of the notebook on the first call in a kernel.
+    Call it before anything else: a name that is not a parameter can only be told from a variable of
+    the notebook on the first call in a kernel. `ValueError`: an unknown name, a wrong type or a
+    value out of range.
     """
     study = all_studies().get(name)
     valid = study.parameters.model_fields if study else {}
@@ -152,7 +156,7 @@ def _save_arrays(path: Path, data: Mapping[str, Any]) -> None:
 
 def _as_gif(animation: FuncAnimation) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "film.gif"
+        path = Path(folder) / "animation.gif"
         animation.save(path, writer=PillowWriter(fps=10), dpi=80)
         return path.read_bytes()
 
@@ -164,8 +168,8 @@ def _record(text: str) -> tuple[dict[str, Any], str]:
         content[kind] = {
             name: pd.read_csv(io.StringIO(table)) for name, table in content[kind].items()
         }
-    devices = ", ".join(content["devices"])
-    made = f"{content['date']}, {content['runs']} runs, {content['core_hours']} core hours on {devices}"
+    where = f"{content['core_hours']} core hours on {', '.join(content['devices'])}"
+    made = f"{content['date']}, {content['runs']} runs, {where}"
     needed = ("claims", "parameters", "versions")
     if missing := [name for name in needed if name not in content]:
         raise ValueError(f"it lacks {', '.join(missing)}")
@@ -184,15 +188,13 @@ def _is_value(name: str, value: Any) -> bool:
 def _verdict_html(outcome: Outcome) -> str:
     claim = outcome.claim
     note = f" ({html.escape(outcome.note)})" if outcome.note else ""
+    interval = f"95 % interval [{outcome.low:.3g}, {outcome.high:.3g}], n = {outcome.n} seeds"
     rows = {
         claim.id: f"{html.escape(claim.sentence)} <i>[{html.escape(claim.source)}]</i>",
         "estimand": html.escape(claim.estimand),
         "rule": html.escape(claim.rule),
-        "estimate": f"{outcome.estimate:.3g}, 95 % interval [{outcome.low:.3g}, {outcome.high:.3g}], n = {outcome.n} seeds",
+        "estimate": f"{outcome.estimate:.3g}, {interval}",
         "verdict": f"<b>{outcome.verdict}</b>{note}",
     }
-    return (
-        "<table>"
-        + "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in rows.items())
-        + "</table>"
-    )
+    lines = [f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in rows.items()]
+    return "<table>" + "".join(lines) + "</table>"

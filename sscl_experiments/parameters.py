@@ -13,7 +13,9 @@ LAST_SEED = 2**32 - 1  # that scikit-learn takes
 
 
 class Parameters(Frozen):
-    """What every notebook takes: `seeds` (how many) from `seed` on, the device, and where data and results are.
+    """What every notebook takes: seeds, the device, and where data and results are.
+
+    `seeds` is how many there are, from `seed` on.
 
     Folders are made absolute: a notebook may run elsewhere. One for data must exist.
     """
@@ -25,9 +27,8 @@ class Parameters(Frozen):
     data_dir: str | None = None
     results_dir: str | None = None
 
-    records: ClassVar[
-        tuple[str, ...]
-    ] = ()  # of data/records, patterns of what the notebook shows beside its own
+    # Patterns of files in data/records that the notebook shows beside its own.
+    records: ClassVar[tuple[str, ...]] = ()
 
     @field_validator("data_dir")
     @classmethod
@@ -43,9 +44,8 @@ class Parameters(Frozen):
     def _seeds_in_range(self) -> "Parameters":
         last = self.seed + max(getattr(self, name) for name in self._numbers_of_seeds()) - 1
         if last > LAST_SEED:
-            raise ValueError(
-                f"seed must be such that the last seed is at most {LAST_SEED}, got {last}"
-            )
+            rule = f"such that the last seed is at most {LAST_SEED}"
+            raise ValueError(f"seed must be {rule}, got {last}")
         return self
 
     @classmethod
@@ -66,8 +66,11 @@ class Parameters(Frozen):
         return ()
 
     def require_data(self) -> None:
-        """Reads the larger sets once, so that a notebook stops at its start, not after an hour,
-        where one is neither at hand nor to be downloaded. Errors: those of `load_images`."""
+        """Reads the larger sets once.
+
+        So a notebook stops at its start, not after an hour, where one is neither at hand nor to be
+        downloaded. Errors: those of `load_images`.
+        """
         # Here, since it imports PyTorch, which plans do without.
         from sscl_experiments.datasets.images import SPLITS, load_images
 
@@ -94,7 +97,7 @@ def explain(error: Exception) -> str:
 
 
 def _problem(error: dict[str, Any]) -> str:
-    """Of a rule about several parameters, what it says; else the parameter and its value before that."""
+    """What the rule says; where it is about one parameter, after its name and value."""
     said = error["msg"].removeprefix("Value error, ")
     name = ".".join(map(str, error["loc"]))
     return f"{name} = {error['input']!r}: {said[0].lower()}{said[1:]}" if name else said

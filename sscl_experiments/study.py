@@ -1,4 +1,4 @@
-"""Studies: a folder each in `studies/`, found there, with one notebook, its sizes and its claims."""
+"""Studies: a folder each in `studies/`, found there; one notebook, its sizes and its claims."""
 
 import importlib
 import json
@@ -69,9 +69,9 @@ def resolve(notebook: str, given: Mapping[str, Any]) -> Parameters:
     study = study_of(notebook)
     scale = given.get("scale", "quick")
     sizes = study.sizes(scale) if isinstance(scale, str) else {}
-    chosen = {name: value for name, value in given.items() if value is not None}
+    named = {name: value for name, value in given.items() if value is not None}
     try:
-        text = json.dumps({"scale": "quick"} | sizes | chosen)
+        text = json.dumps({"scale": "quick"} | sizes | named)
         parameters = study.parameters.model_validate_json(text)
         parameters.require_runs()
     except (ValueError, TypeError) as error:

@@ -52,7 +52,7 @@ def print_anything() -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Meanwhile Ctrl-C ends the process at once: interrupted imports raise anything, or print it."""
+    """Meanwhile Ctrl-C ends the process at once: interrupted imports raise or print anything."""
     previous = signal.getsignal(signal.SIGINT)
     if previous is not signal.default_int_handler:
         yield
@@ -89,17 +89,17 @@ def environment(arguments: Namespace) -> Iterator[None]:
 
 
 def _places(arguments: Namespace) -> dict[str, str]:
-    """`--data-dir` becomes absolute in `arguments`; of the variables, those that are set are returned."""
+    """Makes `--data-dir` absolute in `arguments`; returns the variables that are set."""
     places = {}
     if data := os.environ.get("SSCL_DATA_DIR"):
         places["SSCL_DATA_DIR"] = str(paths.folder("SSCL_DATA_DIR", data))
     if given := getattr(arguments, "data_dir", None):
         arguments.data_dir = str(paths.folder("--data-dir", given))
-    chosen = getattr(arguments, "results_dir", None)
-    if results := chosen or os.environ.get("SSCL_RESULTS_DIR"):
-        name = "--results-dir" if chosen else "SSCL_RESULTS_DIR"
+    given = getattr(arguments, "results_dir", None)
+    if results := given or os.environ.get("SSCL_RESULTS_DIR"):
+        name = "--results-dir" if given else "SSCL_RESULTS_DIR"
         places["SSCL_RESULTS_DIR"] = str(paths.folder(name, results, new=True))
-    if chosen:
+    if given:
         arguments.results_dir = places["SSCL_RESULTS_DIR"]
     return places
 
@@ -111,14 +111,12 @@ def home(results: Path) -> dict[str, str]:
     the system has no name for gets one: libraries name temporary folders by it.
     """
     own = results / ".home"
-    user = Path(
-        os.environ.get("HOME") or _account_home() or ""
-    )  # none is relative, so not writable
+    # Without any it is relative, so not writable.
+    user = Path(os.environ.get("HOME") or _account_home() or "")
     places = {"HOME": "."} | FOLDERS
     wanted = {name: Path(os.environ.get(name) or user / place) for name, place in places.items()}
-    variables = {
-        name: str(own / places[name]) for name, folder in wanted.items() if not _is_writable(folder)
-    }
+    missing = [name for name, folder in wanted.items() if not _is_writable(folder)]
+    variables = {name: str(own / places[name]) for name in missing}
     if variables:
         own.mkdir(parents=True, exist_ok=True)
     if "XDG_CACHE_HOME" in variables:
@@ -143,7 +141,10 @@ def _account_home() -> str | None:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Or can be made: then the nearest folder above it that exists is. A relative one is no folder to rely on."""
+    """Or can be made: then the nearest folder above it that exists can be written.
+
+    A relative one is no folder to rely on.
+    """
     if not folder.is_absolute():
         return False
     existing = next((path for path in (folder, *folder.parents) if path.exists()), None)

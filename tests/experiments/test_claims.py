@@ -67,7 +67,10 @@ def test_interval_rejects(values):
     ("successes", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (1, 20), (7, 20), (480, 512)]
 )
 def test_a_rate_has_the_interval_of_clopper_and_pearson(successes, n):
-    """Quantiles of Beta(k, n-k+1) and Beta(k+1, n-k); with none or all of n the open end is 0 or 1."""
+    """Quantiles of Beta(k, n-k+1) and Beta(k+1, n-k).
+
+    With none or all of n the open end is 0 or 1.
+    """
     low = stats.beta.ppf(0.025, successes, n - successes + 1) if successes else 0.0
     high = stats.beta.ppf(0.975, successes + 1, n - successes) if successes < n else 1.0
     assert rate_interval(successes, n) == (

@@ -1,4 +1,7 @@
-"""What happens to real processes: signals, odd paths, other locales, no home, a foreign kernel. All at scale smoke."""
+"""What happens to real processes: signals, odd paths, other locales, no home, a foreign kernel.
+
+All at scale smoke.
+"""
 
 import fcntl
 import json
@@ -55,7 +58,7 @@ def until(condition, seconds=60):
 
 
 class Reproduction:
-    """`sscl reproduce` in a process, all of whose descendants are known by a variable in their environment."""
+    """`sscl reproduce` in a process; a variable in the environment tells its descendants."""
 
     def __init__(self, results, before=()):
         self.out, self.mark = results / "smoke", uuid.uuid4().hex
@@ -200,7 +203,7 @@ def test_a_signal_while_the_progress_is_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(execution, "_todo", counting)
     before = signal.getsignal(signal.SIGTERM)
     with locks.alone(plan), pytest.raises(KeyboardInterrupt):
-        execution.run_snakemake(plan, cores=1, profile="local", data_dir=None)
+        execution.run_snakemake(plan, cores=1, profile="default", data_dir=None)
     assert signal.getsignal(signal.SIGTERM) == before
     alive = [
         entry
@@ -246,7 +249,7 @@ ODD = "ü é #1 \"q\" 'a' \\n {a} $HOME"
 
 
 def test_paths_of_any_characters(tmp_path):
-    """In the checkout, the Python that runs it, the results and the data: all that is written is under the results."""
+    """In checkout, Python, results and data: all that is written is under the results."""
     checkout, python = tmp_path / f"checkout {ODD}: b", tmp_path / f"python {ODD}"
     for name in ("sscl_core", "sscl_experiments", "workflow", "notebooks", "data", "docs"):
         shutil.copytree(
@@ -323,7 +326,10 @@ def test_commands_under_another_locale(name, locales, tmp_path):
 
 
 def test_a_reproduction_under_another_locale_is_the_same(locales, tmp_path):
-    """Into a folder whose name it cannot decode; what is finished there is finished in UTF-8 too, and the other way round."""
+    """Into a folder whose name it cannot decode.
+
+    What is finished there is finished in UTF-8 too, and the other way round.
+    """
     run = sscl(*REPRODUCE, "--results-dir", "ü", cwd=tmp_path, **under("zh_CN", locales))
     assert run.returncode == 0, (run.stdout + run.stderr).decode("latin-1")
     assert [path.name for path in tmp_path.iterdir()] == ["ü"]

@@ -1,4 +1,7 @@
-"""The committed notebooks: how they are made, that their outputs are fresh, and what they refuse. (test_workflow.py runs them.)"""
+"""The committed notebooks: how they are made, that their outputs are fresh, what they refuse.
+
+test_workflow.py runs them.
+"""
 
 import errno
 import json

@@ -111,7 +111,10 @@ def test_marks_name_what_they_depend_on(tmp_path, monkeypatch):
 
 
 def test_looking_again_at_what_is_to_do_hashes_nothing(plan, monkeypatch):
-    """The bar looks twice a second, beside the jobs that it watches: hashing anew took a tenth of a second each time."""
+    """The bar looks twice a second, beside the jobs that it watches.
+
+    Hashing anew took a tenth of a second each time.
+    """
     before = execution._todo(plan)
     monkeypatch.setattr(store, "run_key", lambda config: pytest.fail("hashed a run again"))
     monkeypatch.setattr(

@@ -1,6 +1,8 @@
-"""The whole way, in a copy of the checkout at scale smoke: one notebook broken, then mended, then nothing left to do.
+"""The whole way, in a copy of the checkout at scale smoke, and the commands of sscl.
 
-And the commands of sscl. The tests that share the copy (the fixture `checkout`) run in one worker and in order."""
+One notebook is broken, then mended, then nothing is left to do. The tests that share the copy (the
+fixture `checkout`) run in one worker and in order.
+"""
 
 import csv
 import hashlib
@@ -183,7 +185,7 @@ def test_a_longer_scale_is_published_as_a_record(checkout, mended):
     assert run.returncode == 0, run.stdout + run.stderr
     logs = [log.name for log in (checkout.root / "results" / "full" / "logs").iterdir()]
     assert len(logs) == 2, (
-        "Snakemake's and the notebook's: its runs are those of quick here, and no process is started for them"
+        "Snakemake's and the notebook's: its runs are those of quick, and need no process"
     )
     path = checkout.root / "data" / "records" / "full" / "01_contrastive_is_sne.json"
     text = path.read_text(encoding="utf-8")
@@ -221,7 +223,10 @@ print(*sorted(job.mark for job in planning.plan("quick").jobs))
 
 
 def test_failing_training_runs_are_reported_with_their_log(checkout, mended):
-    """Data that cannot be read: the run fails, the notebook that needs it does not start, the message has the reason."""
+    """Data that cannot be read: the run fails, and the message has the reason.
+
+    The notebook that needs it does not start.
+    """
     data = checkout.root / "data" / "fashion_mnist_subset.npz"
     content = data.read_bytes()
     data.write_bytes(b"broken")
@@ -496,7 +501,10 @@ def test_claims_command_shows_what_ran(checkout, mended, capsys):
 
 
 def test_tune_command(tmp_path, monkeypatch):
-    """Two tiny settings: the table has a row for each, with the accuracies of its own run, on z in the metric of its loss."""
+    """Two tiny settings: the table has a row for each, with the accuracies of its own run.
+
+    Those on z are in the metric of its loss.
+    """
     images = Images(n_train=40, holdout=0.2, augmentation=settings.AUGMENTATION)
     space = {
         (m, 2, s.loss.temperature): settings.image_run(s, images, dim=2, epochs=0, seed=0)
