@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int64, Integer, UInt8
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.func import jvp
 from torch.nn import functional as F
@@ -70,7 +69,7 @@ def knn(
     return _vote(*_nearest(train, test, k, metric, chunk), labels, temperature)
 
 
-def _check_knn(n: int, k: int, metric: str, temperature: float | None, chunk: int) -> None:
+def _check_knn(n: int, k: Any, metric: Any, temperature: float | None, chunk: Any) -> None:
     if not (isinstance(k, numbers.Integral) and 1 <= k <= n):
         raise ValueError(f"k must be in 1..{n}, the number of training features, got {k}")
     if metric not in ("cosine", "euclidean"):
@@ -137,6 +136,8 @@ def linear_probe(
     `ValueError`: labels of one class only, a penalty that is not positive and finite, `max_iter`
     below 1. Else what the module says.
     """
+    from sklearn.linear_model import LogisticRegression  # a second, for who needs no probe
+
     train, labels, test = _training_and_test(train, labels, test)
     if not 0 < penalty < math.inf:
         raise ValueError(f"penalty must be positive and finite, got {penalty}")
