@@ -196,13 +196,13 @@ def _prefetch(a: argparse.Namespace) -> int:
     configs = [config for group in groups for config in group.configs]
     where = paths.results_dir(a.results_dir)
     with locks.taking_part(where / a.scale):
-        failed = _make_all(configs, where / "runs", a.data_dir)
+        failed = make_all(configs, where / "runs", a.data_dir)
     if failed:
         raise RuntimeError("\n".join(failed))
     return 0
 
 
-def _make_all(configs: Sequence[TrainConfig], runs: Path, data_dir: str | None) -> list[str]:
+def make_all(configs: Sequence[TrainConfig], runs: Path, data_dir: str | None) -> list[str]:
     """What failed; all other runs are made. Runs that other processes are at are left to them."""
     with importing():
         from .runner import results

@@ -19,7 +19,7 @@ import pytest
 
 from sscl_core import files
 from sscl_core.config import Images, TrainConfig
-from sscl_experiments import cli, paths, settings, store
+from sscl_experiments import cli, commands, paths, settings, store
 from sscl_experiments.claims import decide
 from sscl_experiments.record import Record
 from sscl_experiments.studies.t_simclr import parameters, tuning
@@ -438,6 +438,18 @@ def test_prefetch_makes_one_group(tmp_path):
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {
         store.run_key(config) for config in configs
     }
+
+
+def test_a_failing_run_takes_no_other_of_its_job_with_it(tmp_path):
+    """Two fail, each for its own reason, and are named; what stands behind them is made."""
+    good = planning.job("01_contrastive_is_sne", "smoke").groups[0].configs
+    wrong = TrainConfig(data=Images(n_train=20_000))
+    other = TrainConfig(data=Images(n_train=9_000, holdout=0.2))
+    failed = commands.make_all([wrong, other, *good], tmp_path / "runs", None)
+    assert len(failed) == 2
+    assert "ValueError: n_train must be at most 10000" in failed[0]
+    assert "ValueError: n_train must be at most 8000" in failed[1]
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == set(map(store.run_key, good))
 
 
 def test_prefetch_refuses_a_group_that_is_not_there(capsys):
