@@ -1,3 +1,3 @@
-"""Self-supervised contrastive learning as stochastic neighbor embedding: losses, affinities, experiments."""
+"""Contrastive learning as stochastic neighbor embedding: losses, affinities, training."""
 
 __version__ = "0.1.0"

@@ -1,5 +1,8 @@
-"""Every tensor shape in sscl_core's signatures is checked while the tests run. To reach the errors that a function raises
-by itself for bad input, tests take it out of that wrapper with `inspect.unwrap`."""
+"""Every tensor shape in the packages' signatures is checked while the tests run.
+
+To reach the errors that a function raises by itself for bad input, tests take it out of that
+wrapper with `inspect.unwrap`.
+"""
 
 import os
 
@@ -14,7 +17,7 @@ install_import_hook(("sscl_core", "sscl_experiments"), "beartype.beartype")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests that share the copied checkout of test_workflow.py go to one worker; all others go wherever there is room."""
+    """Tests that share the copied checkout of test_workflow.py go to one worker."""
     for item in items:
         if "checkout" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group("workflow"))
