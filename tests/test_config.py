@@ -221,7 +221,7 @@ def test_either_infinity_is_read_as_it_may_be_written(text, value):
 
 @pytest.mark.parametrize("temperature", [0.0, -0.0, 0, math.nan])
 def test_a_temperature_of_weights_divides(temperature):
-    with pytest.raises(ValidationError, match="temperature must be a number other than 0 .*, or infinite, got"):
+    with pytest.raises(ValidationError, match=r"temperature must be a number other than 0 .*, or infinite, got"):
         PairWeights(temperature=temperature)
 
 
