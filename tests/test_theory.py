@@ -374,7 +374,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("function", "arguments", "error", "message"), BAD, ids=lambda x: str(x)[:40])
+@pytest.mark.parametrize(("function", "arguments", "error", "message"), BAD, ids=lambda x: getattr(x, "__name__", str(x))[:40])
 def test_bad_input(function, arguments, error, message):
     with pytest.raises(error) as caught:
         function(**arguments)
