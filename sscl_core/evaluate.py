@@ -70,7 +70,7 @@ def knn(
 
 
 def _check_knn(n: int, k: Any, metric: Any, temperature: float | None, chunk: Any) -> None:
-    if not (isinstance(k, numbers.Integral) and 1 <= k <= n):
+    if not (isinstance(k, numbers.Integral) and 1 <= k <= n):  # type: ignore[operator]
         raise ValueError(f"k must be in 1..{n}, the number of training features, got {k}")
     if metric not in ("cosine", "euclidean"):
         raise ValueError(f"metric must be 'cosine' or 'euclidean', got {metric!r}")
@@ -78,7 +78,7 @@ def _check_knn(n: int, k: Any, metric: Any, temperature: float | None, chunk: An
         raise ValueError(
             f"temperature must be positive and the metric cosine, got {temperature} and {metric!r}"
         )
-    if not (isinstance(chunk, numbers.Integral) and chunk >= 1):
+    if not (isinstance(chunk, numbers.Integral) and chunk >= 1):  # type: ignore[operator]
         raise ValueError(f"chunk must be a whole number of test rows from 1, got {chunk}")
 
 
