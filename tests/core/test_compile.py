@@ -17,7 +17,8 @@ from torch import Tensor
 
 from sscl_experiments.studies.augmentation_graph.loss_family import FAMILY
 
-torch._inductor.config.compile_threads = 1  # or it starts processes that import torch, too
+torch._inductor.config.compile_threads = 1  # no pool of processes that import torch, too
+torch._inductor.config.cpp.vec_isa_ok = True  # nor one for each instruction set, to try it
 
 if not any(shutil.which(compiler) for compiler in ("g++", "clang++")):
     pytest.skip("Inductor needs a C++ compiler, g++ or clang++", allow_module_level=True)

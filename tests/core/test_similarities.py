@@ -119,6 +119,15 @@ def test_log_s_is_computed_where_it_can_be_held(similarity):
     assert torch.equal(under_autocast, similarity.log_s(near))
 
 
+def test_squares_of_differences_are_held_where_those_of_features_just_are():
+    """(a - b)² is up to four times the square of either, which here is a third of the largest."""
+    largest = torch.finfo(torch.float32).max
+    z = torch.tensor([[1.0], [-1.0]]) * math.sqrt(largest / 3)
+    assert z.square().sum().isfinite()
+    log_s = Student(0.5, math.inf).log_s(z)
+    assert log_s[0, 1].item() == pytest.approx(-4 * largest / 3)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
