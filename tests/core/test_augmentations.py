@@ -2,6 +2,7 @@
 colours. The steps that know nothing of the domain have the distributions of their formulas.
 """
 
+import colorsys
 import itertools
 import math
 
@@ -247,6 +248,17 @@ def test_jitter_changes_colours_as_often_as_asked(channels):
         (whole(x, jitter=s, jitter_probability=1.0) - x).abs().mean() for s in (0.1, 0.8)
     )
     assert 0 < weak < strong / 2
+
+
+@pytest.mark.parametrize("s", [0.2, 0.5])
+def test_jitter_turns_the_hue_by_at_most_a_fifth_of_its_strength(s):
+    """Brightness, contrast and saturation do not, where nothing is clipped."""
+    colour = torch.tensor([0.5, 0.3, 0.3])
+    x = colour[:, None, None].expand(400, 3, 4, 4).contiguous()
+    seen = whole(x, jitter=s, jitter_probability=1.0)[:, :, 0, 0]
+    hues = torch.tensor([colorsys.rgb_to_hsv(*pixel)[0] for pixel in seen.tolist()])
+    turned = torch.minimum(hues, 1 - hues)
+    assert 0.19 * s < turned.max() < 0.2 * s + 1e-4
 
 
 def test_grayscale_is_for_colour_images_and_makes_their_channels_equal():

@@ -588,6 +588,17 @@ def test_the_probe_minimises_the_objective_of_its_docstring(penalty):
     assert (other[clear] != found[clear]).sum() > 10, "a penalty on another scale would show"
 
 
+def test_the_probe_standardises_by_the_unbiased_deviation():
+    """Of six samples the biased one is smaller by a tenth, as if the penalty were 5/6 of it."""
+    train, labels, test, _ = blobs(6, 20_000, noise=2.0)
+    best = minimised_by_hand(train, labels, test, 1.0).topk(2)
+    clear = best.values[:, 0] - best.values[:, 1] > 0.02
+    found = linear_probe(train, labels, test, penalty=1.0)
+    assert torch.equal(found[clear], best.indices[clear, 0])
+    other = minimised_by_hand(train, labels, test, 1.0 * 5 / 6).argmax(1)
+    assert (other[clear] != found[clear]).sum() > 10, "the other deviation would show"
+
+
 def test_the_probe_separates_what_is_separable():
     train, labels, test, truth = blobs(200, 300, noise=0.05)
     assert accuracy(linear_probe(train, labels, test), truth) == 1.0
@@ -726,6 +737,18 @@ def test_scores_are_the_protocols_by_name():
     )
     assert of_features | of_backbone == expected
     assert of_features.keys() & of_backbone.keys() == {f"{name}_cosine" for name in neighbors}
+
+
+def test_weighted_votes_of_a_backbone_are_those_of_200_neighbors():
+    train, labels, test, truth = blobs(250, 3000, noise=2.0)
+    train, test = train + 4, test + 4  # cosines that lie close together: all neighbors count
+    found = backbone_scores(train, labels, test, truth)["knn_weighted"]
+    accuracies = {
+        k: accuracy(knn(train, labels, test, k=k, temperature=0.1), truth)
+        for k in (50, 100, 150, 200, 250)
+    }
+    assert found == accuracies.pop(200)
+    assert found not in accuracies.values()
 
 
 @pytest.mark.parametrize("n", [5, 12])

@@ -94,6 +94,15 @@ def test_a_convnet_ends_on_a_grid_of_four_by_four(size):
     assert by_itself != any(isinstance(layer, nn.AdaptiveAvgPool2d) for layer in backbone)
 
 
+def test_a_convnet_halves_the_image_twice_then_keeps_it_then_halves_it():
+    sides, x = [], torch.rand(2, 1, 28, 28)
+    for layer in convnet((1, 28, 28), 2):
+        x = layer(x)
+        if isinstance(layer, nn.Sequential):  # convolution and BatchNorm
+            sides.append(x.shape[-1])
+    assert sides == [14, 7, 7, 4]
+
+
 @pytest.mark.parametrize("size", [28, 32])
 @pytest.mark.parametrize("depth", [18, 50])
 def test_resnets_halve_the_image_three_times(depth, size):
