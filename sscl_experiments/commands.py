@@ -148,14 +148,15 @@ def _scale() -> argparse.ArgumentParser:
 
 def _reproduce(a: argparse.Namespace) -> int:
     plan = planning.plan(a.scale, a.results_dir, a.notebooks)
-    status = 0
-    if plan.unfinished:
-        status = _make(plan, a)
+    status, unfinished = 0, plan.unfinished  # which reads every result: looked for once
+    if unfinished:
+        status = _make(plan, unfinished, a)
+        unfinished = plan.unfinished
     else:
         print(f"Nothing changed since the last run at scale {a.scale}: nothing to do.")
     # Of all notebooks, also of those that were not asked for.
     reported = report.conclude(planning.plan(a.scale, a.results_dir))
-    if plan.unfinished:
+    if unfinished:
         print("\nFAILED\n" + "\n".join(execution.failures(plan)))
         return status or 1
     if a.publish:
@@ -164,9 +165,9 @@ def _reproduce(a: argparse.Namespace) -> int:
     return status if reported else 1
 
 
-def _make(plan: planning.Plan, a: argparse.Namespace) -> int:
+def _make(plan: planning.Plan, unfinished: list[planning.Job], a: argparse.Namespace) -> int:
     """Snakemake's exit status."""
-    damaged = [path for job in plan.unfinished for path in plan.damaged(job)]
+    damaged = [path for job in unfinished for path in plan.damaged(job)]
     for path in dict.fromkeys(damaged):
         print(f"{path} is not as it was written: it is made again.")
     runs = {config for job in plan.jobs for config in job.parameters.runs()}
