@@ -1,6 +1,5 @@
 """Losses and image sets with the settings that several studies train them with."""
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
@@ -42,12 +41,6 @@ METHODS = {
         loss=TSimCLR(temperature=0.2, df=5.0, normalization="joint"), batchnorm=True
     ),
 }
-# SNE's own similarity, exp(-‖·‖²), normalised over all pairs.
-EUCLIDEAN_SNE = Setting(loss=TSimCLR(temperature=0.5, df=math.inf), batchnorm=False)
-# t-SNE's similarity on the feature plane, as t-SimCNE has it (Böhm et al. 2023).
-CAUCHY = Setting(
-    loss=TSimCLR(temperature=1.0, df=1.0, normalization="conditional"), batchnorm=False
-)
 
 
 class ImageSet(Frozen):

@@ -17,7 +17,7 @@ from sscl_core.config import (
     TSimCLR,
 )
 from sscl_experiments.parameters import Parameters
-from sscl_experiments.settings import AUGMENTATION, CAUCHY, METHODS, Setting, image_run, vector_run
+from sscl_experiments.settings import AUGMENTATION, METHODS, Setting, image_run, vector_run
 from sscl_experiments.variants import with_seeds
 
 # What features are compared with the eigenvectors of the augmentation graph. Not tuned.
@@ -26,6 +26,10 @@ SPECTRAL = {
     "SimCLR": Setting(loss=InfoNCE(temperature=0.5), batchnorm=False),
     "t-SimCLR": Setting(loss=TSimCLR(temperature=0.5), batchnorm=True),
 }
+# t-SNE's similarity on the feature plane, as t-SimCNE has it (Böhm et al. 2023).
+CAUCHY = Setting(
+    loss=TSimCLR(temperature=1.0, df=1.0, normalization="conditional"), batchnorm=False
+)
 
 
 class AugmentationGraph(Parameters):

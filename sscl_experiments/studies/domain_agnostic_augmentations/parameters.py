@@ -1,6 +1,7 @@
 """What the notebook runs: noise as SNE, a map of clouds, tables, and views of images."""
 
 import itertools
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -18,13 +19,14 @@ from sscl_core.config import (
     Points,
     Table,
     TrainConfig,
+    TSimCLR,
 )
 from sscl_experiments.parameters import Parameters
 from sscl_experiments.settings import (
     AUGMENTATION,
-    EUCLIDEAN_SNE,
     METHODS,
     NETWORK,
+    Setting,
     image_run,
     vector_run,
 )
@@ -36,6 +38,8 @@ TableKey = tuple[str, str, str, float]  # table, method, augmentation, strength
 # One setting of noise as SNE, as (factor, level): the others differ from it in one factor.
 BASE = ("noise scale", "0.4")
 BASE_NOISE = Noise(scale=0.4)
+# The similarity exp(-‖·‖²), normalised over all pairs.
+SYMMETRIC_SNE = Setting(loss=TSimCLR(temperature=0.5, df=math.inf), batchnorm=False)
 
 
 class DomainAgnostic(Parameters):
@@ -87,7 +91,7 @@ class DomainAgnostic(Parameters):
         cloud = Cloud(dim=2, components=3, std=0.2, n_train=self.points).replace(**changes)
         points = Points(points=cloud, augmentation=(step,))
         first = vector_run(
-            points, EUCLIDEAN_SNE, 2, self.steps, self.seed, backbone=backbone, batch=64
+            points, SYMMETRIC_SNE, 2, self.steps, self.seed, backbone=backbone, batch=64
         )
         return with_seeds(first, self.seed_range)
 
