@@ -87,7 +87,7 @@ def test_the_first_batch_has_the_size_asked_for_and_leaves_the_random_state():
 def test_the_objective_of_sne_is_the_loss_but_for_factor_and_constant(name, n):
     z1, z2 = analysis.free_points(n, 0).chunk(2)
     row = analysis.compare(name, z1, z2)
-    assert row["form"] == name
+    assert row["loss"] == name
     assert abs(row["computed"]) > 0.1
     assert row["difference"] == row["computed"] - row["expected"]
     assert abs(row["difference"]) < 1e-12 * abs(row["computed"])
@@ -98,7 +98,7 @@ def test_identities_have_a_row_a_seed_source_and_identity():
     sources = {"a": (toy(), data_of(toy())), "b": (images(), data_of(images()))}
     table = analysis.identities(sources, [3, 4], 5)
     keys = [(seed, source, name) for seed in (3, 4) for source in "ab" for name in IDENTITIES]
-    assert list(table[["seed", "batch", "form"]].itertuples(index=False, name=None)) == keys
+    assert list(table[["seed", "batch", "loss"]].itertuples(index=False, name=None)) == keys
     assert table.computed.nunique() == len(table)
     assert max(analysis.largest_differences(table)) < 1e-10
     z1, z2 = first_batch(toy(seed=4), data_of(toy()), 5)
@@ -118,7 +118,7 @@ def test_the_largest_difference_of_a_seed_is_of_value_or_gradient():
 
 def test_the_gradient_formula_holds_at_free_points():
     table = analysis.formula_errors(analysis.free_points(6, 1))
-    assert table.form.tolist() == list(IDENTITIES)
+    assert table.loss.tolist() == list(IDENTITIES)
     assert table["relative difference to autograd"].max() < 1e-12
 
 

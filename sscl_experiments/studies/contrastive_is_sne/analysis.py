@@ -135,7 +135,7 @@ def compare(name: str, z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> di
     expected = identity.factor(n) * loss + identity.constant(n)
     difference = kl_gradient - identity.factor(n) * loss_gradient
     return {
-        "form": name,
+        "loss": name,
         "computed": kl,
         "expected": expected,
         "difference": kl - expected,
@@ -243,7 +243,7 @@ def formula_errors(z: Float[Tensor, "N 2"]) -> pd.DataFrame:
     for name, identity in IDENTITIES.items():
         gradient = identity.factor(len(z1)) * value_and_gradient(identity.loss, z1, z2)[1]
         errors.append(_relative(sum(free_forces(name, z)) - gradient, gradient))
-    return pd.DataFrame({"form": list(IDENTITIES), "relative difference to autograd": errors})
+    return pd.DataFrame({"loss": list(IDENTITIES), "relative difference to autograd": errors})
 
 
 def example_forces(z: Float[Tensor, "N 2"], pairs: int = 3) -> dict[str, Tensor]:

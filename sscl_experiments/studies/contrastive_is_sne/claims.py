@@ -9,7 +9,7 @@ CLAIMS = (
         source="abstract; reading note, section 2",
         estimand=(
             "largest relative difference of value or gradient between the two objectives, over all "
-            "forms and batches of a seed"
+            "losses and batches of a seed"
         ),
         direction="at most",
         threshold=1e-10,
