@@ -24,7 +24,7 @@ from sscl_experiments.studies.augmentation_graph.analysis import (
     principal_cosines,
     squared_cosines,
 )
-from sscl_experiments.studies.augmentation_graph.loss_family import FAMILY
+from sscl_experiments.studies.augmentation_graph.loss_family import LOSSES
 
 
 def test_features_that_are_not_finite_capture_nothing():
@@ -204,7 +204,7 @@ def test_what_is_learned_has_a_row_an_eigenvector_step_and_run():
     history = analysis.feature_history(configs, torch.stack([graph.nodes, graph.nodes]))
     last = spectra[(spectra.seed == 4) & (spectra.step == 4)]
     expected = squared_cosines(history[-1, 1], graph.vectors, graph.mass)
-    assert last.captured.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert last["squared cosine"].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
     assert last.eigenvalue.tolist() == graph.values.tolist()
     assert last.eigenvector.tolist() == list(range(1, analysis.EIGENVECTORS + 1))
     top = principal_cosines(history[-1, 1], graph.vectors[:, :2], graph.mass)
@@ -228,10 +228,10 @@ def test_a_graph_is_of_densities_for_noise_and_counted_for_the_rest(step, make):
 def test_forces_of_every_loss_are_parts_of_its_gradient():
     measured = analysis.measured_forces(3, n=4)
     assert measured.Z.shape == (8, 2)
-    assert measured.parts.keys() == FAMILY.keys()
+    assert measured.parts.keys() == LOSSES.keys()
     for name, (pull, push) in measured.parts.items():
         Z = measured.Z.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(FAMILY[name].loss(*Z.chunk(2)).loss, Z)
+        (gradient,) = torch.autograd.grad(LOSSES[name].loss(*Z.chunk(2)).loss, Z)
         torch.testing.assert_close(pull + push, gradient)
         assert torch.equal(measured.arrays[f"{name}: attraction"], pull)
     figures.forces(measured).draw_without_rendering()
@@ -250,7 +250,7 @@ def test_the_table_of_forces_by_hand():
     assert row["repulsion / attraction"] == pytest.approx((push.norm() / pull.norm()).item())
     assert table.loc["InfoNCE", "like InfoNCE"] == pytest.approx(1)
     assert row["like InfoNCE"] < 1
-    assert row["source"] == FAMILY["SNE"].source
+    assert row["source"] == LOSSES["SNE"].source
 
 
 # --- maps ----------------------------------------------------------------------------------------

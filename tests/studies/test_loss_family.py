@@ -42,7 +42,7 @@ from sscl_core.similarities import (
     log_q_student,
     squared_distances,
 )
-from sscl_experiments.studies.augmentation_graph.loss_family import FAMILY, Terms, forces
+from sscl_experiments.studies.augmentation_graph.loss_family import LOSSES, Terms, forces
 from sscl_experiments.studies.contrastive_is_sne import analysis
 
 INF = math.inf
@@ -50,7 +50,7 @@ JOINT, CONDITIONAL = "t-SimCLR", "t-SimCLR, conditional"
 
 
 plain = unchecked("sscl_experiments.studies.augmentation_graph.loss_family")
-all_rows = pytest.mark.parametrize("name", FAMILY)
+all_rows = pytest.mark.parametrize("name", LOSSES)
 
 
 def views(
@@ -92,7 +92,7 @@ def assert_same(ours: list[Tensor], theirs: list[Tensor], *, rtol: float) -> Non
 
 
 def total(name: str, **settings):
-    return lambda z1, z2: FAMILY[name].loss(z1, z2, **settings).loss
+    return lambda z1, z2: LOSSES[name].loss(z1, z2, **settings).loss
 
 
 # ---- the formulas, as loops
@@ -257,7 +257,7 @@ SETTINGS = {
     "Barlow Twins": [{"redundancy": 0.7}],
     "VICReg": [{"invariance": 2.0, "variance": 3.0, "covariance": 5.0}],
 }
-ROWS = [(name, settings) for name in FAMILY for settings in ({}, *SETTINGS.get(name, []))]
+ROWS = [(name, settings) for name in LOSSES for settings in ({}, *SETTINGS.get(name, []))]
 
 
 def realised(settings: dict, n: int) -> dict:
@@ -270,7 +270,7 @@ def test_both_terms_are_the_loops(name, settings, n):
     (z1, z2), settings = views(n), realised(settings, n)
     if name == "VICReg":
         z1, z2 = 0.6 * z1, z2  # hinges of both kinds
-    ours = values_and_grads(partial(FAMILY[name].loss, **settings), z1, z2)
+    ours = values_and_grads(partial(LOSSES[name].loss, **settings), z1, z2)
     assert len(ours) == 6
     assert_same(ours, values_and_grads(partial(naive, name, **settings), z1, z2), rtol=1e-9)
 
@@ -287,20 +287,20 @@ def test_derivatives_are_those_of_finite_differences(name, settings):
     rest = P | {k: v for k, v in settings.items() if v == INF and k != "P"}
 
     def terms(z1, z2, *values):
-        return tuple(FAMILY[name].loss(z1, z2, **dict(zip(numbers, values, strict=True)), **rest))
+        return tuple(LOSSES[name].loss(z1, z2, **dict(zip(numbers, values, strict=True)), **rest))
 
     assert torch.autograd.gradcheck(terms, (*inputs, *numbers.values()))
     assert torch.autograd.gradgradcheck(terms, (*inputs, *numbers.values()))
 
 
 def test_the_table_is_complete_and_told_in_words():
-    assert len(FAMILY) == 12
-    for name, row in FAMILY.items():
+    assert len(LOSSES) == 12
+    for name, row in LOSSES.items():
         assert all(isinstance(text, str) and 2 < len(text) < 110 for text in row[:4]), name
         terms = row.loss(*views())
         assert isinstance(terms, Terms)
         assert terms.loss == terms.attraction + terms.repulsion
-    assert len({row.loss for row in FAMILY.values()}) == 12
+    assert len({row.loss for row in LOSSES.values()}) == 12
 
 
 # ---- the family's own losses, and its theory
@@ -324,12 +324,12 @@ def test_the_sum_is_the_loss_that_is_trained(name, loss, settings):
 @pytest.mark.parametrize("n", [2, 6])
 def test_positive_pairs_make_sne_and_t_sne_contrastive(n):
     z1, z2 = views(n)
-    conditional, joint = (values_and_grads(FAMILY[name].loss, z1, z2) for name in ("SNE", "t-SNE"))
+    conditional, joint = (values_and_grads(LOSSES[name].loss, z1, z2) for name in ("SNE", "t-SNE"))
     contrastive = values_and_grads(
-        partial(FAMILY[CONDITIONAL].loss, temperature=0.5, df=INF), z1, z2
+        partial(LOSSES[CONDITIONAL].loss, temperature=0.5, df=INF), z1, z2
     )
     assert_same(conditional, [2 * n * x for x in contrastive], rtol=1e-12)
-    contrastive = values_and_grads(partial(FAMILY[JOINT].loss, df=1.0), z1, z2)
+    contrastive = values_and_grads(partial(LOSSES[JOINT].loss, df=1.0), z1, z2)
     contrastive[0] = contrastive[0] - math.log(2 * n)
     assert_same(joint, contrastive, rtol=1e-12)
 
@@ -367,7 +367,7 @@ def test_forces_are_those_of_the_theory(name, with_P):
         df = 1.0 if name == "t-SNE" else 5.0
         Q = log_q_student(z, temperature=t, df=df, normalization=normalization).exp()
         theirs = analysis.attraction_repulsion(P, Q, z, Student(t, df).slope(squared_distances(z)))
-    ours = forces(FAMILY[name].loss, z1, z2, temperature=t, **({"P": P} if with_P else {}))
+    ours = forces(LOSSES[name].loss, z1, z2, temperature=t, **({"P": P} if with_P else {}))
     for x, y in zip(ours, theirs, strict=True):
         assert x.abs().max() > 1e-2
         torch.testing.assert_close(scale * x, y, rtol=1e-10, atol=1e-12)
@@ -376,9 +376,9 @@ def test_forces_are_those_of_the_theory(name, with_P):
 @all_rows
 def test_forces_sum_to_the_gradient_and_leave_the_views_alone(name):
     z1, z2 = (z.requires_grad_() for z in views())
-    gradient = torch.cat(torch.autograd.grad(FAMILY[name].loss(z1, z2).loss, (z1, z2)))
+    gradient = torch.cat(torch.autograd.grad(LOSSES[name].loss(z1, z2).loss, (z1, z2)))
     with torch.no_grad():
-        attraction, repulsion = forces(FAMILY[name].loss, z1, z2)
+        attraction, repulsion = forces(LOSSES[name].loss, z1, z2)
     assert attraction.shape == repulsion.shape == (10, 3)
     assert min(attraction.abs().max(), repulsion.abs().max()) > 1e-4
     torch.testing.assert_close(attraction + repulsion, gradient, rtol=1e-10, atol=1e-12)
@@ -390,7 +390,7 @@ def test_forces_sum_to_the_gradient_and_leave_the_views_alone(name):
 def test_a_step_down_the_attraction_brings_pairs_together(name):
     """In what the row's similarity sees of them."""
     z1, z2 = views(6, 4)
-    attraction, _ = forces(FAMILY[name].loss, z1, z2)
+    attraction, _ = forces(LOSSES[name].loss, z1, z2)
     x1, x2 = (torch.cat([z1, z2]) - 1e-4 / attraction.abs().max() * attraction).chunk(2)
 
     def closeness(a, b):
@@ -587,7 +587,7 @@ def test_equal_points(name, n):
         "Barlow Twins": (3.0, 0.0),
         "VICReg": (0.0, 25 * (1 - 0.01)),
     }[name]
-    assert FAMILY[name].loss(z, z) == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    assert LOSSES[name].loss(z, z) == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
 @pytest.mark.parametrize("n", [2, 4])
@@ -605,12 +605,12 @@ def test_orthonormal_samples_with_equal_views(n):
         -1 / (n * (n - 1)),
     )  # over n - 1: (1 - 1/n)/(n - 1) and -(1/n)/(n - 1)
     hinge = 1 - math.sqrt(variance + 1e-4)
-    assert FAMILY["VICReg"].loss(z, z) == pytest.approx(
+    assert LOSSES["VICReg"].loss(z, z) == pytest.approx(
         (0, 25 * hinge + 2 * (n - 1) * covariance**2), abs=1e-12
     )
     scale = (n - 1) / n**2 + 1e-5
     own, cross = (n - 1) / n**2 / scale, -1 / n**2 / scale
-    assert FAMILY["Barlow Twins"].loss(z, z) == pytest.approx(
+    assert LOSSES["Barlow Twins"].loss(z, z) == pytest.approx(
         (n * (1 - own) ** 2, 5e-3 * n * (n - 1) * cross**2), rel=1e-9, abs=1e-15
     )
 
@@ -618,15 +618,15 @@ def test_orthonormal_samples_with_equal_views(n):
 def test_extremes_of_binary_rows_are_not_rounded_away():
     """Log-odds of ±40 leave probabilities that differ from 0 and 1 by less than rounding."""
     z = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
-    attraction, repulsion = FAMILY["SigLIP"].loss(z, z, temperature=1 / 40, bias=0.0)
+    attraction, repulsion = LOSSES["SigLIP"].loss(z, z, temperature=1 / 40, bias=0.0)
     assert attraction == pytest.approx(math.exp(-40), rel=1e-12)
     assert repulsion == pytest.approx(math.exp(-40), rel=1e-12)
 
 
 def test_views_that_coincide_have_finite_forces():
     z, _ = views()
-    for name in FAMILY:
-        assert all(force.isfinite().all() for force in forces(FAMILY[name].loss, z, z)), name
+    for name in LOSSES:
+        assert all(force.isfinite().all() for force in forces(LOSSES[name].loss, z, z)), name
 
 
 # ---- what the table says of the squared errors
@@ -648,7 +648,7 @@ def test_spectral_is_the_squared_error_for_the_normalised_P():
     error = (weights * (P / weights - G).square()).sum()
     constant = (weights * (P / weights).square()).sum()
     own = (torch.eye(2 * n, dtype=torch.bool) | (P > 0)).double()
-    attraction, repulsion = FAMILY["spectral contrastive"].loss(z1, z2)
+    attraction, repulsion = LOSSES["spectral contrastive"].loss(z1, z2)
     assert constant == pytest.approx(2 * n)
     assert repulsion > 0.1
     squares = attraction + (2 * n - 2) / (2 * n) * repulsion
@@ -671,10 +671,10 @@ def test_barlow_twins_and_vicreg_on_the_side_of_the_samples():
     x1, x2 = ((z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt() for z in (z1, z2))
     own = (x1 * x2).mean(0)
     gram = ((x1 @ x1.T) * (x2 @ x2.T)).sum() / n**2 - own.square().sum()
-    repulsion = FAMILY["Barlow Twins"].loss(z1, z2, redundancy=1.0).repulsion
+    repulsion = LOSSES["Barlow Twins"].loss(z1, z2, redundancy=1.0).repulsion
     assert repulsion > 0.1
     torch.testing.assert_close(repulsion, gram, rtol=1e-10, atol=0)
-    repulsion = FAMILY["VICReg"].loss(z1, z2, variance=1e-30).repulsion
+    repulsion = LOSSES["VICReg"].loss(z1, z2, variance=1e-30).repulsion
     centred = [z - z.mean(0) for z in (z1, z2)]
     gram = (
         sum((x @ x.T).square().sum() / (n - 1) ** 2 - x.var(0).square().sum() for x in centred) / d
@@ -755,7 +755,7 @@ SCALE_FREE = [
 def test_features_whose_squares_overflow_in_float32(name, scale):
     """Both terms are small all the same: cosines, logarithms, what is divided by a deviation."""
     z1, z2 = (scale * z for z in views(dtype=torch.float32))
-    ours = FAMILY[name].loss(z1, z2)
+    ours = LOSSES[name].loss(z1, z2)
     exact = naive(name, z1.double(), z2.double())
     assert max(map(abs, exact)) > 5e-3
     for x, y in zip(ours, exact, strict=True):
@@ -769,8 +769,8 @@ def test_terms_beyond_the_range_of_the_features_are_refused(name):
     with pytest.raises(
         ValueError, match=r"reaches .*e\+\d\d, beyond torch.float32: pass features as"
     ):
-        plain.FAMILY[name].loss(1e20 * z1, 1e20 * z2)
-    ours = plain.FAMILY[name].loss(1e20 * z1.double(), 1e20 * z2.double())
+        plain.LOSSES[name].loss(1e20 * z1, 1e20 * z2)
+    ours = plain.LOSSES[name].loss(1e20 * z1.double(), 1e20 * z2.double())
     exact = naive(name, 1e20 * z1.double(), 1e20 * z2.double())
     known = 1 if name == "SNE" else 2  # the loop's exp(-1e40) is 0
     for x, y in list(zip(ours, exact, strict=True))[:known]:
@@ -793,7 +793,7 @@ BAD = [
 @pytest.mark.parametrize(("bad", "error", "message"), BAD)
 @all_rows
 def test_bad_features(name, bad, error, message):
-    loss = plain.FAMILY[name].loss
+    loss = plain.LOSSES[name].loss
     assert loss(GOOD, GOOD + 1).loss.isfinite()
     for args in ((bad, GOOD), (GOOD, bad)):
         with pytest.raises(error, match=message):
@@ -820,15 +820,15 @@ BAD_POSITIVE = [(0.0, ValueError), (-1.0, ValueError), (Fraction(-1, 2), ValueEr
 @pytest.mark.parametrize(("name", "setting"), NUMBERS)
 def test_bad_settings(name, setting, bad, error):
     if setting == "bias" and any(bad is value for value, _ in BAD_POSITIVE):
-        assert plain.FAMILY[name].loss(GOOD, GOOD, bias=bad).loss.isfinite()
+        assert plain.LOSSES[name].loss(GOOD, GOOD, bias=bad).loss.isfinite()
         return
     with pytest.raises(error, match=f"{setting} must be"):
-        plain.FAMILY[name].loss(GOOD, GOOD, **{setting: bad})
+        plain.LOSSES[name].loss(GOOD, GOOD, **{setting: bad})
 
 
 def test_an_infinite_bias():
     with pytest.raises(ValueError, match="bias must be finite, got -inf"):
-        plain.FAMILY["SigLIP"].loss(GOOD, GOOD, bias=-INF)
+        plain.LOSSES["SigLIP"].loss(GOOD, GOOD, bias=-INF)
 
 
 @pytest.mark.parametrize(
@@ -837,16 +837,16 @@ def test_an_infinite_bias():
 @pytest.mark.parametrize(("name", "setting"), NUMBERS)
 def test_any_real_number_is_a_setting(name, setting, number):
     z1, z2 = views(dtype=torch.float32)
-    ours = FAMILY[name].loss(z1, z2, **{setting: number})
-    assert ours == FAMILY[name].loss(z1, z2, **{setting: float(number)})
+    ours = LOSSES[name].loss(z1, z2, **{setting: number})
+    assert ours == LOSSES[name].loss(z1, z2, **{setting: float(number)})
     assert [x.dtype for x in ours] == [torch.float32, torch.float32]
-    assert ours != FAMILY[name].loss(z1, z2)
+    assert ours != LOSSES[name].loss(z1, z2)
 
 
 @pytest.mark.parametrize("name", ["InfoNCE", "DCL", "SigLIP"])
 def test_rows_without_direction(name):
     with pytest.raises(ValueError, match="z2 has a row of zeros"):
-        plain.FAMILY[name].loss(GOOD, GOOD * torch.tensor([[1.0], [1.0], [0.0]]))
+        plain.LOSSES[name].loss(GOOD, GOOD * torch.tensor([[1.0], [1.0], [0.0]]))
 
 
 @pytest.mark.parametrize(
@@ -867,7 +867,7 @@ def test_rows_without_direction(name):
 @pytest.mark.parametrize("name", ["SNE", "t-SNE"])
 def test_bad_P(name, P, error, message):
     with pytest.raises(error, match=message):
-        plain.FAMILY[name].loss(GOOD, GOOD + 1, P=P)
+        plain.LOSSES[name].loss(GOOD, GOOD + 1, P=P)
 
 
 def test_spectral_unvalidated_lets_values_through():

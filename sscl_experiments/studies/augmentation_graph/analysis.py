@@ -24,7 +24,7 @@ from sscl_experiments.record import Record
 from sscl_experiments.runs.points import point_set, train_points
 from sscl_experiments.statistics import interval
 
-from .loss_family import FAMILY, forces
+from .loss_family import LOSSES, forces
 
 EIGENVECTORS = 16  # of a graph, that features are compared with
 T_SNE = "t-SNE of pixels"
@@ -128,9 +128,9 @@ def _span(z: Float[Tensor, "n d"], mass: Float[Tensor, " n"]) -> Float[Tensor, "
 class Learned(NamedTuple):
     """What runs learn of the eigenvectors of their graphs.
 
-    `spectra`: a row for each run, step of training and eigenvector, with its eigenvalue and, as
-    "captured", `squared_cosines`. `angles`: a row a run, its principal angles after training, in
-    degrees, to the top d_z eigenvectors; the first, that of the constant, is left out.
+    `spectra`: a row for each run, step of training and eigenvector, with its eigenvalue and the
+    squared cosine of `squared_cosines`. `angles`: a row a run, its principal angles after training,
+    in degrees, to the top d_z eigenvectors; the first, that of the constant, is left out.
     """
 
     spectra: pd.DataFrame
@@ -161,7 +161,7 @@ def _spectrum_rows(
         cosines = squared_cosines(z, graph.vectors, graph.mass)
         pairs = zip(graph.values.tolist(), cosines.tolist(), strict=True)
         for number, (value, cosine) in enumerate(pairs, 1):
-            row = {"eigenvector": number, "eigenvalue": value, "captured": cosine}
+            row = {"eigenvector": number, "eigenvalue": value, "squared cosine": cosine}
             rows.append(known | row)
     return rows
 
@@ -204,7 +204,7 @@ def measured_forces(seed: int, *, n: int = 16) -> Forces:
         torch.randn(n, 2, generator=generator, dtype=torch.float64) for _ in range(3)
     )
     z1, z2 = 1.5 * means + 0.4 * first, 1.5 * means + 0.4 * second
-    parts = {name: forces(member.loss, z1, z2) for name, member in FAMILY.items()}
+    parts = {name: forces(member.loss, z1, z2) for name, member in LOSSES.items()}
     return Forces(torch.cat([z1, z2]), parts)
 
 
@@ -220,7 +220,7 @@ def force_table(measured: Forces) -> pd.DataFrame:
     rows = []
     for name, (pull, push) in measured.parts.items():
         outward = (-push * centred).sum(1) > 0
-        words = FAMILY[name]._asdict()
+        words = LOSSES[name]._asdict()
         words.pop("loss")
         numbers = {
             "repulsion / attraction": (push.norm() / pull.norm()).item(),

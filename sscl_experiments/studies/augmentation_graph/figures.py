@@ -48,11 +48,11 @@ def _in_training(axis: Axes, table: pd.DataFrame) -> None:
     dim = table.d_z.iloc[0]
     top = table[table.eigenvector.between(2, dim)]
     for loss in SPECTRAL:
-        steps = top[top.loss == loss].groupby(["seed", "step"]).captured.mean().unstack()
+        steps = top[top.loss == loss].groupby(["seed", "step"])["squared cosine"].mean().unstack()
         x, values = steps.columns.to_numpy(), steps.to_numpy()
         plotting.band(axis, x, values, color=COLORS[loss], label=loss)
     title = f"of eigenvectors 2 to {dim}"
-    axis.set(xlabel="training step", ylabel="captured", title=title, ylim=(0, 1.03))
+    axis.set(xlabel="training step", ylabel="squared cosine", title=title, ylim=(0, 1.03))
 
 
 def _after_training(axis: Axes, table: pd.DataFrame) -> None:
@@ -68,11 +68,11 @@ def _after_training(axis: Axes, table: pd.DataFrame) -> None:
     axis.plot(untrained.index, untrained, "--", color=color, label="untrained")
     axis.axvline(dim + 0.5, color="0.5", lw=1, ls="--")
     title = f"after training, d_z = {dim}"
-    axis.set(xlabel="eigenvector", ylabel="captured", title=title, ylim=(0, 1.03))
+    axis.set(xlabel="eigenvector", ylabel="squared cosine", title=title, ylim=(0, 1.03))
 
 
 def _by_eigenvector(table: pd.DataFrame) -> pd.DataFrame:
-    return table.pivot(index="seed", columns="eigenvector", values="captured")
+    return table.pivot(index="seed", columns="eigenvector", values="squared cosine")
 
 
 def forces(measured: Forces) -> Figure:

@@ -1,7 +1,7 @@
 """The loss family: every contrastive loss is (P, similarity, divergence).
 
 P says which pairs are positive, the similarity what features make of a pair, the divergence how the
-two are compared. Each row of `FAMILY` is a function of two views that returns its two `Terms`.
+two are compared. Each row of `LOSSES` is a function of two views that returns its two `Terms`.
 Their gradients are the measured attraction and repulsion, `forces`.
 
 Notation and errors are those of `losses`: Z = [z1; z2] of 2n rows, i' the other view of i,
@@ -297,7 +297,7 @@ _COS = "exp(cos/τ)"
 _STUDENT = "(1 + d²/(τν))^(-(ν+1)/2)"
 _HU = "Hu et al., arXiv 2205.14814"
 _BINARY = "binary cross-entropy of every pair, positive or not"
-FAMILY: Mapping[str, Member] = {
+LOSSES: Mapping[str, Member] = {
     "InfoNCE": Member(_PAIR, _COS, "KL, conditional", "Chen et al. 2020", info_nce_terms),
     "t-SimCLR": Member("positive pairs, 1/(2n) each", _STUDENT, "KL, joint", _HU, t_simclr_terms),
     "t-SimCLR, conditional": Member(
