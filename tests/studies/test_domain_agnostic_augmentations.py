@@ -711,7 +711,7 @@ def test_every_run_beside_sne_on_its_own_points_or_on_those_of_the_base():
     base, other = on_cloud(Noise(scale=0.4)), on_cloud(Mixup(strength=1.0))
     z = {seed: normal(16, 2, seed=seed).numpy() for seed in (0, 1)}
     records = {
-        ("noise scale", "0.4"): [Record(cloud_run(base, seed=s), {}, {"z": z[s]}) for s in z],
+        ("noise σ", "0.4"): [Record(cloud_run(base, seed=s), {}, {"z": z[s]}) for s in z],
         ("control", "mixup"): [Record(cloud_run(other, seed=s), {}, {"z": z[s]}) for s in z],
         ("control", "untrained"): [Record(cloud_run(base, seed=s), {}, {"z": 2 * z[s]}) for s in z],
     }
@@ -810,7 +810,7 @@ def test_the_runs_are_those_of_the_groups_and_each_is_made_once(scale):
 
 def test_what_is_asked_for_twice_is_made_once():
     p = agnostic(
-        scale="smoke", cells=["isotropic, d=8"] * 2, tables=["iris", "wine", "iris"], seed=7
+        scale="smoke", clouds=["isotropic, d=8"] * 2, tables=["iris", "wine", "iris"], seed=7
     )
     assert len(set(p.runs())) == len(p.runs())
     assert {run.seed for run in p.runs()} == {7, 8}
@@ -832,10 +832,10 @@ def test_runs_on_vectors_are_ensembles_of_their_seeds():
     ("given", "words"),
     [
         (
-            {"cells": ["isotropic, d=8", "isotropic, d=9"]},
-            r"cells must be among .*, got \['isotropic, d=9'\]",
+            {"clouds": ["isotropic, d=8", "isotropic, d=9"]},
+            r"clouds must be among .*, got \['isotropic, d=9'\]",
         ),
-        ({"cells": []}, "cells"),
+        ({"clouds": []}, "clouds"),
         ({"tables": ["boston"]}, "tables.0 = 'boston'"),
         ({"tables": []}, "tables"),
         ({"points": 29}, "points = 29"),
@@ -872,14 +872,14 @@ def test_every_augmentation_has_as_many_strengths(steps, kinds, number):
 
 
 def test_the_map_tries_every_strength_on_every_cloud_with_one_method():
-    p = agnostic(cells=list(CLOUDS))
+    p = agnostic(clouds=list(CLOUDS))
     runs = p.map_runs()
     assert list(runs) == [
-        (cell, step.name, strength) for cell in CLOUDS for strength, step in CLOUD_STEPS
+        (cloud, step.name, strength) for cloud in CLOUDS for strength, step in CLOUD_STEPS
     ]
-    for (cell, name, strength), group in runs.items():
+    for (cloud, name, strength), group in runs.items():
         for run in group:
-            assert run.data.points == CLOUDS[cell]
+            assert run.data.points == CLOUDS[cloud]
             assert run.data.augmentation == (
                 {"noise": Noise(scale=strength), "mixup": Mixup(strength=strength)}[name],
             )
@@ -890,14 +890,14 @@ def test_the_map_tries_every_strength_on_every_cloud_with_one_method():
     assert rest.pop().loss == METHODS["SimCLR"].loss
 
 
-def test_cells_are_different_clouds():
+def test_clouds_are_different():
     assert len(set(CLOUDS.values())) == len(CLOUDS)
-    for name, cell in CLOUDS.items():
-        assert name.startswith(cell.structure) or (
-            cell.structure == "complement" and name.startswith(f"{cell.rank} nuisances")
+    for name, cloud in CLOUDS.items():
+        assert name.startswith(cloud.structure) or (
+            cloud.structure == "complement" and name.startswith(f"{cloud.rank} nuisances")
         )
         factor, value = name.split(", ")[1].split("=")
-        assert float(value) == {"d": cell.dim, "σ": cell.std, "n": cell.n_train}[factor]
+        assert float(value) == {"d": cloud.dim, "σ": cloud.std, "n": cloud.n_train}[factor]
 
 
 def test_tables_are_tried_by_every_method_with_every_strength():
@@ -927,9 +927,9 @@ def test_tables_are_tried_by_every_method_with_every_strength():
 
 def test_the_noise_of_sne_is_changed_in_one_factor_at_a_time():
     runs = agnostic(points=90).noise_runs()
-    base = runs["noise scale", "0.4"][0]
+    base = runs["noise σ", "0.4"][0]
     assert [run.epochs for run in runs.pop(("control", "untrained"))] == [0] * len(
-        runs["noise scale", "0.4"]
+        runs["noise σ", "0.4"]
     )
     for (factor, level), (run, *_) in runs.items():
         changed = {

@@ -12,7 +12,7 @@ CLAIMS = (
         source="reading note, section 3",
         estimand=(
             "rank correlation of distances, trained map against SNE's on the analytic P; noise of "
-            "twice the components' spread"
+            "twice the components' standard deviation"
         ),
         direction="at least",
         threshold=0.9,

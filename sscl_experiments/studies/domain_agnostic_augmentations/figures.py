@@ -79,13 +79,13 @@ def agreement(example: Record, agree: pd.DataFrame) -> Figure:
         "SNE again": ("rank correlation, SNE", "SNE"),
         "input": ("rank correlation, input", "raw"),
     }
-    by_scale = agree[agree.factor == BASE[0]].pivot(index="seed", columns="level")
-    scales = by_scale["rank correlation"].columns.to_numpy(dtype=float)
+    by_noise = agree[agree.factor == BASE[0]].pivot(index="seed", columns="level")
+    stds = by_noise["rank correlation"].columns.to_numpy(dtype=float)
     for label, (column, color) in series.items():
-        values = by_scale[column].to_numpy()
-        plotting.band(axes[3], scales, values, color=COLORS[color], label=label)
+        values = by_noise[column].to_numpy()
+        plotting.band(axes[3], stds, values, color=COLORS[color], label=label)
     title = "rank correlation with SNE"
-    axes[3].set(xlabel="noise σ", xticks=scales, title=title, ylim=(0.5, 1.02))
+    axes[3].set(xlabel="noise σ", xticks=stds, title=title, ylim=(0.5, 1.02))
     axes[3].legend()
     return figure
 

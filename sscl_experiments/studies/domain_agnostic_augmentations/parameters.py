@@ -36,7 +36,7 @@ TableName = Literal["iris", "wine", "breast_cancer", "digits"]
 CloudKey = tuple[str, str, float]  # cloud, augmentation, strength
 TableKey = tuple[str, str, str, float]  # table, method, augmentation, strength
 # One setting of noise as SNE, as (factor, level): the others differ from it in one factor.
-BASE = ("noise scale", "0.4")
+BASE = ("noise σ", "0.4")
 BASE_NOISE = Noise(scale=0.4)
 # The similarity exp(-‖·‖²), normalised over all pairs.
 SYMMETRIC_SNE = Setting(loss=TSimCLR(temperature=0.5, df=math.inf), batchnorm=False)
@@ -46,13 +46,13 @@ class DomainAgnostic(Parameters):
     """Sizes, and how many seeds each part has.
 
     Noise as SNE: `seeds` clouds of `points` points. The map: `seeds` networks on each of the clouds
-    named in `cells`, for every augmentation and strength. Every network on vectors is trained for
+    named in `clouds`, for every augmentation and strength. Every network on vectors is trained for
     `steps`. Tables: `table_seeds` splits of each of `tables`. Images: `image_seeds` networks a kind
     of view, on `n_train` of the embedded images for `image_epochs`.
     """
 
     points: Annotated[int, Field(ge=30, le=2000)]
-    cells: Annotated[tuple[str, ...], Field(min_length=1)]
+    clouds: Annotated[tuple[str, ...], Field(min_length=1)]
     steps: PositiveInt
     tables: Annotated[tuple[TableName, ...], Field(min_length=1)]
     table_seeds: PositiveInt
@@ -62,16 +62,16 @@ class DomainAgnostic(Parameters):
 
     @model_validator(mode="after")
     def _known_clouds(self) -> "DomainAgnostic":
-        if unknown := set(self.cells) - set(CLOUDS):
-            raise ValueError(f"cells must be among {list(CLOUDS)}, got {sorted(unknown)}")
+        if unknown := set(self.clouds) - set(CLOUDS):
+            raise ValueError(f"clouds must be among {list(CLOUDS)}, got {sorted(unknown)}")
         return self
 
     def noise_runs(self) -> dict[tuple[str, str], list[TrainConfig]]:
         """(factor, level) and its runs: each but the controls changes one thing in `BASE`."""
         few, many = self.points // 3, 2 * self.points
-        scales = {f"{scale:g}": Noise(scale=scale) for scale in (0.1, 0.2, 0.4, 0.8)}
+        steps = {f"{std:g}": Noise(scale=std) for std in (0.1, 0.2, 0.4, 0.8)}
         changes: dict[tuple[str, str], dict[str, Any]] = {
-            **{("noise scale", level): {"step": step} for level, step in scales.items()},
+            **{("noise σ", level): {"step": step} for level, step in steps.items()},
             ("network", "linear"): {"backbone": MLP(depth=0)},
             ("network", "width 8"): {"backbone": MLP(width=8)},
             ("network", "depth 4"): {"backbone": MLP(width=64, depth=4)},
@@ -98,7 +98,7 @@ class DomainAgnostic(Parameters):
     def map_runs(self) -> dict[CloudKey, list[TrainConfig]]:
         """(cloud, augmentation, strength) and its runs."""
         runs: dict[CloudKey, list[TrainConfig]] = {}
-        for cloud in self.cells:
+        for cloud in self.clouds:
             for strength, step in CLOUD_STEPS:
                 points = Points(points=CLOUDS[cloud], augmentation=(step,))
                 first = vector_run(points, METHODS["SimCLR"], 8, self.steps, self.seed)
