@@ -137,7 +137,7 @@ def test_class_groups_that_name_no_class_are_refused():
 
 
 def test_outcomes_of_starts_count_who_ends_elsewhere_and_where():
-    """From ACBD: two end in ABCD, one in ABDC, one comes back after a loss above the wall."""
+    """From ACBD: two end in ABCD, one in ABDC, one comes back after a loss above the barrier."""
     start = (0, 180, 90, 270)
     ends = [(0, 90, 180, 270), (0, 90, 180, 270), (0, 90, 270, 180), start]
     losses = [[9, 1, 1], [9, 5, 1], [9, 5, 1], [9, 5, 1]]
@@ -152,7 +152,9 @@ def test_outcomes_of_starts_count_who_ends_elsewhere_and_where():
     )
     stayed = list(start_outcomes(runs[3:], 4.0).values())
     assert (stayed[0], stayed[3]) == (0, 1)
-    assert all(math.isnan(stayed[i]) for i in (1, 2, 4)), "of those that leave, where none does"
+    assert all(math.isnan(stayed[i]) for i in (1, 2, 4)), (
+        "of those that change order, where none does"
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, {"data": {"anonymous": 3}, "backbone": {"depth": 0}}])
@@ -245,7 +247,7 @@ def test_generality_has_a_row_a_setting_with_its_own_chance():
     assert table.index.tolist() == [("base", ""), ("components", "5"), ("depth", "1")]
     assert table["in order"].tolist() == [1, 0, 1]
     assert table["before training"].tolist() == [1, 1, 0.5]
-    assert table["in order and even"].tolist() == [1, 0, 0.5]
+    assert table["in order, well separated"].tolist() == [1, 0, 0.5]
     assert table.chance.tolist() == pytest.approx([1 / 3, 1 / 12, 1 / 3])
     assert table.n.tolist() == [1, 1, 2]
 

@@ -90,7 +90,7 @@ def order_table(kept: Bool[np.ndarray, "n t"], separated: Bool[np.ndarray, " n"]
     stages = {
         "before training": kept[:, 0],
         "after": kept[:, -1],
-        "after, and spread evenly": kept[:, -1] & separated,
+        "after, and well separated": kept[:, -1] & separated,
     }
     rows = [
         {"": name, **rate_columns("in order", values, chance=1 / 3)}
@@ -195,7 +195,7 @@ def _generality_row(factor: str, level: str, runs: Sequence[Record]) -> dict[str
         "level": level,
         **rate_columns("in order", kept[:, -1], chance=chance),
         "before training": kept[:, 0].mean(),
-        "in order and even": (kept[:, -1] & separated).mean(),
+        "in order, well separated": (kept[:, -1] & separated).mean(),
     }
 
 
@@ -283,7 +283,7 @@ def barrier(labels: Int64[Tensor, " n"]) -> float:
     return values.min().item()
 
 
-def left_start(records: Sequence[Record]) -> Bool[np.ndarray, " n"]:
+def changed_order(records: Sequence[Record]) -> Bool[np.ndarray, " n"]:
     """Whether a run ends in another order than it began in."""
     pairs = zip(orders(records, t=0), orders(records), strict=True)
     return np.array([began != ended for began, ended in pairs])
@@ -297,21 +297,21 @@ def in_natural_order(records: Sequence[Record]) -> Bool[np.ndarray, " n"]:
 def start_outcomes(records: Sequence[Record], barrier: float) -> dict[str, float]:
     """Where runs from one order end.
 
-    The share that leave it, and of those the share in the natural order. Then for those that leave
-    and those that stay: how many have, after the start, a loss above `barrier`; the median of the
-    loss gap at the end.
+    The fraction that change it, and of those the fraction in the natural order. Then for those that
+    change it and those that do not: how many have, after the start, a loss above `barrier`; the
+    median of the loss gap at the end.
     """
-    left, natural = left_start(records), in_natural_order(records)
+    changed, natural = changed_order(records), in_natural_order(records)
     highest = np.array([record.arrays["evaluation_loss"][1:].max() for record in records])
     gap = np.array([record.metrics["loss_gap"] for record in records])
-    over = highest > barrier
+    above = highest > barrier
     return {
-        "leave": left.mean(),
-        "of these in natural order": _or_nan(np.mean, natural[left]),
-        "over the wall, leaving": _or_nan(np.mean, over[left]),
-        "over the wall, staying": _or_nan(np.mean, over[~left]),
-        "loss gap, leaving": _or_nan(np.median, gap[left]),
-        "loss gap, staying": _or_nan(np.median, gap[~left]),
+        "order changed": changed.mean(),
+        "of these in natural order": _or_nan(np.mean, natural[changed]),
+        "above the barrier, changed": _or_nan(np.mean, above[changed]),
+        "above the barrier, unchanged": _or_nan(np.mean, above[~changed]),
+        "loss gap, changed": _or_nan(np.median, gap[changed]),
+        "loss gap, unchanged": _or_nan(np.median, gap[~changed]),
     }
 
 

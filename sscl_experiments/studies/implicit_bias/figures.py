@@ -17,7 +17,7 @@ from sscl_experiments.plotting import CLASS_COLORS, COLORS, Array, circle
 from sscl_experiments.record import Record
 from sscl_experiments.statistics import rate_interval
 
-from .analysis import NAMES, Ranking, in_natural_order, in_order, left_start, point_labels
+from .analysis import NAMES, Ranking, changed_order, in_natural_order, in_order, point_labels
 
 GROUP_COLORS = ("#D55E00", "#0072B2")
 ON_LINE = "share of seeds in the order of the line"
@@ -114,7 +114,7 @@ def _generality_rates(axis: Axes, table: pd.DataFrame) -> None:
     y = rate_rows(axis, dict(zip(names, columns.itertuples(index=False, name=None), strict=True)))
     marks = (
         ("before training", "before training", "o", COLORS["untrained"]),
-        ("in order and even", "and spread evenly", "^", COLORS["SimCLR"]),
+        ("in order, well separated", "and well separated", "^", COLORS["SimCLR"]),
     )
     for column, label, marker, color in marks:
         axis.plot(table[column], y, marker, ms=5, mfc="none", color=color, label=label, zorder=0)
@@ -165,8 +165,8 @@ def starts(begun: Mapping[str, Sequence[Record]], *, square_loss: float, barrier
     figure, axes = plt.subplots(1, 3, figsize=(12.5, 4.6), width_ratios=(1, 1, 1.1))
     _by_step_size(axes[0], begun)
     _losses_on_the_way(axes[1], begun["wrong order"])
-    axes[1].axhline(barrier, color="0.3", ls="--", lw=1, label="the wall")
-    axes[1].axhline(square_loss, color="0.3", ls=":", lw=1, label="the square")
+    axes[1].axhline(barrier, color="0.3", ls="--", lw=1, label="barrier")
+    axes[1].axhline(square_loss, color="0.3", ls=":", lw=1, label="square")
     axes[1].legend(fontsize=9)
     counts = {name: in_natural_order(runs) for name, runs in begun.items()}
     found = {name: rate_interval(int(ended.sum()), len(ended)) for name, ended in counts.items()}
@@ -189,8 +189,11 @@ def _by_step_size(axis: Axes, begun: Mapping[str, Sequence[Record]]) -> None:
 
 def _losses_on_the_way(axis: Axes, records: Sequence[Record]) -> None:
     loss = np.array([record.arrays["evaluation_loss"] for record in records])
-    steps, left = 25 * np.arange(loss.shape[1]), left_start(records)
-    parts = ((left, "left", COLORS["SimCLR"]), (~left, "stayed", COLORS["t-SimCLR"]))
+    steps, changed = 25 * np.arange(loss.shape[1]), changed_order(records)
+    parts = (
+        (changed, "order changed", COLORS["SimCLR"]),
+        (~changed, "unchanged", COLORS["t-SimCLR"]),
+    )
     for mask, label, color in parts:
         axis.plot(steps, loss[mask].T, color=color, lw=0.6, alpha=0.5)
         axis.plot([], [], color=color, label=f"{label} ({mask.sum()})")

@@ -174,7 +174,7 @@ FACTORS: dict[str, dict[str, Changes]] = {
         "1, 2, 3, 10": _data(means=line(1, 2, 3, 10)),
         "1, 1.5, 4, 4.5": _data(means=line(1, 1.5, 4, 4.5)),
     },
-    "spread σ": {"0.3": _data(std=0.3)},
+    "standard deviation": {"0.3": _data(std=0.3)},
     "depth": {"1": _backbone(depth=1), "4": _backbone(depth=4)},
     "width": {"8": _backbone(width=8), "128": _backbone(width=128)},
     "activation": {"tanh": _backbone(activation="tanh"), "GELU": _backbone(activation="gelu")},
@@ -187,7 +187,7 @@ FACTORS: dict[str, dict[str, Changes]] = {
         "0.1": {"loss": InfoNCE(temperature=0.1)},
         "1": {"loss": InfoNCE(temperature=1.0)},
     },
-    "initial scale": {
+    "initial weights": {
         "×0.3": _backbone(init_scale=0.3),
         "×10": _backbone(init_scale=10.0),
         "×10, tanh": _backbone(init_scale=10.0, activation="tanh"),
@@ -233,6 +233,6 @@ STARTS: dict[str, Changes] = {
     "weight decay 3": _start(WRONG, _optimizer(weight_decay=3.0)),
     "4 pairs a batch": _start(WRONG, {"batch_size": 4}),
     "64 pairs a batch": _start(WRONG, {"batch_size": 64}),
-    "spread σ 0.03": _start(WRONG, _data(std=0.03)),
-    "spread σ 0.3": _start(WRONG, _data(std=0.3)),
+    "standard deviation 0.03": _start(WRONG, _data(std=0.03)),
+    "standard deviation 0.3": _start(WRONG, _data(std=0.3)),
 }
