@@ -67,7 +67,7 @@ def test_given_values_win_and_none_means_the_scales_own():
         ),
         ({"dims": [1]}, "cosines do not train in one dimension"),
         ({"dims": [1024]}, "dims.0 = 1024"),
-        ({"forms": ["t"]}, "forms must be among"),
+        ({"losses": ["t"]}, "losses must be among"),
         ({"image_sets": ["imagenet"]}, "image_sets.0 = 'imagenet'"),
         ({"weights": [0.3, "many"]}, "weights.1 = 'many'"),
         (

@@ -62,7 +62,7 @@ DAMAGES = {
     "another table": lambda text: "a,b\n1,2\n",
     "a word for a number": lambda text: text.replace("0.", "zero.", 1),
     "no accuracy": lambda text: text.replace("0.8145", "nan", 1),
-    "an unknown form": lambda text: text.replace("cosine", "sine", 1),
+    "an unknown loss": lambda text: text.replace("cosine", "sine", 1),
 }
 
 
@@ -93,7 +93,7 @@ def test_methods_under_comparison_have_the_same_budget_and_the_same_rest():
         space = searches.search_space(image_set)
         for members in searches.METHOD_LOSSES.values():
             for dim in dims:
-                assert sum(form in members and d == dim for form, d, _ in space) == budget, (
+                assert sum(loss in members and d == dim for loss, d, _ in space) == budget, (
                     image_set,
                     members,
                     dim,
@@ -102,30 +102,30 @@ def test_methods_under_comparison_have_the_same_budget_and_the_same_rest():
         assert len(rest) == 1
         assert rest.pop().data.holdout > 0, "tuning never sees the test set"
         assert len(set(space.values())) == len(space)
-        for (form, dim, temperature), run in space.items():
+        for (loss, dim, temperature), run in space.items():
             assert (run.projector.dim, run.loss.temperature) == (dim, temperature)
-            assert run.projector.batchnorm == form.endswith("BatchNorm")
+            assert run.projector.batchnorm == loss.endswith("BatchNorm")
 
 
 @pytest.mark.parametrize("image_set", ["fashion_mnist_subset", "cifar10"])
 def test_the_chosen_settings_are_the_best_of_the_committed_search(image_set):
     """The table holds every run of the search; what is used is its best, computed with pandas."""
     table = pd.read_csv(RECORDS / f"search_{image_set}.csv")
-    cells = {(row.form, row.d_z, row.temperature) for row in table.itertuples()}
-    assert cells == set(searches.search_space(image_set)), (
+    searched = {(row.loss, row.d_z, row.temperature) for row in table.itertuples()}
+    assert searched == set(searches.search_space(image_set)), (
         "the table is that of the search in the repository"
     )
     subset = pd.read_csv(RECORDS / "search_fashion_mnist_subset.csv")
-    best = subset[subset.d_z > 1].groupby(["form", "d_z"]).knn15_z.max().groupby("form").mean()
+    best = subset[subset.d_z > 1].groupby(["loss", "d_z"]).knn15_z.max().groupby("loss").mean()
     for method, members in searches.METHOD_LOSSES.items():
-        form = best[list(members)].idxmax()
-        for dim in table[table.form == form].d_z.unique():
-            rows = table[(table.form == form) & (table.d_z == dim)]
+        loss = best[list(members)].idxmax()
+        for dim in table[table.loss == loss].d_z.unique():
+            rows = table[(table.loss == loss) & (table.d_z == dim)]
             setting = searches.tuned(method, int(dim), image_set)
             assert setting.loss.temperature == rows.loc[rows.knn15_z.idxmax()].temperature
-            assert setting.batchnorm == form.endswith("BatchNorm")
+            assert setting.batchnorm == loss.endswith("BatchNorm")
             if method == "t-SimCLR":
-                assert form.startswith(f"t {setting.loss.normalization}")
+                assert loss.startswith(f"t {setting.loss.normalization}")
 
 
 def test_the_settings_of_the_other_notebooks_are_the_best_of_their_search():
@@ -222,8 +222,8 @@ def test_summary_and_paired_differences_by_scipy():
     ).set_index(["metric", "d_z"])
     for metric in ("a", "b"):
         for d in (2, 8):
-            cells = (table[(table.method == m) & (table.d_z == d)] for m in ("SimCLR", "t-SimCLR"))
-            one, two = (cell.sort_values("seed")[metric].to_numpy() for cell in cells)
+            groups = (table[(table.method == m) & (table.d_z == d)] for m in ("SimCLR", "t-SimCLR"))
+            one, two = (group.sort_values("seed")[metric].to_numpy() for group in groups)
             test = stats.ttest_rel(two, one)
             row = differences.loc[(metric, d)]
             assert row["t-SimCLR − SimCLR"] == pytest.approx(test.statistic * stats.sem(two - one))
@@ -261,23 +261,23 @@ def test_changes_are_after_minus_before_where_both_were_run():
 
 def test_regret_of_a_rule_by_hand():
     """The best is picked by one accuracy and compared by another."""
-    cells = pd.DataFrame(
+    runs = pd.DataFrame(
         {
             "d_z": 2,
             "nu": nu,
-            "scale": scale,
+            "tau_per_dim": per_dim,
             "seed": seed,
-            "chosen_by": chosen,
-            "knn_z": value + 0.1 * seed * (nu == 1),
+            "knn_z_validation": validation,
+            "knn_z_test": value + 0.1 * seed * (nu == 1),
         }
-        for nu, scale, chosen, value in (
+        for nu, per_dim, validation, value in (
             (5.0, 0.03, 0.5, 0.70),
             (1.0, 0.2, 0.9, 0.74),
             (1.0, 0.5, 0.6, 0.95),
         )
         for seed in (1, 0)
     )
-    (row,) = regret(cells, rule=(5.0, 0.03)).to_dict("records")
+    (row,) = regret(runs, rule=(5.0, 0.03)).to_dict("records")
     assert (row["its ν"], row["its τ / d_z"]) == (1.0, 0.2)
     assert row["best in validation"] == pytest.approx(0.79)
     assert row["rule − best"] == pytest.approx(-0.09)
@@ -437,9 +437,10 @@ def test_the_dose_of_weights_by_hand():
 
 def test_tables_of_digits_keep_the_choice_apart_from_the_comparison():
     run = resolve("05_t_simclr", {"map_dims": [2]}).digits_runs()[2, 5.0, 0.03][1]
-    record = Record(run, {"knn_z_test": 0.7, "knn_z_validation": 0.6})
+    metrics = {"knn_z_test": 0.7, "knn_z_validation": 0.6}
+    record = Record(run, metrics)
     (row,) = digits_table({(2, 5.0, 0.03): [record]}).to_dict("records")
-    expected = {"d_z": 2, "nu": 5.0, "scale": 0.03, "seed": 1, "knn_z": 0.7, "chosen_by": 0.6}
+    expected = {"d_z": 2, "nu": 5.0, "tau_per_dim": 0.03, "seed": 1, **metrics}
     assert row == expected
 
 

@@ -247,10 +247,10 @@ def temperature_gap(z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> float
 
 def gaussian_limit(z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> pd.DataFrame:
     """|L(ν) - L(∞)| at τ = 0.24, for ν from 0.5 to 100,000."""
-    dfs = np.logspace(-0.3, 5, 20)
+    grid = np.logspace(-0.3, 5, 20)
     gaussian = t_simclr(z1, z2, temperature=0.24, df=math.inf).item()
-    losses = [t_simclr(z1, z2, temperature=0.24, df=float(df)).item() for df in dfs]
-    return pd.DataFrame({"df": dfs, "gap": [abs(loss - gaussian) for loss in losses]})
+    losses = [t_simclr(z1, z2, temperature=0.24, df=float(df)).item() for df in grid]
+    return pd.DataFrame({"df": grid, "gap": [abs(loss - gaussian) for loss in losses]})
 
 
 def norms_without_batchnorm(grid: pd.DataFrame) -> pd.DataFrame:
@@ -271,30 +271,31 @@ def learned_means(learned: pd.DataFrame) -> pd.DataFrame:
 def digits_table(records: Mapping[tuple[int, float, float], Sequence[Record]]) -> pd.DataFrame:
     """A row a run on digits, for `regret`."""
     rows = []
-    for (dim, nu, scale), group in records.items():
+    for (dim, nu, per_dim), group in records.items():
         for record in group:
-            row = {"d_z": dim, "nu": nu, "scale": scale, "seed": record.config.seed}
-            row["knn_z"] = record.metrics["knn_z_test"]
-            rows.append(row | {"chosen_by": record.metrics["knn_z_validation"]})
+            row = {"d_z": dim, "nu": nu, "tau_per_dim": per_dim, "seed": record.config.seed}
+            names = ("knn_z_test", "knn_z_validation")
+            rows.append(row | {name: record.metrics[name] for name in names})
     return pd.DataFrame(rows)
 
 
 def regret(runs: pd.DataFrame, *, rule: tuple[float, float]) -> pd.DataFrame:
-    """What a rule for (nu, scale) costs against the best of all settings, for every d_z.
+    """What a rule for (nu, tau_per_dim) costs against the best of all settings, for every d_z.
 
-    `runs`: a row a run with d_z, nu, scale, seed; `chosen_by`, the accuracy whose mean over seeds
-    picks the best; `knn_z`, on which rule and best are compared, paired by seed.
+    `runs`: a row a run with d_z, nu, tau_per_dim, seed; `knn_z_validation`, the accuracy whose mean
+    over seeds picks the best; `knn_z_test`, on which rule and best are compared, paired by seed.
     """
     rows = []
     for dim, part in runs.groupby("d_z"):
-        settings = {key: one.sort_values("seed") for key, one in part.groupby(["nu", "scale"])}
-        validation = {key: one.chosen_by.mean() for key, one in settings.items()}
+        groups = part.groupby(["nu", "tau_per_dim"])
+        settings = {key: one.sort_values("seed") for key, one in groups}
+        validation = {key: one.knn_z_validation.mean() for key, one in settings.items()}
         top = max(validation, key=validation.__getitem__)
-        ours, best = (settings[key].knn_z.to_numpy() for key in (rule, top))
+        ours, best = (settings[key].knn_z_test.to_numpy() for key in (rule, top))
         row = {"d_z": dim, "rule": ours.mean(), "best in validation": best.mean()}
         row |= {"its ν": top[0], "its τ / d_z": top[1]}
         row |= with_interval("rule − best", interval((ours - best).tolist())) | {"n": len(ours)}
-        means = pd.Series([one.knn_z.mean() for one in settings.values()])
+        means = pd.Series([one.knn_z_test.mean() for one in settings.values()])
         rows.append(row | {"median of all settings": means.median(), "worst": means.min()})
     return pd.DataFrame(rows)
 

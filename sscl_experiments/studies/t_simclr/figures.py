@@ -167,9 +167,9 @@ def maps(
 def gaussian_limit(gaps: pd.DataFrame) -> Figure:
     """The distance of the loss from its Gaussian limit over ν, beside 1/ν."""
     figure, axis = plt.subplots(figsize=(5, 3.6))
-    dfs, gap = gaps.df.to_numpy(), gaps.gap.to_numpy()
-    axis.loglog(dfs, gap, "o-", color=COLORS["t-SimCLR"], label="|L(ν) − L(∞)|")
-    axis.loglog(dfs, gap[-1] * dfs[-1] / dfs, "--", color="0.5", label="∝ 1/ν")
+    df, gap = gaps.df.to_numpy(), gaps.gap.to_numpy()
+    axis.loglog(df, gap, "o-", color=COLORS["t-SimCLR"], label="|L(ν) − L(∞)|")
+    axis.loglog(df, gap[-1] * df[-1] / df, "--", color="0.5", label="∝ 1/ν")
     axis.set(xlabel="degrees of freedom ν")
     axis.legend()
     return figure

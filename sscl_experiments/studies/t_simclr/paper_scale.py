@@ -61,7 +61,7 @@ def best_run(method: Method, depth: Depth, epochs: int) -> TrainConfig:
     256 images, and twice as large where training is short.
     """
     is_simclr, batch = method == "simclr", 512
-    by_rule = TSimCLR(temperature=RULE.scale * DIM, df=RULE.df)
+    by_rule = TSimCLR(temperature=RULE.temperature_per_dim * DIM, df=RULE.df)
     lr = (0.06 if epochs <= 100 else 0.03) * batch / 256
     return TrainConfig(
         data=_cifar(grayscale=0.1),

@@ -114,7 +114,7 @@ Dims = Annotated[tuple[Annotated[int, Field(ge=1, le=128)], ...], Field(min_leng
 class TSimCLRFeatures(Parameters):
     """05: SimCLR and t-SimCLR by dimension, by τ and ν, and with weighted pairs.
 
-    Both methods and the further losses `forms` with features of each of `dims` dimensions,
+    Both methods and the further `losses` with features of each of `dims` dimensions,
     `epochs` on `n_train` of the embedded images. SimCLR with positive pairs weighted by the IoU of
     their crops, at each temperature of `weights`. With `alternatives` weights of other kinds too,
     and both methods in the plane at other temperatures. Maps over τ and ν at `map_dims`, for images
@@ -124,7 +124,7 @@ class TSimCLRFeatures(Parameters):
     dims: Dims
     epochs: PositiveInt
     n_train: Annotated[int, Field(ge=200, le=10_000)]
-    forms: tuple[str, ...]
+    losses: tuple[str, ...]
     weights: Annotated[tuple[PairTemperature, ...], Field(min_length=1)]
     alternatives: bool
     map_dims: tuple[Annotated[int, Field(ge=1, le=784)], ...]
@@ -139,8 +139,8 @@ class TSimCLRFeatures(Parameters):
             raise ValueError(f"dims must be {rule}, got {unknown}")
         if max(self.dims) == 1:
             raise ValueError("dims must hold one above 1: cosines do not train in one dimension")
-        if unknown_forms := sorted(set(self.forms) - set(LOSSES)):
-            raise ValueError(f"forms must be among {list(LOSSES)}, got {unknown_forms}")
+        if unknown_losses := sorted(set(self.losses) - set(LOSSES)):
+            raise ValueError(f"losses must be among {list(LOSSES)}, got {unknown_losses}")
         return self
 
     @property
@@ -163,7 +163,7 @@ class TSimCLRFeatures(Parameters):
         "untrained" is SimCLR's network of the largest.
         """
         dims = sorted(set(self.dims))
-        methods = dict.fromkeys((*METHOD_LOSSES, *self.forms))
+        methods = dict.fromkeys((*METHOD_LOSSES, *self.losses))
         runs = {}
         for method, dim in itertools.product(methods, dims):
             if trains(tuned(method, 2), dim):
@@ -206,7 +206,7 @@ class TSimCLRFeatures(Parameters):
     def map_runs(self) -> dict[tuple[int, bool, float, float], list[TrainConfig]]:
         """(d_z, BatchNorm, ν, τ) and its run of t-SimCLR, on training images held out."""
         grid = itertools.product(self.map_dims, DEGREES_OF_FREEDOM, TEMPERATURES_PER_DIM)
-        keys = [(dim, True, df, scale * dim) for dim, df, scale in grid]
+        keys = [(dim, True, df, per_dim * dim) for dim, df, per_dim in grid]
         free = itertools.product(self.map_dims, DEGREES_OF_FREEDOM, FREE_TEMPERATURES)
         keys += [(dim, False, df, temperature) for dim, df, temperature in free]
         return {key: with_seeds(_map_run(*key), [self.seed]) for key in keys}
@@ -215,7 +215,7 @@ class TSimCLRFeatures(Parameters):
         """(d_z, ν at the start) and its runs: ν learned, BatchNorm, τ by the rule of thumb."""
         runs = {}
         for dim, df in itertools.product(self.map_dims, LEARNED_STARTS):
-            first = _map_run(dim, True, df, RULE.scale * dim, learn_df=True)
+            first = _map_run(dim, True, df, RULE.temperature_per_dim * dim, learn_df=True)
             runs[dim, df] = with_seeds(first, self.seed_range[:2])
         return runs
 
@@ -226,10 +226,10 @@ class TSimCLRFeatures(Parameters):
         """
         runs = {}
         grid = itertools.product(self.map_dims, DEGREES_OF_FREEDOM, TEMPERATURES_PER_DIM)
-        for dim, df, scale in grid:
-            loss = TSimCLR(temperature=scale * dim, df=df)
+        for dim, df, per_dim in grid:
+            loss = TSimCLR(temperature=per_dim * dim, df=df)
             first = vector_run(DIGITS, Setting(loss=loss, batchnorm=True), dim, DIGITS_STEPS, 0)
-            runs[dim, df, scale] = with_seeds(first, self.seed_range)
+            runs[dim, df, per_dim] = with_seeds(first, self.seed_range)
         return runs
 
     def large_runs(self) -> dict[tuple[str, str, int], list[TrainConfig]]:

@@ -44,10 +44,10 @@ DEGREES_OF_FREEDOM = (0.5, 1.0, 2.0, 5.0, 20.0, math.inf)
 
 
 class Rule(Frozen):
-    """A rule of thumb for t-SimCLR with BatchNorm on z: ν = `df`, τ = `scale` · d_z."""
+    """A rule of thumb for t-SimCLR with BatchNorm on z: ν and τ / d_z."""
 
     df: PositiveFloat = 5.0
-    scale: PositiveFloat = 0.03
+    temperature_per_dim: PositiveFloat = 0.03
 
 
 RULE = Rule()
@@ -56,7 +56,7 @@ RULE = Rule()
 class SearchRow(NamedTuple):
     """A run of a search: 15-NN accuracy on z in the metric of the loss, 15-NN and probe on h."""
 
-    form: str  # of `LOSSES`
+    loss: str  # of `LOSSES`
     d_z: int
     temperature: float
     knn15_z: float
@@ -76,7 +76,7 @@ def temperatures(loss: str, dim: int, image_set: str = SUBSET) -> tuple[float, .
         return (0.05, 0.1, 0.2, 0.3, 0.5, 1.0) if is_subset else (0.1, 0.2, 0.5, 1.0)
     number = 3 if is_subset else 4
     if setting.batchnorm:
-        return tuple(round(scale * dim, 6) for scale in TEMPERATURES_PER_DIM[:number])
+        return tuple(round(per_dim * dim, 6) for per_dim in TEMPERATURES_PER_DIM[:number])
     return FREE_TEMPERATURES[:number]
 
 
@@ -130,7 +130,7 @@ def tuned(method: str, dim: int, image_set: str = SUBSET) -> Setting:
     `method`: of `METHOD_LOSSES`, or one of `LOSSES`. `ValueError`: `dim` was not searched.
     """
     loss = loss_of(method)
-    rows = [row for row in search_table(image_set) if row.form == loss and row.d_z == dim]
+    rows = [row for row in search_table(image_set) if row.loss == loss and row.d_z == dim]
     if not rows:
         rule = f"one that was searched for {loss} on {image_set}"
         raise ValueError(f"dim must be {rule}, got {dim}")
@@ -149,7 +149,7 @@ def loss_of(method: str) -> str:
 def _mean_accuracy(loss: str) -> float:
     best: dict[int, float] = {}
     for row in search_table():
-        if row.form == loss and row.d_z > 1:
+        if row.loss == loss and row.d_z > 1:
             best[row.d_z] = max(row.knn15_z, best.get(row.d_z, 0.0))
     return sum(best[dim] for dim in DIMS[1:])
 
@@ -170,8 +170,8 @@ def _search_rows(text: str) -> list[SearchRow]:
 
 def _search_row(row: dict[str, str]) -> SearchRow:
     numbers = [float(row[name]) for name in SearchRow._fields[2:]]
-    found = SearchRow(row["form"], int(row["d_z"]), *numbers)
-    is_known = found.form in LOSSES and found.d_z in DIMS
+    found = SearchRow(row["loss"], int(row["d_z"]), *numbers)
+    is_known = found.loss in LOSSES and found.d_z in DIMS
     if not is_known or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"no form, dimension and accuracies: {row}")
+        raise ValueError(f"no loss, dimension and accuracies: {row}")
     return found

@@ -19,7 +19,7 @@ def tune(image_set: str, *, runs: Path, data_dir: str | Path | None = None) -> p
     records = results(list(space.values()), runs=runs, data_dir=data_dir)
     rows = []
     for (loss, dim, temperature), record in zip(space, records, strict=True):
-        row = {"form": loss, "d_z": dim, "temperature": temperature}
+        row = {"loss": loss, "d_z": dim, "temperature": temperature}
         row |= {
             "knn15_z": record.metrics[f"knn15_{record.config.loss.metric}_z"],
             "knn15_h": record.metrics["knn15_cosine_h"],
@@ -38,18 +38,18 @@ def cifar_search() -> pd.DataFrame:
     """The committed search on CIFAR-10, with t-SimCLR's τ in units of d_z beside it."""
     table = pd.DataFrame(search_table("cifar10"))
     per_dim = table.temperature / table.d_z
-    return table.assign(**{"τ / d_z": per_dim.where(table.form == loss_of("t-SimCLR"))})
+    return table.assign(**{"τ / d_z": per_dim.where(table.loss == loss_of("t-SimCLR"))})
 
 
 def best_temperatures(search: pd.DataFrame, measure: str) -> pd.DataFrame:
     """For each loss and d_z the run with the best `measure`."""
-    return search.loc[search.groupby(["form", "d_z"], sort=False)[measure].idxmax()]
+    return search.loc[search.groupby(["loss", "d_z"], sort=False)[measure].idxmax()]
 
 
 def search_summary(search: pd.DataFrame) -> pd.DataFrame:
     """Accuracies of 15-NN on z at the best temperature, a row a loss, a column a d_z."""
     best = best_temperatures(search, "knn15_z")
-    wide = best.pivot(index="form", columns="d_z", values="knn15_z").loc[list(LOSSES)]
+    wide = best.pivot(index="loss", columns="d_z", values="knn15_z").loc[list(LOSSES)]
     wide["mean, d_z ≥ 2"] = wide[list(DIMS[1:])].mean(axis=1)
     return wide.reset_index()
 
@@ -61,10 +61,10 @@ def search_by_probe(search: pd.DataFrame, dims: tuple[int, ...]) -> pd.DataFrame
     rows = []
     for method, losses in METHOD_LOSSES.items():
         for dim in dims:
-            own = by_probe[by_probe.form.isin(losses) & (by_probe.d_z == dim)]
+            own = by_probe[by_probe.loss.isin(losses) & (by_probe.d_z == dim)]
             best = own.sort_values("probe_h").iloc[-1]
-            in_use = (by_neighbors.form == loss_of(method)) & (by_neighbors.d_z == dim)
+            in_use = (by_neighbors.loss == loss_of(method)) & (by_neighbors.d_z == dim)
             row = {"method": method, "d_z": dim}
             row["chosen by 15-NN on z: probe on h"] = by_neighbors[in_use].iloc[0].probe_h
-            rows.append(row | {"best probe on h": best.probe_h, "form": best.form})
+            rows.append(row | {"best probe on h": best.probe_h, "loss": best.loss})
     return pd.DataFrame(rows)
