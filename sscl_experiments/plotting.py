@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 Array = Tensor | np.ndarray
+Style = dict[str, Any]  # keyword arguments of Matplotlib
 # Okabe and Ito's palette: told apart with any colour vision.
 COLORS = {
     "SimCLR": "#0072B2",
@@ -36,7 +37,7 @@ COLORS = {
     "Euclidean SNE, BatchNorm": "#009E73",
 }
 CLASS_COLORS = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
-STYLE: dict[str, Any] = {
+STYLE: Style = {
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
     "font.size": 11,
@@ -66,8 +67,8 @@ def forces(
         ("attraction", attraction, 0.014, 2),
         ("repulsion", repulsion, 0.006, 4),
     ):
-        style: dict[str, Any] = {"color": COLORS[name], "width": width, "zorder": order}
-        units: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": scale}
+        style: Style = {"color": COLORS[name], "width": width, "zorder": order}
+        units: Style = {"angles": "xy", "scale_units": "xy", "scale": scale}
         axis.quiver(*z.T, *-force.T, label=name, **style, **units)
     limits = (z.min() - longest, z.max() + longest)
     axis.set(aspect="equal", xlim=limits, ylim=limits, xlabel="z₁", ylabel="z₂")
