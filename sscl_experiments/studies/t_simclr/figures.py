@@ -1,6 +1,6 @@
 """The figures of notebook 05."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,11 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from sscl_experiments.plotting import CLASS_COLORS, COLORS, Array, feature_map
+from sscl_experiments.plotting import CLASS_COLORS, COLORS, Array, Style, feature_map
 from sscl_experiments.statistics import interval
 
 from .analysis import MEASURES
 from .searches import METHOD_LOSSES
+
+Points = Float[np.ndarray, "n 2"]
+Distances = tuple[Float[Array, " n"], Float[Array, " m"]]  # within images, and between them
+Grid = Float[Array, "r c"]
 
 WEIGHT_MEASURES = {
     "knn15_z": "15-NN on z",
@@ -25,18 +29,43 @@ WEIGHT_MEASURES = {
 }
 
 
-def ring(z: Float[Array, "n 2"], *, seed: int) -> Float[np.ndarray, "n 2"]:
+def ring(z: Float[Array, "n 2"], *, seed: int) -> Points:
     """The directions of features, moved off the circle at random so that none hides another."""
-    u = np.asarray(z) / np.linalg.norm(np.asarray(z), axis=1, keepdims=True)
-    shift = np.random.default_rng(seed).standard_normal((len(u), 1)).clip(-2, 2)
-    return u * (1 + 0.12 * shift)
+    z = np.asarray(z)
+    u = z / np.linalg.norm(z, axis=1, keepdims=True)
+    rng = np.random.default_rng(seed)
+    normal = rng.standard_normal((len(u), 1))
+    radius = 1 + 0.12 * normal.clip(-2, 2)
+    return u * radius
 
 
 def _legend_below(figure: Figure, axis: Axes) -> None:
     """The legend of one panel for all of them, under the figure."""
     handles, labels = axis.get_legend_handles_labels()
-    columns = min(5, len(labels))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(5, len(labels)),
+        fontsize=9,
+    )
+
+
+def _panels(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, Any]:
+    """A figure with panels of that size, and their axes."""
+    return plt.subplots(
+        rows,
+        columns,
+        figsize=(width * columns, height * rows),
+        squeeze=False,
+    )
+
+
+def _measured(axes: Any, measures: Mapping[str, str]) -> Iterator[tuple[Axes, str]]:
+    """A panel for each measure, with its title."""
+    for axis, metric in zip(axes, measures, strict=True):
+        axis.set_title(measures[metric])
+        yield axis, metric
 
 
 # --- accuracies -----------------------------------------------------------------------------------
@@ -48,14 +77,16 @@ def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
     Means with 95 % intervals over seeds of the two methods, means of further losses; raw pixels,
     PCA and the untrained network beside them.
     """
-    figure, axes = plt.subplots(1, len(MEASURES), figsize=(4.6 * len(MEASURES), 4.4))
+    figure, axes = _panels(1, len(MEASURES), width=4.6, height=4.4)
     trained = scores[scores.method != "untrained"]
-    for axis, (metric, title) in zip(axes, MEASURES.items(), strict=True):
-        for i, (method, part) in enumerate(trained.groupby("method", sort=False)):
-            _accuracy_curve(axis, part.groupby("d_z")[metric], str(method), shift=1.03**i)
+    methods = trained.groupby("method", sort=False)
+    for axis, metric in _measured(axes[0], MEASURES):
+        for i, (method, part) in enumerate(methods):
+            by_dim = part.groupby("d_z")[metric]
+            _accuracy_curve(axis, by_dim, str(method), shift=1.03**i)
         _baselines(axis, scores, baselines, metric)
-        _dimension_axis(axis, trained.d_z, ylabel="test accuracy", title=title)
-    _legend_below(figure, axes[0])
+        _dimension_axis(axis, trained.d_z, "test accuracy")
+    _legend_below(figure, axes[0, 0])
     return figure
 
 
@@ -66,37 +97,57 @@ def _accuracy_curve(axis: Axes, by_dim: Any, method: str, *, shift: float) -> No
     """
     points = by_dim.apply(lambda values: interval(values.tolist()))
     mean, low, high = np.array(points.tolist()).T
-    x, color = points.index.to_numpy() * shift, COLORS[method]
-    style: dict[str, Any] = {"marker": "o", "capsize": 2, "color": color, "label": method}
+    style: Style = {"lw": 0.9, "ls": "--", "ms": 2, "zorder": 2}
     if method in METHOD_LOSSES:
-        error = [mean - low, high - mean]
-        axis.errorbar(x, mean, error, lw=1.8, ls="-", zorder=3, ms=4, **style)
-    else:
-        axis.errorbar(x, mean, lw=0.9, ls="--", zorder=2, ms=2, **style)
+        style = {"lw": 1.8, "ls": "-", "ms": 4, "zorder": 3}
+        style["yerr"] = [mean - low, high - mean]
+    axis.errorbar(
+        points.index.to_numpy() * shift,
+        mean,
+        marker="o",
+        capsize=2,
+        color=COLORS[method],
+        label=method,
+        **style,
+    )
 
 
-def _dimension_axis(axis: Axes, dims: pd.Series, **labels: str) -> None:
+def _dimension_axis(axis: Axes, dims: pd.Series, ylabel: str) -> None:
     """The axis of feature dimensions, each with its tick."""
     ticks = sorted(dims.unique())
     axis.set_xscale("log", base=2)
     axis.set_xticks(ticks, [str(d) for d in ticks])
-    axis.set(xlabel="feature dimension d_z", **labels)
+    axis.set_xlabel("feature dimension d_z")
+    axis.set_ylabel(ylabel)
 
 
 def _baselines(axis: Axes, scores: pd.DataFrame, baselines: pd.DataFrame, metric: str) -> None:
     """Raw pixels, the untrained network, and where there are any, principal components."""
-    raw = baselines[baselines.method == "raw pixels"][metric].item()
-    axis.axhline(raw, color=COLORS["raw pixels"], lw=1, ls=":", label="raw pixels")
-    untrained = scores[scores.method == "untrained"]
-    mean = untrained[metric].mean()
-    style: dict[str, Any] = {"color": "0.6", "label": "untrained network"}
+    raw = baselines[baselines.method == "raw pixels"]
+    pixels: Style = {"color": COLORS["raw pixels"], "lw": 1, "ls": ":"}
+    axis.axhline(raw[metric].item(), label="raw pixels", **pixels)
+    _untrained(axis, scores[scores.method == "untrained"], metric)
+    components = baselines[baselines.method == "PCA"].dropna(subset=metric)
+    if len(components):
+        axis.plot(
+            components.d_z,
+            components[metric],
+            "s:",
+            ms=3,
+            lw=1,
+            color="0.4",
+            label="PCA to d_z",
+        )
+
+
+def _untrained(axis: Axes, scores: pd.DataFrame, metric: str) -> None:
+    mean = scores[metric].mean()
+    style: Style = {"color": "0.6", "label": "untrained network"}
     if metric.endswith("_z"):  # its z has a dimension of its own
-        axis.plot(untrained.d_z.iloc[0], mean, "D", ms=5, **style)
+        dim = scores.d_z.iloc[0]
+        axis.plot(dim, mean, "D", ms=5, **style)
     else:
         axis.axhline(mean, lw=1, ls="-.", **style)
-    own = baselines[(baselines.method == "PCA") & baselines[metric].notna()]
-    if len(own):
-        axis.plot(own.d_z, own[metric], "s:", ms=3, lw=1, color="0.4", label="PCA to d_z")
 
 
 def larger_sets(scores: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
@@ -104,59 +155,84 @@ def larger_sets(scores: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
 
     A row a set of images, a panel a measure; raw pixels, PCA and the untrained network beside them.
     """
-    sets, size = list(scores.image_set.unique()), len(MEASURES)
-    shape = (4.2 * size, 3.4 * len(sets))
-    figure, axes = plt.subplots(len(sets), size, figsize=shape, squeeze=False)
-    for row, name in zip(axes, sets, strict=True):
-        part = scores[scores.image_set == name]
-        trained = part[part.method != "untrained"]
-        for axis, (metric, title) in zip(row, MEASURES.items(), strict=True):
-            for method, own in trained.groupby("method", sort=False):
-                color, means = COLORS[str(method)], own.groupby("d_z")[metric].mean()
-                axis.plot(own.d_z, own[metric], "o", ms=4, alpha=0.6, color=color)
-                axis.plot(means.index, means, "_-", ms=12, color=color, label=method)
-            _baselines(axis, part, baselines[baselines.image_set == name], metric)
-            title = f"{name}: {title}"
-            _dimension_axis(axis, trained.d_z, ylabel="test accuracy", title=title)
-    _legend_below(figure, axes[0][0])
+    names = scores.image_set.unique()
+    shape = (len(names), len(MEASURES))
+    figure, axes = _panels(*shape, width=4.2, height=3.4)
+    for row, name in zip(axes, names, strict=True):
+        own = scores[scores.image_set == name]
+        beside = baselines[baselines.image_set == name]
+        _larger_set(row, own, beside, name)
+    _legend_below(figure, axes[0, 0])
     return figure
+
+
+def _larger_set(row: Any, scores: pd.DataFrame, baselines: pd.DataFrame, name: str) -> None:
+    trained = scores[scores.method != "untrained"]
+    for axis, metric in _measured(row, MEASURES):
+        for method, own in trained.groupby("method", sort=False):
+            _seeds_and_means(axis, own, metric, str(method))
+        _baselines(axis, scores, baselines, metric)
+        _dimension_axis(axis, trained.d_z, "test accuracy")
+        axis.set_title(f"{name}: {axis.get_title()}")
+
+
+def _seeds_and_means(axis: Axes, scores: pd.DataFrame, metric: str, method: str) -> None:
+    x, y = scores.d_z, scores[metric]
+    color = COLORS[method]
+    axis.plot(x, y, "o", ms=4, alpha=0.6, color=color)
+    means = y.groupby(x).mean()
+    axis.plot(means.index, means, "_-", ms=12, color=color, label=method)
 
 
 def changes(effects: pd.DataFrame) -> Figure:
     """Differences of accuracy over d_z with 95 % intervals, a panel a measure."""
-    figure, axes = plt.subplots(1, len(MEASURES), figsize=(4.6 * len(MEASURES), 4))
-    for axis, (metric, title) in zip(axes, MEASURES.items(), strict=True):
+    figure, axes = _panels(1, len(MEASURES), width=4.6, height=4)
+    for axis, metric in _measured(axes[0], MEASURES):
         own = effects[effects.metric == metric]
-        for i, (name, part) in enumerate(own.groupby("change", sort=False)):
-            x = part.d_z * 1.07**i
-            _differences(axis, x, part, fmt="o-", lw=0.8, capsize=2, color=i, label=str(name))
+        _changes_by_dimension(axis, own)
         axis.axhline(0, color="0.6", lw=1)
-        _dimension_axis(axis, effects.d_z, ylabel="difference of test accuracy", title=title)
-    _legend_below(figure, axes[0])
+        _dimension_axis(axis, effects.d_z, "difference of test accuracy")
+    _legend_below(figure, axes[0, 0])
     return figure
+
+
+def _changes_by_dimension(axis: Axes, effects: pd.DataFrame) -> None:
+    steps = effects.groupby("change", sort=False)
+    style: Style = {"fmt": "o-", "lw": 0.8, "capsize": 2}
+    for i, (name, part) in enumerate(steps):
+        x = part.d_z * 1.07**i
+        _differences(axis, x, part, color=i, label=str(name), **style)
 
 
 def _differences(
     axis: Axes, x: Any, part: pd.DataFrame, *, color: int, label: str, **style: Any
 ) -> None:
     """Differences with their intervals."""
-    error = [part.difference - part.low, part.high - part.difference]
-    own: dict[str, Any] = {"ms": 4, "color": CLASS_COLORS[color], "label": label}
-    axis.errorbar(x, part.difference, error, **own, **style)
+    below = part.difference - part.low
+    above = part.high - part.difference
+    axis.errorbar(
+        x,
+        part.difference,
+        [below, above],
+        ms=4,
+        color=CLASS_COLORS[color],
+        label=label,
+        **style,
+    )
 
 
 def maps(
-    found: Mapping[str, Float[np.ndarray, "n 2"]],
+    found: Mapping[str, Points],
     titles: Mapping[str, str],
     labels: Int64[Array, " n"],
     classes: Sequence[str],
 ) -> Figure:
     """Images in two dimensions, a panel a map, one colour a class."""
-    figure, axes = plt.subplots(1, len(found), figsize=(4 * len(found), 5.2))
-    for axis, (name, z) in zip(axes, found.items(), strict=True):
-        feature_map(axis, z, labels, classes)
+    figure, axes = _panels(1, len(found), width=4, height=5.2)
+    for axis, name in zip(axes[0], found, strict=True):
+        feature_map(axis, found[name], labels, classes)
         axis.set_title(titles[name])
-    handles = axes[0].get_legend_handles_labels()
+    handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=5, fontsize=9)
     return figure
 
@@ -167,32 +243,58 @@ def maps(
 def gaussian_limit(gaps: pd.DataFrame) -> Figure:
     """The distance of the loss from its Gaussian limit over ν, beside 1/ν."""
     figure, axis = plt.subplots(figsize=(5, 3.6))
-    df, gap = gaps.df.to_numpy(), gaps.gap.to_numpy()
-    axis.loglog(df, gap, "o-", color=COLORS["t-SimCLR"], label="|L(ν) − L(∞)|")
-    axis.loglog(df, gap[-1] * df[-1] / df, "--", color="0.5", label="∝ 1/ν")
-    axis.set(xlabel="degrees of freedom ν")
+    last = gaps.iloc[-1]
+    inverse = last.gap * last.df / gaps.df
+    color = COLORS["t-SimCLR"]
+    axis.loglog(gaps.df, gaps.gap, "o-", color=color, label="|L(ν) − L(∞)|")
+    axis.loglog(gaps.df, inverse, "--", color="0.5", label="∝ 1/ν")
+    axis.set_xlabel("degrees of freedom ν")
     axis.legend()
     return figure
 
 
 def heatmap(
-    axis: Axes, table: pd.DataFrame, *, low: float, high: float, title: str, best: bool = True
+    axis: Axes,
+    table: pd.DataFrame,
+    *,
+    low: float,
+    high: float,
+    title: str,
+    best: bool = True,
 ) -> AxesImage:
     """Accuracies over rows and columns, the numbers on top, in percent; the best is framed."""
     values = table.to_numpy(dtype=float)
     image = axis.imshow(values, vmin=low, vmax=high, aspect="auto")
-    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
-    for i, j in np.ndindex(values.shape):
-        color = "white" if values[i, j] > (low + high) / 2 else "black"
-        axis.text(j, i, f"{100 * values[i, j]:.0f}", color=color, **style)
+    _write_percents(axis, values, middle=(low + high) / 2)
     if best:
-        i, j = np.unravel_index(np.nanargmax(values), values.shape)
-        axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="#D55E00", lw=2))
-    axis.set_xticks(range(len(table.columns)), [f"{value:g}" for value in table.columns])
-    names = ["∞" if value == np.inf else f"{value:g}" for value in table.index]
-    axis.set_yticks(range(len(table)), names)
+        _frame_best(axis, values)
+    rows, columns = values.shape
+    axis.set_xticks(range(columns), _numbers(table.columns))
+    axis.set_yticks(range(rows), _numbers(table.index))
     axis.set_title(title)
     return image
+
+
+def _write_percents(axis: Axes, values: Grid, *, middle: float) -> None:
+    """In white on what is above the middle of the colours."""
+    style: Style = {"ha": "center", "va": "center", "fontsize": 8}
+    for (i, j), value in np.ndenumerate(values):
+        color = "white" if value > middle else "black"
+        percent = f"{100 * value:.0f}"
+        axis.text(j, i, percent, color=color, **style)
+
+
+def _frame_best(axis: Axes, values: Grid) -> None:
+    best = np.nanargmax(values)
+    i, j = np.unravel_index(best, values.shape)
+    corner = (j - 0.5, i - 0.5)
+    style: Style = {"fill": False, "edgecolor": "#D55E00", "lw": 2}
+    axis.add_patch(Rectangle(corner, 1, 1, **style))
+
+
+def _numbers(values: Sequence[float] | pd.Index) -> list[str]:
+    """Short, as they are written beside an axis."""
+    return [f"{value:g}".replace("inf", "∞") for value in values]
 
 
 def tau_nu(grid: pd.DataFrame) -> Figure:
@@ -200,76 +302,86 @@ def tau_nu(grid: pd.DataFrame) -> Figure:
 
     Above with BatchNorm, τ in units of d_z, below without.
     """
-    has_batchnorm = grid.batchnorm.astype(bool)
-    dims, kinds = sorted(grid.d_z.unique()), sorted(has_batchnorm.unique(), reverse=True)
-    shape = (3.7 * len(dims), 3.4 * len(kinds))
-    figure, axes = plt.subplots(len(kinds), len(dims), figsize=shape, squeeze=False)
+    grid = grid.assign(batchnorm=grid.batchnorm.astype(bool))
+    dims = sorted(grid.d_z.unique())
+    kinds = sorted(grid.batchnorm.unique(), reverse=True)
+    figure, axes = _panels(len(kinds), len(dims), width=3.7, height=3.4)
     for column, dim in zip(axes.T, dims, strict=True):
         own = grid[grid.d_z == dim]
-        low, high = own.knn15_z.min(), own.knn15_z.max()
-        for axis, kind in zip(column, kinds, strict=True):
-            part = own[has_batchnorm[own.index] == kind]
-            part = part.assign(x=(part.tau / dim).round(6) if kind else part.tau)
-            table = part.pivot(index="nu", columns="x", values="knn15_z")
-            title = f"d_z = {dim}, {'BatchNorm' if kind else 'no BatchNorm'}"
-            heatmap(axis, table, low=low, high=high, title=title)
-            axis.set(xlabel="τ / d_z" if kind else "τ", ylabel="ν")
+        ends: dict[str, Any] = {"low": own.knn15_z.min(), "high": own.knn15_z.max()}
+        for axis, batchnorm in zip(column, kinds, strict=True):
+            table = _by_tau(own[own.batchnorm == batchnorm], per_dim=batchnorm)
+            kind = "BatchNorm" if batchnorm else "no BatchNorm"
+            heatmap(axis, table, title=f"d_z = {dim}, {kind}", **ends)
+            axis.set_xlabel("τ / d_z" if batchnorm else "τ")
+            axis.set_ylabel("ν")
     return figure
+
+
+def _by_tau(grid: pd.DataFrame, *, per_dim: bool) -> pd.DataFrame:
+    """15-NN on z, a row a ν, a column a τ, or with `per_dim` a τ / d_z."""
+    tau = grid.tau
+    if per_dim:
+        tau = (tau / grid.d_z).round(6)
+    return grid.assign(x=tau).pivot(index="nu", columns="x", values="knn15_z")
 
 
 # --- crowding -------------------------------------------------------------------------------------
 
 
-def distances(
-    found: Mapping[tuple[str, int], tuple[Float[Array, " n"], Float[Array, " m"]]],
-    dims: Sequence[int],
-) -> Figure:
+def distances(found: Mapping[tuple[str, int], Distances], dims: Sequence[int]) -> Figure:
     """Distances of views for both methods, a panel a dimension."""
-    shape = (4.2 * len(dims), 4)
-    figure, axes = plt.subplots(1, len(dims), figsize=shape, squeeze=False)
+    figure, axes = _panels(1, len(dims), width=4.2, height=4)
     for axis, dim in zip(axes[0], dims, strict=True):
-        _distance_histograms(axis, {method: found[method, dim] for method in METHOD_LOSSES})
+        for method in METHOD_LOSSES:
+            _distance_histograms(axis, found[method, dim], method)
         axis.set_title(f"d_z = {dim}")
+        axis.set_xlabel("distance / median of two images")
+        axis.set_ylabel("density")
+        axis.set_xlim(0, 3)
     _legend_below(figure, axes[0, 0])
     return figure
 
 
-def _distance_histograms(
-    axis: Axes, pairs: Mapping[str, tuple[Float[Array, " n"], Float[Array, " m"]]]
-) -> None:
+def _distance_histograms(axis: Axes, pairs: Distances, method: str) -> None:
     """Distances of views of two images (filled) and of one (line), over the former's median."""
-    bins = np.linspace(0, 3, 46).tolist()
-    filled: dict[str, Any] = {"alpha": 0.35}
-    line: dict[str, Any] = {"histtype": "step", "lw": 1.5}
-    for method, (own, between) in pairs.items():
-        parts = ((between, "two images", filled), (own, "one image", line))
-        for values, images, style in parts:
-            label = f"{method}, {images}"
-            color = COLORS[method]
-            axis.hist(np.asarray(values), bins, density=True, color=color, label=label, **style)
-    axis.set(xlabel="distance / median of two images", ylabel="density", xlim=(0, 3))
+    within, between = map(np.asarray, pairs)
+    shared: Style = {
+        "bins": np.linspace(0, 3, 46).tolist(),
+        "density": True,
+        "color": COLORS[method],
+    }
+    axis.hist(between, alpha=0.35, label=f"{method}, two images", **shared)
+    line: Style = {"histtype": "step", "lw": 1.5}
+    axis.hist(within, label=f"{method}, one image", **line, **shared)
 
 
-def energies(side: Float[Array, " n"], values: Mapping[str, Float[Array, "n n"]]) -> Figure:
+def energies(side: Float[Array, " n"], values: Mapping[str, Grid]) -> Figure:
     """The loss over the place of a third point, a panel a similarity, on one scale.
 
     Contours at equal ratios, from 0.003 on.
     """
-    shape = (4.2 * len(values), 3.8)
-    figure, axes = plt.subplots(1, len(values), figsize=shape, squeeze=False)
-    reach = (side[0] + 1, side[-1] + 1, side[0], side[-1])
-    low, high = min(map(np.min, values.values())), max(map(np.max, values.values()))
-    scale, levels = plt.Normalize(low, high), np.geomspace(0.003, high, 16)
-    for axis, (name, values_of) in zip(axes[0], values.items(), strict=True):
-        energy = np.asarray(values_of)
-        axis.imshow(energy, origin="lower", extent=reach, cmap="viridis", norm=scale)
-        axis.contour(energy, levels=levels, colors="white", linewidths=0.5, extent=reach)
-        axis.plot([1, 1], [-0.5, 0.5], "o", color="white", ms=5)
-        axis.plot(0, 0, "x", color="white")
+    figure, axes = _panels(1, len(values), width=4.2, height=3.8)
+    stacked = np.stack(list(values.values()))
+    norm = plt.Normalize(stacked.min(), stacked.max())
+    levels = np.geomspace(0.003, stacked.max(), 16)
+    low, high = side[0], side[-1]
+    place: Style = {"extent": (low + 1, high + 1, low, high)}
+    contours: Style = {"colors": "white", "linewidths": 0.5}
+    for axis, name, energy in zip(axes[0], values, stacked, strict=True):
+        axis.imshow(energy, origin="lower", cmap="viridis", norm=norm, **place)
+        axis.contour(energy, levels=levels, **contours, **place)
+        _fixed_points(axis)
         axis.set(title=name, xlabel="c₁", ylabel="c₂")
-    colors = plt.cm.ScalarMappable(scale, "viridis")
-    figure.colorbar(colors, ax=list(axes[0]), shrink=0.8, label="loss")
+    colors = plt.cm.ScalarMappable(norm, "viridis")
+    figure.colorbar(colors, ax=list(axes.flat), shrink=0.8, label="loss")
     return figure
+
+
+def _fixed_points(axis: Axes) -> None:
+    """The two neighbors, and a cross at the origin."""
+    axis.plot([1, 1], [-0.5, 0.5], "o", color="white", ms=5)
+    axis.plot(0, 0, "x", color="white")
 
 
 # --- weighted pairs -------------------------------------------------------------------------------
@@ -280,23 +392,32 @@ def crops(image: Float[Array, "h w"], pairs: Mapping[str, Float[Array, "k ..."]]
 
     `pairs`: as of `pair_weights.example_crops`.
     """
-    figure = plt.figure(figsize=(11, 2.3))
-    first, second, overlap = (np.asarray(pairs[name]) for name in ("first", "second", "iou"))
-    axes = figure.subplots(1, len(overlap), squeeze=False)[0]
+    number = len(pairs["iou"])
+    figure, axes = plt.subplots(1, number, figsize=(11, 2.3), squeeze=False)
     height, width = image.shape
-    for axis, one, two, value in zip(axes, first, second, overlap, strict=True):
-        axis.imshow(np.asarray(image), cmap="gray_r", extent=(0, width, height, 0))
-        _box(axis, one, COLORS["SimCLR"])
-        _box(axis, two, COLORS["t-SimCLR"])
-        axis.set(title=f"IoU {value:.2f}", xticks=[], yticks=[])
+    place: Style = {"extent": (0, width, height, 0)}
+    for i, axis in enumerate(axes[0]):
+        axis.imshow(np.asarray(image), cmap="gray_r", **place)
+        _box(axis, pairs["first"][i], COLORS["SimCLR"])
+        _box(axis, pairs["second"][i], COLORS["t-SimCLR"])
+        axis.set_title(f"IoU {pairs['iou'][i]:.2f}")
+        axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     return figure
 
 
-def _box(axis: Axes, corners: Float[np.ndarray, " 4"], color: str) -> None:
-    x0, y0, x1, y1 = corners
-    style: dict[str, Any] = {"fill": False, "edgecolor": color, "lw": 2, "clip_on": False}
-    axis.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, **style))
+def _box(axis: Axes, corners: Float[Array, " 4"], color: str) -> None:
+    x0, y0, x1, y1 = np.asarray(corners)
+    box = Rectangle(
+        (x0, y0),
+        x1 - x0,
+        y1 - y0,
+        fill=False,
+        edgecolor=color,
+        lw=2,
+        clip_on=False,
+    )
+    axis.add_patch(box)
 
 
 def weight_effects(effects: pd.DataFrame) -> Figure:
@@ -304,19 +425,27 @@ def weight_effects(effects: pd.DataFrame) -> Figure:
 
     A panel a measure, a colour a kind of weights; negative temperatures on the right.
     """
-    order = sorted(effects["τ'"].unique(), key=lambda value: (value < 0, abs(value)))
-    labels = [f"{value:g}".replace("inf", "∞") for value in order]
-    size = len(WEIGHT_MEASURES)
-    figure, axes = plt.subplots(1, size, figsize=(4.4 * size, 3.8), sharey=True)
-    for axis, (metric, title) in zip(axes, WEIGHT_MEASURES.items(), strict=True):
+    temperatures = effects["τ'"].unique()
+    order = sorted(temperatures, key=lambda value: (value < 0, abs(value)))
+    number = len(WEIGHT_MEASURES)
+    size = (4.4 * number, 3.8)
+    figure, axes = plt.subplots(1, number, figsize=size, sharey=True)
+    for axis, metric in _measured(axes, WEIGHT_MEASURES):
         own = effects[effects.metric == metric]
-        for i, ((images, score), part) in enumerate(own.groupby(["crops", "score"], sort=False)):
-            x = np.array([order.index(value) for value in part["τ'"]]) + 0.1 * i
-            label = f"{score}, crops {images}"
-            _differences(axis, x, part, fmt="o", capsize=3, color=i, label=label)
+        _effects_by_temperature(axis, own, order)
         axis.axhline(0, color="0.6", lw=1)
-        axis.set_xticks(range(len(order)), labels)
-        axis.set(xlabel="τ' of the weights", title=title)
+        axis.set_xticks(range(len(order)), _numbers(order))
+        axis.set_xlabel("τ' of the weights")
     axes[0].set_ylabel("weighted − unweighted")
     _legend_below(figure, axes[0])
     return figure
+
+
+def _effects_by_temperature(axis: Axes, effects: pd.DataFrame, order: Sequence[float]) -> None:
+    """At the place of their temperature in `order`, each kind of weights a little to the right."""
+    kinds = effects.groupby(["crops", "score"], sort=False)
+    style: Style = {"fmt": "o", "capsize": 3}
+    for i, ((images, score), part) in enumerate(kinds):
+        x = part["τ'"].map(order.index) + 0.1 * i
+        label = f"{score}, crops {images}"
+        _differences(axis, x, part, color=i, label=label, **style)
