@@ -6,33 +6,44 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from sscl_experiments import plotting
 from sscl_experiments.arrangements import fitted_polygon
-from sscl_experiments.plotting import Array
+from sscl_experiments.plotting import Array, Style
 from sscl_experiments.record import Record
 
 from .analysis import Runs
 
+Curves = Float[Array, "seeds t"]
 DIM_COLORS = {2: plotting.COLORS["SimCLR"], 4: plotting.COLORS["PCA"]}
 
 
 def matrices(panels: Mapping[str, Array], *, log_floor: float = 1e-3) -> Figure:
     """Probability matrices side by side on one logarithmic scale, the diagonal left blank."""
-    size = (3.6 * len(panels) + 0.6, 3.6)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False)
-    for axis, (title, matrix) in zip(axes[0], panels.items(), strict=True):
-        shown = np.clip(np.asarray(matrix).astype(float), log_floor, 1)
-        np.fill_diagonal(shown, np.nan)
-        axis.imshow(shown, norm="log", vmin=log_floor, vmax=1)
-        axis.set(title=title, xlabel="j (row of Z)", ylabel="i (row of Z)")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
-    image = axes[0, 0].get_images()[0]  # all panels have its scale
+    columns = len(panels)
+    size = (3.6 * columns + 0.6, 3.6)
+    figure, axes = plt.subplots(1, columns, figsize=size, squeeze=False)
+    for axis, title in zip(axes[0], panels, strict=True):
+        image = _matrix(axis, panels[title], log_floor)
+        axis.set_title(title)
+    # All panels have the scale of the last.
     figure.colorbar(image, ax=axes[0].tolist(), label="probability", shrink=0.8)
     return figure
+
+
+def _matrix(axis: Axes, matrix: Array, log_floor: float) -> AxesImage:
+    values = np.asarray(matrix).astype(float)
+    shown = np.clip(values, log_floor, 1)
+    np.fill_diagonal(shown, np.nan)
+    image = axis.imshow(shown, norm="log", vmin=log_floor, vmax=1)
+    axis.set(xlabel="j (row of Z)", ylabel="i (row of Z)")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return image
 
 
 def p_and_q(panels: Mapping[str, Float[Array, "N N"]]) -> Figure:
@@ -45,35 +56,47 @@ def forces(arrays: Mapping[str, Float[Array, "N 2"]]) -> Figure:
     """Attraction and repulsion on the circle and in the plane: `analysis.example_forces`."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.4))
     for axis, name in zip(axes, ("SimCLR", "t-SimCLR, joint"), strict=True):
-        parts = [arrays[f"{name} {part}"] for part in ("z", "attraction", "repulsion")]
-        plotting.forces(axis, *parts)
+        plotting.forces(
+            axis,
+            arrays[f"{name} z"],
+            arrays[f"{name} attraction"],
+            arrays[f"{name} repulsion"],
+        )
         axis.set_title(name)
-    axes[0].add_patch(plt.Circle((0, 0), 1, fill=False, color="0.85"))
+    circle = plt.Circle((0, 0), 1, fill=False, color="0.85")
+    axes[0].add_patch(circle)
     axes[1].legend(loc="best")
     return figure
 
 
 def polygon_and_simplex(on_circle: Record, cosines: Float[Array, "m m"]) -> Figure:
     """Features on the circle before and after training; cosines between components for d_z = 4."""
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.9))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.9))
     before, after = on_circle.arrays["features"]
     labels = np.tile(on_circle.arrays["labels"], 2)
-    corners = fitted_polygon(torch.tensor(on_circle.arrays["means"][-1]))
-    plotting.circle(axes[0], before, labels)
-    plotting.circle(axes[1], after, labels, corners)
-    axes[0].set_title("before training")
-    axes[1].set_title("after training")
-    image = axes[2].imshow(np.asarray(cosines), vmin=-1, vmax=1, cmap="RdBu_r")
-    for (i, j), cosine in np.ndenumerate(np.asarray(cosines)):
-        color = "white" if i == j else "black"
-        center = {"ha": "center", "va": "center"}
-        axes[2].text(j, i, f"{cosine:.2f}", fontsize=8, color=color, **center)
-    axes[2].set(title="d_z=4: cosines of components", xlabel="component", ylabel="component")
-    figure.colorbar(image, ax=axes[2], shrink=0.8)
+    means = torch.tensor(on_circle.arrays["means"][-1])
+    plotting.circle(left, before, labels)
+    plotting.circle(middle, after, labels, fitted_polygon(means))
+    left.set_title("before training")
+    middle.set_title("after training")
+    image = _cosines(right, np.asarray(cosines))
+    figure.colorbar(image, ax=right, shrink=0.8)
     return figure
 
 
-def training_curves(curves: Mapping[str, Float[Array, "seeds t"]], runs: Runs) -> Figure:
+def _cosines(axis: Axes, cosines: Float[np.ndarray, "m m"]) -> AxesImage:
+    """A matrix of cosines, with the numbers on top."""
+    image = axis.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu_r")
+    style: Style = {"ha": "center", "va": "center", "fontsize": 8}
+    for (i, j), cosine in np.ndenumerate(cosines):
+        color = "white" if i == j else "black"
+        axis.text(j, i, f"{cosine:.2f}", color=color, **style)
+    axis.set_title("d_z=4: cosines of components")
+    axis.set(xlabel="component", ylabel="component")
+    return image
+
+
+def training_curves(curves: Mapping[str, Curves], runs: Runs) -> Figure:
     """Alignment, uniformity and loss against epochs, beside the exact optimum, dashed.
 
     `curves` are `analysis.histories(runs)`.
@@ -84,16 +107,21 @@ def training_curves(curves: Mapping[str, Float[Array, "seeds t"]], runs: Runs) -
         "uniformity": "uniformity of the components' means",
         "evaluation_loss": "InfoNCE (nats)",
     }
-    for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        for dim, color in DIM_COLORS.items():
-            label = f"d_z={dim}"
-            values = np.asarray(curves[f"{name}, {label}"])
-            plotting.band(axis, np.arange(values.shape[1]), values, color=color, label=label)
-        axis.set(xlabel="epoch", title=title)
+    for axis, name in zip(axes, titles, strict=True):
+        for dim in DIM_COLORS:
+            _curve(axis, np.asarray(curves[f"{name}, d_z={dim}"]), dim)
+        axis.set_title(titles[name])
+        axis.set_xlabel("epoch")
     for dim, color in DIM_COLORS.items():
         exact = runs[dim][0].metrics
-        axes[1].axhline(exact["uniformity_exact"], color=color, ls="--", lw=1)
-        axes[2].axhline(exact["loss_exact"], color=color, ls="--", lw=1)
+        style: Style = {"color": color, "ls": "--", "lw": 1}
+        axes[1].axhline(exact["uniformity_exact"], **style)
+        axes[2].axhline(exact["loss_exact"], **style)
     axes[0].set_yscale("log")
     axes[0].legend()
     return figure
+
+
+def _curve(axis: Axes, values: Float[np.ndarray, "seeds t"], dim: int) -> None:
+    epochs = np.arange(values.shape[1])
+    plotting.band(axis, epochs, values, color=DIM_COLORS[dim], label=f"d_z={dim}")

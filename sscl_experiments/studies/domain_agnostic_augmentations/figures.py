@@ -1,16 +1,16 @@
 """The figures of the notebook: P of noise, agreement with SNE, mixup, and accuracies in rows."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from sscl_experiments import plotting
-from sscl_experiments.plotting import COLORS
+from sscl_experiments.plotting import COLORS, Style
 from sscl_experiments.record import Record
 from sscl_experiments.runs.points import point_set
 from sscl_experiments.statistics import interval
@@ -31,15 +31,22 @@ def dot_plot(
     It is nan where a series lacks a row.
     """
     places = -np.arange(len(rows))
-    for i, (name, points) in enumerate(series.items()):
-        y = places - 0.5 * ((i + 0.5) / len(series) - 0.5)
-        mean, low, high = np.array(points, dtype=float).T
-        error = np.stack([mean - low, high - mean])
-        style: dict[str, Any] = {"fmt": "o", "ms": 4.5, "capsize": 2, "lw": 1.2}
-        color = COLORS.get(name, f"C{i}")
-        axis.errorbar(mean, y, xerr=error, color=color, label=name, **style)
+    style: Style = {"fmt": "o", "ms": 4.5, "capsize": 2, "lw": 1.2}
+    for i, name in enumerate(series):
+        shift = 0.5 * ((i + 0.5) / len(series) - 0.5)
+        ends = np.array(series[name], dtype=float)
+        mean, low, high = ends.T
+        axis.errorbar(
+            mean,
+            places - shift,
+            xerr=[mean - low, high - mean],
+            color=COLORS.get(name, f"C{i}"),
+            label=name,
+            **style,
+        )
     axis.set_yticks(places, list(rows))
-    axis.set(ylim=(-len(rows) + 0.3, 0.7), xlabel=xlabel)
+    axis.set_ylim(-len(rows) + 0.3, 0.7)
+    axis.set_xlabel(xlabel)
     axis.grid(axis="x", color="0.9", lw=0.8)
 
 
@@ -49,64 +56,107 @@ def noise(masses: pd.DataFrame, edges: Sequence[float], pairs: pd.DataFrame) -> 
     `masses` are `views.counted_noise`, `pairs` `sne.distance_and_flat_limit`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
-    for i, (kind, part) in enumerate(masses.groupby("noise", sort=False)):
-        x = part.cell + 0.27 * (i - 1)
-        left.bar(x, part.exact, 0.25, color=f"C{i}", alpha=0.4, label=kind)
-        left.errorbar(x, part.counted, 2 * part["s.e."], fmt="k.", ms=3, lw=1)
-    lower_edges = [f"< {edges[0]:g}".replace("-", "−"), *(f"{edge:g}–" for edge in edges)]
-    left.set_xticks(range(len(lower_edges)), lower_edges, fontsize=8)
-    left.set(xlabel="cell (its lower edge)", ylabel="mass of one view")
-    left.legend(fontsize=8)
-    points: dict[str, Any] = {"ms": 2, "alpha": 0.3, "color": COLORS["noise"]}
-    right.semilogy(pairs.distance, pairs.P, ".", label="two views, $KK^⊤$", **points)
-    order = pairs.sort_values("distance")
-    label = "φ∗φ, flat density"
-    right.semilogy(order.distance, order.flat, color="black", lw=1.2, label=label)
-    right.set(xlabel="‖x_i − x_j‖", ylabel="P_ij", ylim=(1e-12, None))
-    right.legend(fontsize=9)
+    _masses(left, masses)
+    below = f"< {edges[0]:g}".replace("-", "−")
+    names = [below, *(f"{edge:g}–" for edge in edges)]
+    left.set_xticks(range(len(names)), names, fontsize=8)
+    _against_distance(right, pairs)
     return figure
+
+
+def _masses(axis: Axes, masses: pd.DataFrame) -> None:
+    """Exact as bars, counted as points with two standard errors."""
+    kinds = masses.groupby("noise", sort=False)
+    for i, (kind, part) in enumerate(kinds):
+        x = part.cell + 0.27 * (i - 1)
+        axis.bar(x, part.exact, 0.25, color=f"C{i}", alpha=0.4, label=kind)
+        error = 2 * part["s.e."]
+        axis.errorbar(x, part.counted, error, fmt="k.", ms=3, lw=1)
+    axis.set_xlabel("cell (its lower edge)")
+    axis.set_ylabel("mass of one view")
+    axis.legend(fontsize=8)
+
+
+def _against_distance(axis: Axes, pairs: pd.DataFrame) -> None:
+    axis.semilogy(
+        pairs.distance,
+        pairs.P,
+        ".",
+        ms=2,
+        alpha=0.3,
+        color=COLORS["noise"],
+        label="two views, $KK^⊤$",
+    )
+    order = pairs.sort_values("distance")
+    line: Style = {"color": "black", "lw": 1.2}
+    axis.semilogy(order.distance, order.flat, label="φ∗φ, flat density", **line)
+    axis.set_xlabel("‖x_i − x_j‖")
+    axis.set_ylabel("P_ij")
+    axis.set_ylim(1e-12, None)
+    axis.legend(fontsize=9)
 
 
 def agreement(example: Record, agree: pd.DataFrame) -> Figure:
     """The maps of one run, and rank correlation with SNE against the strength of noise."""
     figure, axes = plt.subplots(1, 4, figsize=(13, 3.3))
     labels = point_set(example.config).train.labels
-    for axis, (title, z) in zip(axes[:3], aligned_maps(example).items(), strict=True):
-        plotting.feature_map(axis, z, labels, [])
+    maps = aligned_maps(example)
+    for axis, title in zip(axes[:3], maps, strict=True):
+        plotting.feature_map(axis, maps[title], labels, [])
         axis.set_title(title)
+    _correlation_by_noise(axes[3], agree)
+    return figure
+
+
+def _correlation_by_noise(axis: Axes, agree: pd.DataFrame) -> None:
+    own = agree[agree.factor == BASE[0]]
+    by_noise = own.pivot(index="seed", columns="level")
     series = {
         "SSCL": ("rank correlation", "noise"),
         "SNE again": ("rank correlation, SNE", "SNE"),
         "input": ("rank correlation, input", "raw"),
     }
-    by_noise = agree[agree.factor == BASE[0]].pivot(index="seed", columns="level")
-    stds = by_noise["rank correlation"].columns.to_numpy(dtype=float)
     for label, (column, color) in series.items():
-        values = by_noise[column].to_numpy()
-        plotting.band(axes[3], stds, values, color=COLORS[color], label=label)
-    title = "rank correlation with SNE"
-    axes[3].set(xlabel="noise σ", xticks=stds, title=title, ylim=(0.5, 1.02))
-    axes[3].legend()
-    return figure
+        values = by_noise[column]
+        stds = values.columns.to_numpy(dtype=float)
+        plotting.band(axis, stds, values.to_numpy(), color=COLORS[color], label=label)
+    axis.set_title("rank correlation with SNE")
+    axis.set_xlabel("noise σ")
+    axis.set(xticks=stds, ylim=(0.5, 1.02))
+    axis.legend()
 
 
 def mixup(densities: Densities, in_span: pd.DataFrame) -> Figure:
     """Where views of a point fall, and the part of their energy in the span of the means."""
     figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.5))
-    place: dict[str, Any] = {"origin": "lower", "extent": densities.ends * 2, "vmin": -6, "vmax": 3}
-    for axis, (name, log_p) in zip(axes[:2], densities.log_p.items(), strict=True):
-        axis.imshow(log_p.T, **place)
-        axis.plot(*densities.means.T, "k+", ms=9)
-        axis.plot(*densities.anchor.T, "o", color="#D55E00")
-        axis.set(title=f"{name}: p(x′ | ●)", xlabel="x′₁", ylabel="x′₂")
-    image = axes[0].get_images()[0]  # both have its scale
+    *views, right = axes
+    for axis, name in zip(views, densities.log_p, strict=True):
+        image = _view_density(axis, densities, name)
+    # Both have the scale of the last.
     label = "log density, cut at −6"
-    figure.colorbar(image, ax=list(axes[:2]), label=label, shrink=0.8)
+    figure.colorbar(image, ax=views, label=label, shrink=0.8)
     for name in ("noise", "mixup"):
-        axes[2].loglog(in_span.d, in_span[name], color=COLORS[name], label=name)
-    axes[2].set(xlabel="dimension d", title="share of energy in the span of the means")
-    axes[2].legend()
+        right.loglog(in_span.d, in_span[name], color=COLORS[name], label=name)
+    right.set_title("share of energy in the span of the means")
+    right.set_xlabel("dimension d")
+    right.legend()
     return figure
+
+
+def _view_density(axis: Axes, densities: Densities, name: str) -> AxesImage:
+    """With the means of the mixture and the point whose views they are."""
+    image = axis.imshow(
+        densities.log_p[name].T,
+        origin="lower",
+        extent=densities.ends * 2,
+        vmin=-6,
+        vmax=3,
+    )
+    axis.plot(*densities.means.T, "k+", ms=9)
+    axis.plot(*densities.anchor.T, "o", color="#D55E00")
+    axis.set_title(f"{name}: p(x′ | ●)")
+    axis.set(xlabel="x′₁", ylabel="x′₂")
+    return image
 
 
 def cloud_map(scores: Mapping[str, Sequence[Ends]], gain: pd.DataFrame) -> Figure:
@@ -114,25 +164,36 @@ def cloud_map(scores: Mapping[str, Sequence[Ends]], gain: pd.DataFrame) -> Figur
 
     `scores` are `analysis.cloud_scores`, `gain` `analysis.gains`; numbers join the panels.
     """
-    size = (13, 0.42 * len(gain) + 1.6)
-    figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=(1.5, 1))
+    figure, (left, right) = plt.subplots(
+        1,
+        2,
+        figsize=(13, 0.42 * len(gain) + 1.6),
+        width_ratios=(1.5, 1),
+    )
     rows = [f"{cloud}  [{i}]" for i, cloud in enumerate(gain.cloud, 1)]
     dot_plot(left, rows, scores, xlabel="10-NN accuracy, test")
     handles = left.get_legend_handles_labels()
     figure.legend(*handles, ncol=5, loc="outside upper left", fontsize=9)
-    columns = gain[["variance ratio", GAIN, "low", "high"]]
-    for i, (ratio, mean, low, high) in enumerate(columns.itertuples(index=False, name=None), 1):
-        error = [[mean - low], [high - mean]]
-        color = _sign_color(low, high)
-        right.errorbar(ratio, mean, error, fmt="o", color=color, ms=5, capsize=2)
-        offset: dict[str, Any] = {"xytext": (4, 4), "textcoords": "offset points"}
-        right.annotate(str(i), (ratio, mean), fontsize=8, **offset)
-    right.axhline(0, color="0.5", lw=1)
-    right.axvline(1, color="0.5", lw=1, ls="--")
-    directions = "widest direction outside\nthe span of the means ÷ mean inside"
-    right.set(xscale="log", xlabel=f"variance of the data: {directions}")
-    right.set_ylabel("10-NN accuracy, mixup − noise")
+    _gain_by_variance(right, gain)
     return figure
+
+
+def _gain_by_variance(axis: Axes, gain: pd.DataFrame) -> None:
+    """A numbered point a cloud."""
+    columns = gain[["variance ratio", GAIN, "low", "high"]]
+    rows = columns.itertuples(index=False, name=None)
+    style: Style = {"fmt": "o", "ms": 5, "capsize": 2}
+    offset: Style = {"xytext": (4, 4), "textcoords": "offset points"}
+    for i, (ratio, mean, low, high) in enumerate(rows, 1):
+        error = [[mean - low], [high - mean]]
+        axis.errorbar(ratio, mean, error, color=_sign_color(low, high), **style)
+        axis.annotate(str(i), (ratio, mean), fontsize=8, **offset)
+    axis.axhline(0, color="0.5", lw=1)
+    axis.axvline(1, color="0.5", lw=1, ls="--")
+    axis.set_xscale("log")
+    directions = "widest direction outside\nthe span of the means ÷ mean inside"
+    axis.set_xlabel(f"variance of the data: {directions}")
+    axis.set_ylabel("10-NN accuracy, mixup − noise")
 
 
 def _sign_color(low: float, high: float) -> str:
@@ -158,16 +219,16 @@ def tables(best: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
 
     `best` are the best strengths of all methods, `baselines` as in `analysis.against_baselines`.
     """
-    names = list(best.table.unique())
+    names = best.table.unique()
+    shape = (len(SCORES), len(names))
     size = (4.2 * len(names), 6.4)
-    figure, axes = plt.subplots(len(SCORES), len(names), figsize=size, squeeze=False)
+    figure, axes = plt.subplots(*shape, figsize=size, squeeze=False)
     for column, name in zip(axes.T, names, strict=True):
-        here = baselines[baselines.table == name]
+        own = best[best.table == name]
+        beside = baselines[baselines.table == name]
         for axis, score in zip(column, SCORES, strict=True):
-            _by_augmentation(axis, best[best.table == name], score)
-            for method in ("raw", "PCA", "untrained"):
-                mean = here[here.method == method][score].mean()
-                axis.axvline(mean, color=COLORS[method], lw=1.2, ls="--", label=method)
+            _by_augmentation(axis, own, score)
+            _baseline_lines(axis, beside, score)
         column[0].set_title(name)
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, ncol=5, loc="outside upper center", fontsize=9)
@@ -180,5 +241,13 @@ def _by_augmentation(axis: Axes, best: pd.DataFrame, score: str) -> None:
     series = {}
     for method, rows in trained.groupby("method", sort=False):
         groups = rows.groupby("augmentation")[score]
-        series[str(method)] = [interval(groups.get_group(kind).tolist()) for kind in kinds]
+        values = [groups.get_group(kind).tolist() for kind in kinds]
+        series[str(method)] = [interval(own) for own in values]
     dot_plot(axis, kinds, series, xlabel=SCORE_LABELS[score])
+
+
+def _baseline_lines(axis: Axes, baselines: pd.DataFrame, score: str) -> None:
+    for method in ("raw", "PCA", "untrained"):
+        own = baselines[baselines.method == method]
+        style: Style = {"color": COLORS[method], "lw": 1.2, "ls": "--"}
+        axis.axvline(own[score].mean(), label=method, **style)
