@@ -29,9 +29,11 @@ def best_settings(table: pd.DataFrame, by: Sequence[str], setting: str, score: s
 
     Of equal ones it is the first.
     """
-    means = table.groupby([*by, setting], sort=False)[score].mean().reset_index()
+    names = [*by, setting]
+    groups = table.groupby(names, sort=False)[score]
+    means = groups.mean().reset_index()
     best = means.groupby(list(by), sort=False)[score].idxmax()
-    return table.merge(means.loc[best, [*by, setting]], on=[*by, setting])
+    return table.merge(means.loc[best, names], on=names)
 
 
 def raw_scores(config: TrainConfig, dim: int | None = None) -> list[dict[str, Any]]:
@@ -40,18 +42,19 @@ def raw_scores(config: TrainConfig, dim: int | None = None) -> list[dict[str, An
     The principal components are by default half as many as there are columns, at most 16.
     """
     data = point_set(config)
-    x, labels, x_test = data.train.x, data.train.labels, data.test.x
+    x, x_test = data.train.x, data.test.x
     mean = x.mean(0)
     dim = dim or min(16, max(1, len(mean) // 2))
-    axes = torch.linalg.svd(x - mean, full_matrices=False).Vh[:dim].T
-    features = {"raw": (x, x_test), "PCA": ((x - mean) @ axes, (x_test - mean) @ axes)}
+    svd = torch.linalg.svd(x - mean, full_matrices=False)
+    axes = svd.Vh[:dim].T
+    components = [(part - mean) @ axes for part in (x, x_test)]
     rows = []
-    for name, (z, z_test) in features.items():
-        by_neighbors, by_probe = knn(z, labels, z_test), linear_probe(z, labels, z_test)
-        scores = {"knn_h_test": by_neighbors, "probe_h_test": by_probe}
-        known = {"method": name, "seed": config.seed}
-        truth = data.test.labels
-        rows.append(known | {key: accuracy(value, truth) for key, value in scores.items()})
+    for name, (z, z_test) in {"raw": (x, x_test), "PCA": components}.items():
+        row: dict[str, Any] = {"method": name, "seed": config.seed}
+        for key, classify in (("knn_h_test", knn), ("probe_h_test", linear_probe)):
+            predicted = classify(z, data.train.labels, z_test)
+            row[key] = accuracy(predicted, data.test.labels)
+        rows.append(row)
     return rows
 
 
@@ -96,7 +99,8 @@ def gains(best: pd.DataFrame, before: pd.DataFrame, clouds: Sequence[str]) -> pd
     for cloud in clouds:
         mean, low, high = ends[cloud]
         row = {"cloud": cloud, GAIN: mean, "low": low, "high": high}
-        rows.append(row | {"variance ratio": 1 / noise.selectivity[cloud]})
+        row["variance ratio"] = 1 / noise.selectivity[cloud]
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -105,11 +109,13 @@ def cloud_scores(
 ) -> dict[str, list[Ends]]:
     """Test accuracies by method, one interval a cloud: noise, mixup, and what is beside them."""
     methods = {name: best[best.augmentation == name] for name in ("noise", "mixup")}
-    methods |= {name: beside[beside.method == name] for name in ("untrained", "raw", "PCA")}
-    return {
-        name: [interval(by_seed(rows, "knn_h_test", cloud=cloud).tolist()) for cloud in clouds]
-        for name, rows in methods.items()
-    }
+    for name in ("untrained", "raw", "PCA"):
+        methods[name] = beside[beside.method == name]
+    scores = {}
+    for name, rows in methods.items():
+        values = [by_seed(rows, "knn_h_test", cloud=cloud) for cloud in clouds]
+        scores[name] = [interval(own.tolist()) for own in values]
+    return scores
 
 
 def _predictors(before: pd.DataFrame, clouds: Sequence[str]) -> pd.DataFrame:
@@ -122,7 +128,8 @@ def predictors(before: pd.DataFrame, gain: pd.DataFrame) -> pd.DataFrame:
     clouds = gain.cloud.tolist()
     table = pd.DataFrame({"cloud": clouds})
     for name in ("noise", "mixup"):
-        strength = before[before.augmentation == name].set_index("cloud").strength
+        own = before[before.augmentation == name]
+        strength = own.set_index("cloud").strength
         table[f"strength, {name}"] = strength.loc[clouds].tolist()
     values = _predictors(before, clouds)
     for column in values.columns:
@@ -134,7 +141,8 @@ def predictor_test(before: pd.DataFrame, gain: pd.DataFrame) -> pd.DataFrame:
     """Rank correlation over clouds between the gain and each predictor, mixup minus noise."""
     values, rows = _predictors(before, gain.cloud.tolist()), []
     for name in values.columns.get_level_values(0).unique():
-        test = spearmanr(values[name]["mixup"] - values[name]["noise"], gain[GAIN])
+        difference = values[name]["mixup"] - values[name]["noise"]
+        test = spearmanr(difference, gain[GAIN])
         row = {"predictor (mixup minus noise)": name}
         row |= {"rank correlation with the gain": test.statistic, "p": test.pvalue}
         rows.append(row | {"clouds": len(gain)})
@@ -147,9 +155,10 @@ def predictor_test(before: pd.DataFrame, gain: pd.DataFrame) -> pd.DataFrame:
 def view_scores(views: pd.DataFrame) -> dict[str, Ends]:
     """10-NN accuracy on the backbone by kind of view, with intervals, the best first."""
     groups = views.groupby("views", sort=False)["knn_cosine_h"]
-    ends = pd.Series({name: interval(values.tolist()) for name, values in groups})
-    order = ends.map(lambda end: end[0]).argsort()[::-1]
-    return {str(name): end for name, end in ends.iloc[order].items()}
+    ends = {str(name): interval(values.tolist()) for name, values in groups}
+    names, means = list(ends), [mean for mean, _, _ in ends.values()]
+    best_first = np.argsort(means)[::-1]
+    return {names[i]: ends[names[i]] for i in best_first}
 
 
 def minus_untrained(views: pd.DataFrame) -> pd.DataFrame:
@@ -197,7 +206,8 @@ def counts_against_baselines(best: pd.DataFrame, baselines: pd.DataFrame) -> pd.
     rows = []
     for name in best.table.unique():
         for other in ("raw", "untrained"):
-            low, high = np.array(list(_comparisons(best, baselines, name, other))).T
+            ends = list(_comparisons(best, baselines, name, other))
+            low, high = np.array(ends).T
             row = {"table": name, "every method, augmentation and score, against": other}
             row |= {"above": (low > 0).sum()}
             row |= {"cannot be told apart": ((low <= 0) & (high >= 0)).sum()}
@@ -213,5 +223,6 @@ def _comparisons(
     for score in SCORES:
         theirs = by_seed(baselines, score, table=name, method=other)
         for _, group in trained.groupby(["method", "augmentation"]):
-            _, low, high = interval((by_seed(group, score) - theirs).tolist())
+            difference = by_seed(group, score) - theirs
+            _, low, high = interval(difference.tolist())
             yield low, high

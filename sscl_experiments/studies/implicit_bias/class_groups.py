@@ -39,12 +39,15 @@ def group_contrast(
         raise ValueError(f"similarity must be {rule}, got {shapes}")
     groups = whole_numbers("groups", groups).to(similarity.device)
     i, j = torch.triu_indices(k, k, 1)
-    within = (groups[..., i] == groups[..., j]) & (groups[..., i] >= 0)
+    first, second = groups[..., i], groups[..., j]
+    within = (first == second) & (first >= 0)
     if not (within.any(-1) & ~within.all(-1)).all():
         rule = "two classes into one group and not all into one"
         raise ValueError(f"groups must put {rule}, got {groups.tolist()}")
-    pairs, weights = similarity[i, j], within.to(similarity.dtype)
-    return weights @ pairs / weights.sum(-1) - (1 - weights) @ pairs / (1 - weights).sum(-1)
+    pairs = similarity[i, j]
+    inside = within.to(pairs.dtype)
+    across = 1 - inside
+    return inside @ pairs / inside.sum(-1) - across @ pairs / across.sum(-1)
 
 
 def regroupings(
@@ -114,7 +117,8 @@ def superclasses(images: ImageData) -> Groups:
     """The superclass of each class, of a set that has them."""
     assert images.coarse_labels is not None
     numbers = range(len(images.classes))
-    return torch.stack([images.coarse_labels[images.labels == c][0] for c in numbers])
+    members = [images.coarse_labels[images.labels == number] for number in numbers]
+    return torch.stack([coarse[0] for coarse in members])
 
 
 def pixel_similarity(images: ImageData) -> Float[np.ndarray, "k k"]:
@@ -126,11 +130,11 @@ def backbone_similarities(
     records: Mapping[str, Sequence[Record]], pixels: Float[np.ndarray, "k k"]
 ) -> dict[str, Float[np.ndarray, "k k"]]:
     """The pixels' similarities, and those of h of every method, as means over seeds."""
-    means = {
-        f"{method}, backbone": np.mean([r.arrays["classes_h"] for r in records[method]], 0)
-        for method in ("untrained", *METHODS)
-    }
-    return {"raw pixels": pixels} | means
+    panels = {"raw pixels": pixels}
+    for method in ("untrained", *METHODS):
+        similarities = [record.arrays["classes_h"] for record in records[method]]
+        panels[f"{method}, backbone"] = np.mean(similarities, 0)
+    return panels
 
 
 def similarity_table(
@@ -145,16 +149,18 @@ def similarity_table(
 
 
 def grouping_tests(
-    records: Mapping[str, Sequence[Record]], pixels: Float[np.ndarray, "k k"], groups: Groups
+    records: Mapping[str, Sequence[Record]],
+    pixels: Float[np.ndarray, "k k"],
+    groups: Groups,
 ) -> pd.DataFrame:
     """`grouping_test` of the pixels, and of h and z of every run, a row each."""
     rows: list[dict[str, Any]] = [{"features": "raw pixels", **grouping_test(pixels, groups)}]
     for method, runs in records.items():
-        for layer in ("h", "z"):
-            for record in runs:
-                accuracy = record.metrics[f"knn_cosine_{layer}"]
-                row = {"features": f"{method}, {layer}", "accuracy": accuracy}
-                rows.append(row | grouping_test(record.arrays[f"classes_{layer}"], groups))
+        for layer, record in itertools.product(("h", "z"), runs):
+            similarity = record.arrays[f"classes_{layer}"]
+            row: dict[str, Any] = {"features": f"{method}, {layer}"}
+            row["accuracy"] = record.metrics[f"knn_cosine_{layer}"]
+            rows.append(row | grouping_test(similarity, groups))
     return pd.DataFrame(rows)
 
 
@@ -180,7 +186,8 @@ def group_table(tests: pd.DataFrame) -> pd.DataFrame:
 
 def _contrast_over_seeds(values: pd.Series) -> dict[str, float | None]:
     """The mean with its interval, which one value does not have."""
-    row: dict[str, float | None] = {**with_interval(CONTRAST, interval(values.tolist()))}
+    ends = interval(values.tolist())
+    row: dict[str, float | None] = {**with_interval(CONTRAST, ends)}
     return row if len(values) > 1 else row | {"95 % low": None, "95 % high": None}
 
 
@@ -191,7 +198,8 @@ def _beyond_baselines(tests: pd.DataFrame, name: str) -> dict[str, str]:
     for baseline in ("raw pixels", f"untrained{layer}"):
         before = tests[tests.features == baseline][CONTRAST].to_numpy()
         mean, low, high = interval((own - before).tolist())
-        row[f"minus {baseline.removesuffix(layer)}"] = f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+        column = f"minus {baseline.removesuffix(layer)}"
+        row[column] = f"{mean:.3f} [{low:.3f}, {high:.3f}]"
     return row
 
 
@@ -200,11 +208,12 @@ def transfer_table(records: Mapping[str, Sequence[Record]], other: ImageData) ->
     coarse = superclasses(other)
     rows = [{"features": "raw pixels", **grouping_test(pixel_similarity(other), coarse)}]
     for method, runs in records.items():
-        found = [grouping_test(r.arrays["classes_transfer"], coarse) for r in runs]
-        tests = pd.DataFrame(found)
+        similarities = [record.arrays["classes_transfer"] for record in runs]
+        tests = pd.DataFrame([grouping_test(similarity, coarse) for similarity in similarities])
         row: dict[str, Any] = {"features": f"{method}, h"}
-        row |= with_interval(CONTRAST, interval(tests[CONTRAST].tolist())) | {"n": len(runs)}
-        rows.append(row | {"95th percentile": tests["95th percentile"].mean(), "p": tests.p.max()})
+        row |= with_interval(CONTRAST, interval(tests[CONTRAST].tolist()))
+        row |= {"n": len(runs), "95th percentile": tests["95th percentile"].mean()}
+        rows.append(row | {"p": tests.p.max()})
     return pd.DataFrame(rows)
 
 

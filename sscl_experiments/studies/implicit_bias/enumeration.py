@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,11 +40,13 @@ def placement_rank(x: Float[Tensor, "m d"], z: Float[Tensor, "m d_z"]) -> float:
         shapes = f"{tuple(x.shape)} and {tuple(z.shape)}"
         raise ValueError(f"x and z must hold the same m ≥ 2 points, got {shapes}")
     i, j = torch.triu_indices(m, m, 1)
-    weights, distances = 1 / distances_between(x, i, j), torch.cdist(z, z)
+    weights = 1 / distances_between(x, i, j)
+    distances = torch.cdist(z, z)
     assignments = _assignments(m)
-    cost = torch.zeros(assignments.shape[1], dtype=distances.dtype, device=distances.device)
+    cost = distances.new_zeros(assignments.shape[1])
     for weight, a, b in zip(weights, i, j, strict=True):
-        cost = cost + weight * distances[assignments[a], assignments[b]]
+        assigned = distances[assignments[a], assignments[b]]
+        cost = cost + weight * assigned
     return (cost < cost[0] * (1 - 1e-9)).double().mean().item()
 
 
@@ -54,7 +57,9 @@ def _assignments(m: int) -> Int64[Tensor, "m f"]:
 
 
 def lipschitz_monte_carlo(
-    f: Callable[[Tensor], Tensor], x1: Float[Tensor, "n d"], x2: Float[Tensor, "n d"]
+    f: Callable[[Tensor], Tensor],
+    x1: Float[Tensor, "n d"],
+    x2: Float[Tensor, "n d"],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The mean of ‖f(x) - f(x')‖ / ‖x - x'‖ over n independent pairs, and its standard error.
 
@@ -69,7 +74,8 @@ def lipschitz_monte_carlo(
     if len(a) < 2 or not (distance > 0).all():
         got = f"{len(a)} pairs, {int((distance == 0).sum())} coinciding"
         raise ValueError(f"x1 and x2 must be n ≥ 2 pairs of distinct points, got {got}")
-    image_a, image_b = checked_features("f(x1)", f(x1)), checked_features("f(x2)", f(x2))
+    image_a = checked_features("f(x1)", f(x1))
+    image_b = checked_features("f(x2)", f(x2))
     ratio = (image_a - image_b).norm(dim=1) / distance
     return ratio.mean(), ratio.std() / len(a) ** 0.5
 
@@ -94,9 +100,10 @@ def three_squares(names: str, *, temperature: float) -> pd.DataFrame:
     rows = []
     for order, places in zip(cyclic_orders(4), arranged(4), strict=True):
         z = places.repeat_interleave(8, 0)
-        row = {"around the circle": order_name(order, names)}
-        loss = info_nce(z, z, temperature=temperature).item()
-        rows.append(row | {"InfoNCE": loss, "C(f)": lipschitz(natural_line(4), places).item()})
+        row: dict[str, Any] = {"around the circle": order_name(order, names)}
+        row["InfoNCE"] = info_nce(z, z, temperature=temperature).item()
+        row["C(f)"] = lipschitz(natural_line(4), places).item()
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -105,9 +112,10 @@ def order_costs(sizes: Sequence[int]) -> pd.DataFrame:
     rows = []
     for m in sizes:
         costs = lipschitz(natural_line(m), arranged(m))
-        others = costs[1:].sort().values
-        ends = {"next best": others[0].item(), "worst": others[-1].item()}
-        rows.append({"m": m, "orders": len(costs), "C, natural order": costs[0].item()} | ends)
+        natural, others = costs[0], costs[1:]
+        row = {"m": m, "orders": len(costs), "C, natural order": natural.item()}
+        row |= {"next best": others.min().item(), "worst": others.max().item()}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -141,7 +149,9 @@ def objectives(x: Float[Tensor, "m 1"], places: Float[Tensor, "m 2"]) -> dict[st
 
 
 def _objective(
-    weight: Float[Tensor, "m m"], logits: Float[Tensor, "m m"], axis: tuple[int, ...]
+    weight: Float[Tensor, "m m"],
+    logits: Float[Tensor, "m m"],
+    axis: tuple[int, ...],
 ) -> float:
     diagonal = torch.eye(len(weight), dtype=torch.bool)
     total = logits.masked_fill(diagonal, -torch.inf).logsumexp(axis, keepdim=True)
@@ -167,12 +177,13 @@ def _residuals(x: Float[Tensor, "m 1"]) -> Iterator[dict[str, float | str]]:
     places = arranged(len(x))
     C = lipschitz(x, places).numpy()
     centred = C - C.mean()
-    for name, values in pd.DataFrame([objectives(x, z) for z in places]).items():
+    table = pd.DataFrame([objectives(x, z) for z in places])
+    for name, values in table.items():
         a, b = np.polynomial.polynomial.polyfit(centred, values, 1)
-        residual = np.abs(values - a - b * centred).max() / values.abs().max()
-        best = values.idxmin()
-        row = {"m": len(x), "variant": str(name), "not a + b·C": residual}
-        yield row | {"natural not best": best != 0}
+        residual = values - a - b * centred
+        relative = residual.abs().max() / values.abs().max()
+        row = {"m": len(x), "variant": str(name), "not a + b·C": relative}
+        yield row | {"natural not best": values.idxmin() != 0}
 
 
 def residual_summary(residuals: pd.DataFrame) -> pd.DataFrame:
@@ -217,7 +228,8 @@ def natural_order(sizes: Sequence[int], seeds: Sequence[int]) -> NaturalOrder:
 
 def _margin(x: Float[Tensor, "m 1"]) -> float:
     C = lipschitz(x, arranged(len(x)))
-    return ((C[1:].min() - C[0]) / C[0]).item()
+    natural, next_best = C[0], C[1:].min()
+    return ((next_best - natural) / natural).item()
 
 
 def _splits(w: Float[Tensor, "m m"]) -> tuple[float, float]:
@@ -225,5 +237,7 @@ def _splits(w: Float[Tensor, "m m"]) -> tuple[float, float]:
     separated = sets[:, :, None] != sets[:, None, :]
     rebuilt = (alpha[:, None, None] * separated).sum(0)
     size = sets.sum(1)
-    least = alpha[(size > 1) & (size < len(w) - 1)].min()
-    return ((rebuilt + w).abs().max() / w.max()).item(), (least / w.max()).item()
+    no_single_point = (size > 1) & (size < len(w) - 1)
+    error = (rebuilt + w).abs().max()
+    least = alpha[no_single_point].min()
+    return (error / w.max()).item(), (least / w.max()).item()
