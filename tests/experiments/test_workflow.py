@@ -194,7 +194,7 @@ def test_a_longer_scale_is_published_as_a_record(checkout, mended):
     assert [claim["claim"]["id"] for claim in record["claims"]] == ["C1", "C2"]
     assert record["runs"] == 4
     assert record["parameters"]["scale"] == "full"
-    assert record["tables"]["identities"].startswith("batch,form,")
+    assert record["tables"]["identities"].startswith("batch,loss,")
     assert str(checkout.root) not in text
     assert not checkout.sscl("reproduce").stderr
 
@@ -537,7 +537,7 @@ def test_tune_command(tmp_path, monkeypatch):
         == 0
     )
     rows = list(csv.DictReader(table.open()))
-    assert [(row["form"], int(row["d_z"]), float(row["temperature"])) for row in rows] == list(
+    assert [(row["loss"], int(row["d_z"]), float(row["temperature"])) for row in rows] == list(
         space
     )
     for row, config, metric in zip(rows, space.values(), ("cosine", "euclidean"), strict=True):
