@@ -10,7 +10,7 @@ from sscl_experiments import paths, store
 from .planning import Job, Plan, notebook_path
 
 README_FIGURES = {
-    "03_implicit_bias-film.gif": "order.gif",
+    "03_implicit_bias-training.gif": "order.gif",
     "05_t_simclr-maps.png": "maps.png",
     "07_augmentation_graph-map.png": "map.png",
 }

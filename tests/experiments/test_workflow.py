@@ -134,8 +134,8 @@ def test_results_contract(checkout, mended):
         assert png.with_suffix(".svg").exists()
         assert png.with_suffix(".csv").exists() or png.with_suffix(".npz").exists()
     assert len(list((out / "figures").glob("*.png"))) >= 11
-    assert (out / "figures" / "03_implicit_bias-film.gif").read_bytes().startswith(b"GIF8")
-    assert "03_implicit_bias-film.gif" in (out / "report.html").read_text(encoding="utf-8")
+    assert (out / "figures" / "03_implicit_bias-training.gif").read_bytes().startswith(b"GIF8")
+    assert "03_implicit_bias-training.gif" in (out / "report.html").read_text(encoding="utf-8")
     page = (out / "report.html").read_text(encoding="utf-8")
     for link in re.findall(r"(?:href|src)='([^']+)'", page):
         assert (out / link).exists(), link
