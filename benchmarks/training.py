@@ -3,12 +3,14 @@
     python benchmarks/training.py [--device cuda] [--compile] [--out FILE]
 
 Of the whole step, of the same step on ready-made views, of the views by themselves and of the loss
-by itself. Networks and views of notebook 5 (Fashion-MNIST, embedded); with --cifar10 also those of
-its runs on CIFAR-10 and, on a GPU, of scale `paper`.
+by itself, in turns; `ratio` is the step's rate over that on ready-made views. Networks and views of
+notebook 5 (Fashion-MNIST, embedded); with --cifar10 also those of its runs on CIFAR-10 and, on a
+GPU, of scale `paper`. On a CPU the time is the processor's: what runs beside does not count.
 """
 
 import argparse
 import itertools
+import statistics
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -36,19 +38,19 @@ from sscl_experiments.studies.t_simclr.searches import METHOD_LOSSES, tuned
 LARGE_RUNS = ("best-simclr-resnet18-100", "best-t_simclr-resnet18-100")
 
 
-def rate(work: Callable[[], Any], images: int, device: torch.device, repeats: int = 3) -> float:
-    """Images per second, the best of `repeats` after one to warm up."""
-    seconds = []
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return images / min(seconds[1:])
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    began = clock()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - began
 
 
-def profile(config: TrainConfig, device: str, compiled: bool, steps: int) -> dict[str, float]:
+def profile(
+    config: TrainConfig, device: str, compiled: bool, steps: int, repeats: int
+) -> dict[str, float]:
+    """Medians over the turns that all take after one to warm up."""
     place = device_of(device)
     batches = source(config, image_sets(config).train.images, place)
     network = initial_network(config, batches.sample_shape)
@@ -83,8 +85,10 @@ def profile(config: TrainConfig, device: str, compiled: bool, steps: int) -> dic
         "only loss": losses,
     }
     images = sum(len(batch.x1) for batch in ready)
-    rates = {name: rate(run, images, place) for name, run in work.items()}
-    return rates | {"ratio": rates["whole step"] / rates["ready-made views"]}
+    turns = [[seconds(run, place) for run in work.values()] for _ in range(repeats + 1)][1:]
+    spent = map(statistics.median, zip(*turns, strict=True))
+    rates = {name: images / time for name, time in zip(work, spent, strict=True)}
+    return rates | {"ratio": statistics.median(ready / whole for whole, ready, *_ in turns)}
 
 
 def runs(device: str, *, cifar10: bool) -> dict[str, TrainConfig]:
@@ -108,11 +112,12 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--cifar10", action="store_true")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table as CSV")
     a = parser.parse_args()
     rows = []
     for name, config in runs(a.device, cifar10=a.cifar10).items():
-        rates = profile(config, a.device, a.compile, a.steps)
+        rates = profile(config, a.device, a.compile, a.steps, a.repeats)
         rows.append({"images per second": name, **rates})
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format=lambda x: f"{x:.0f}" if x > 10 else f"{x:.2f}"))

@@ -101,10 +101,10 @@ def _image_source(config: TrainConfig, images: UInt8[Tensor, "n c h w"]) -> Sour
         with stream(config.seed, ORDER, epoch):
             order = torch.randperm(len(images)).to(images.device)
         for step, index in enumerate(order.split(config.batch_size)[:steps]):
-            pixels = images[index].float() / 255
+            twice = images.index_select(0, index.repeat(2))
             with stream(config.seed, VIEWS, epoch, step), torch.no_grad():
-                views, boxes = augment(pixels.repeat(2, 1, 1, 1), images)
-            x1, x2 = views.contiguous(memory_format=torch.channels_last).chunk(2)
+                views, boxes = augment(twice, images)
+            x1, x2 = views.chunk(2)
             yield Batch(x1, x2, crop_overlap(*boxes.chunk(2)))
 
     return Source(images.shape[1:], steps, sum(sizes[:steps]), batches)

@@ -32,7 +32,7 @@ from .record import Record, release
 SCHEMA = 1
 RECORD, ARRAYS = "record.json", "arrays.npz"
 # What computes, beside our own code.
-LIBRARIES = ("torch", "kornia", "scikit-learn")
+LIBRARIES = ("torch", "scikit-learn")
 # The module that makes runs on a kind of data: a run's numbers depend on all code that it reaches.
 KINDS = {
     Images: "sscl_experiments.runs.images",

@@ -140,5 +140,5 @@ def _view_features(
     images = images.to(next(trained.model.parameters()).device)
     augment = ImageViews(trained.config.data.augmentation, images.shape[1:])
     with stream(trained.config.seed, VIEWS, EVALUATION):
-        views, _ = augment(images.repeat(2, 1, 1, 1).float() / 255, images)
+        views, _ = augment(images.repeat(2, 1, 1, 1), images)
         return trained.model(views)[1]

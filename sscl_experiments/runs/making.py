@@ -29,7 +29,7 @@ def provenance(model: nn.Module, seconds: float) -> dict[str, Any]:
     """What a number needs beside its configuration to be understood later."""
     device = next(model.parameters()).device
     cuda = device.type == "cuda"
-    libraries = {name: release(name) for name in ("torch", "kornia", "numpy")}
+    libraries = {name: release(name) for name in ("torch", "numpy")}
     return {
         "seconds": round(seconds, 3),
         "date": now(),

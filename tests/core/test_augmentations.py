@@ -1,17 +1,30 @@
 """Views: the box that is reported is the part that is seen, randomness is torch's, values stay
-colours. The steps that know nothing of the domain have the distributions of their formulas.
+colours. They are kornia's where the operations are the same, and have the distribution of its views
+where they are not. The steps that know nothing of the domain have that of their formulas.
 """
 
-import colorsys
+import inspect
 import itertools
 import math
 
+import kornia
+import kornia.augmentation as K
+import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.nn import functional as F
 
-from sscl_core.augmentations import ImageViews, agnostic_views, crop_overlap
+from sscl_core import augmentations
+from sscl_core.augmentations import (
+    ImageViews,
+    agnostic_views,
+    colour_jitter,
+    crop_overlap,
+    random_boxes,
+    resized_crop,
+)
 from sscl_core.config import Corruption, ImageAugmentation, Masking, Mixup, Noise
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (3, 20, 28)]
@@ -123,6 +136,183 @@ def test_without_crop_flip_and_colour_a_view_is_the_image(shape):
     seen, box = views(x, crop_scale=(1.0, 1.0), flip=0.0)
     torch.testing.assert_close(seen, x, rtol=0, atol=1e-5)
     assert box.unique(dim=0).tolist() == [[0, 0, shape[2], shape[1]]]
+
+
+@all_shapes
+def test_views_of_bytes_are_those_of_their_numbers(shape):
+    settings = {"jitter": 0.5, "grayscale": 0.2, "then": (Mixup(strength=0.5),)}
+    stored = (images(16, shape) * 256).byte()
+    (seen, box), (expected, expected_box) = (
+        views(x, **settings) for x in (stored, stored.float() / 255)
+    )
+    assert seen.dtype == torch.float32
+    assert torch.equal(seen, expected)
+    assert torch.equal(box, expected_box)
+
+
+@all_shapes
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-5), (torch.bfloat16, 0.03)], ids=str
+)
+def test_views_have_the_precision_of_the_images(shape, dtype, tolerance):
+    settings = {"jitter": 0.5, "grayscale": 0.2}
+    x = images(16, shape).bfloat16()
+    (seen, box), (expected, expected_box) = (
+        views(pixels, **settings) for pixels in (x.to(dtype), x.float())
+    )
+    assert seen.dtype == dtype
+    assert torch.equal(box, expected_box)
+    torch.testing.assert_close(seen.float(), expected, rtol=0, atol=tolerance)
+
+
+@all_shapes
+@pytest.mark.parametrize("at_once", [1, 3, 16])
+def test_how_many_are_made_at_a_time_shows_in_nothing(shape, at_once, monkeypatch):
+    x, settings = images(16, shape), {"jitter": 0.5, "grayscale": 0.2}
+    expected, _ = views(x, **settings)
+    assert expected.is_contiguous(memory_format=torch.channels_last)
+    calls = []
+
+    def spy(part, *rest):
+        calls.append(len(part))
+        return resized_crop(part, *rest)
+
+    monkeypatch.setattr(augmentations, "resized_crop", spy)
+    monkeypatch.setattr(augmentations, "CACHED", at_once * math.prod(shape))
+    seen, _ = views(x, **settings)
+    assert max(calls) == at_once
+    assert sum(calls) == 16
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(seen, expected, rtol=0, atol=1e-6)
+
+
+@all_shapes
+def test_nothing_waits_for_the_device(shape):
+    """Tensors without content refuse what a GPU would have to be waited for: to look at it."""
+    x, settings = images(8, shape), {"jitter": 0.5, "grayscale": 0.2}
+    views(x, **settings)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(8, *shape, dtype=torch.uint8)
+        with pytest.raises(DynamicOutputShapeException):
+            x[x > 0]
+        seen, box = views(x, **settings)
+    assert (seen.shape, box.shape) == (x.shape, (8, 4))
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "says"),
+    [
+        (torch.zeros(4, 3, 28, 32), ValueError, r"shape \(n, 3, 32, 32\), .*got \(4, 3, 28, 32\)"),
+        (torch.zeros(4, 1, 32, 32), ValueError, r"images must .*got \(4, 1, 32, 32\)"),
+        (torch.zeros(3, 32, 32), ValueError, r"images must .*got \(3, 32, 32\)"),
+        (torch.zeros(4, 3, 32, 32, dtype=torch.int64), TypeError, r"images must be bytes.*int64"),
+    ],
+    ids=lambda value: str(value)[:0] if isinstance(value, torch.Tensor) else None,
+)
+def test_images_of_another_kind_are_refused(bad, error, says):
+    augment = ImageViews(ImageAugmentation(), (3, 32, 32))
+    with pytest.raises(error, match=says):
+        inspect.unwrap(ImageViews.forward)(augment, bad)
+
+
+# --- crops, by a loop and by kornia --------------------------------------------------------------
+
+
+def random_crops(n: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes, of one row or column too, and whether they are flipped."""
+    torch.manual_seed(1)
+    box = random_boxes(n, shape[1:], (0.01, 1.0), torch.device("cpu"))
+    box[0, 2], box[1, 3] = box[0, 0] + 1, box[1, 1] + 1
+    return box, torch.rand(n) < 0.5
+
+
+def naive_resized_crop(image: np.ndarray, box: list[float], flipped: bool) -> np.ndarray:
+    """Pixel by pixel: the four neighbours of the point that it shows, weighted by nearness."""
+    _, h, w = image.shape
+    x0, y0, x1, y1 = box
+    view = np.zeros_like(image)
+    for i, j in itertools.product(range(h), range(w)):
+        y = y0 + i * (y1 - 1 - y0) / (h - 1)
+        x = x0 + (w - 1 - j if flipped else j) * (x1 - 1 - x0) / (w - 1)
+        top, left = int(y), int(x)
+        for row, column in itertools.product((top, top + 1), (left, left + 1)):
+            weight = (1 - abs(y - row)) * (1 - abs(x - column))
+            if weight > 0:
+                view[:, i, j] += weight * image[:, row, column]
+    return view
+
+
+@all_shapes
+def test_a_resized_crop_is_that_of_a_loop_over_pixels(shape):
+    x = images(10, shape).double()
+    box, flipped = random_crops(10, shape)
+    assert 0 < flipped.sum() < 10
+    seen = resized_crop(x, box, flipped)
+    for i in range(10):
+        expected = naive_resized_crop(x[i].numpy(), box[i].tolist(), bool(flipped[i]))
+        assert seen[i].numpy() == pytest.approx(expected, abs=1e-12)
+
+
+@all_shapes
+def test_a_resized_crop_is_kornias(shape):
+    x = images(200, shape)
+    box, flipped = random_crops(200, shape)
+    x0, y0, x1, y1 = box.T
+    x1, y1 = x1 - 1, y1 - 1
+    corners = torch.stack([x0, y0, x1, y0, x1, y1, x0, y1], 1).view(-1, 4, 2)
+    crop = K.RandomResizedCrop(shape[1:], cropping_mode="resample")
+    params = crop.forward_parameters(x.shape) | {"src": corners}
+    expected = crop(x, params=params)
+    expected[flipped] = kornia.geometry.hflip(expected[flipped])
+    assert (expected - x).abs().mean() > 0.1
+    torch.testing.assert_close(resized_crop(x, box, flipped), expected, rtol=0, atol=2e-5)
+
+
+def kornias_boxes(n: int, size: tuple[int, int], scale: tuple[float, float]) -> torch.Tensor:
+    crop = K.RandomResizedCrop(size, scale=scale)
+    corners = crop.forward_parameters(torch.Size([n, 1, *size]))["src"]
+    return torch.cat([corners[:, 0], corners[:, 2] + 1], 1)
+
+
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.2, 1.0), (0.9, 1.0), (0.001, 0.01)], ids=str)
+@pytest.mark.parametrize("size", [(32, 32), (20, 28), (12, 40), (40, 12)], ids=str)
+def test_boxes_have_the_distribution_of_kornias(size, scale):
+    """Area, aspect ratio and place one by one, and sides as pairs.
+
+    Of 12 × 40 most draws do not fit.
+    """
+    n = 20_000
+    torch.manual_seed(0)
+    own = random_boxes(n, size, scale, torch.device("cpu"))
+    other = kornias_boxes(n, size, scale)
+    described = []
+    for box in (own, other):
+        x0, y0, x1, y1 = box.T
+        w, h = x1 - x0, y1 - y0
+        described.append(torch.stack([w * h, w / h, x0 + w / 2, y0 + h / 2, 50 * w + h, x0, y0]))
+    for first, second in zip(*described, strict=True):
+        assert stats.ks_2samp(first, second).pvalue > ALPHA
+    sides = torch.stack([part[4] for part in described]).long()
+    kinds, index = sides.unique(return_inverse=True)
+    counts = torch.stack([row.bincount(minlength=len(kinds)) for row in index])
+    often = counts[:, counts.sum(0) >= 20]
+    if often.shape[1] > 1:
+        assert stats.chi2_contingency(often).pvalue > ALPHA
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((30, 30), (30, 30)), ((20, 28), (27, 20)), ((12, 40), (16, 12)), ((40, 12), (12, 16))],
+    ids=str,
+)
+def test_where_no_draw_fits_the_largest_box_is_taken(size, expected, monkeypatch):
+    monkeypatch.setattr(augmentations, "TRIES", 0)
+    x0, y0, x1, y1 = random_boxes(1000, size, (0.2, 1.0), torch.device("cpu")).T
+    assert ((x1 - x0) == expected[0]).all()
+    assert ((y1 - y0) == expected[1]).all()
+    h, w = size
+    for place, room in ((x0, w - expected[0]), (y0, h - expected[1])):
+        assert sorted(place.unique().tolist()) == list(range(room + 1))
 
 
 # --- how much two crops share --------------------------------------------------------------------
@@ -251,14 +441,192 @@ def test_jitter_changes_colours_as_often_as_asked(channels):
 
 
 @pytest.mark.parametrize("s", [0.2, 0.5])
-def test_jitter_turns_the_hue_by_at_most_a_fifth_of_its_strength(s):
-    """Brightness, contrast and saturation do not, where nothing is clipped."""
-    colour = torch.tensor([0.5, 0.3, 0.3])
-    x = colour[:, None, None].expand(400, 3, 4, 4).contiguous()
-    seen = whole(x, jitter=s, jitter_probability=1.0)[:, :, 0, 0]
-    hues = torch.tensor([colorsys.rgb_to_hsv(*pixel)[0] for pixel in seen.tolist()])
-    turned = torch.minimum(hues, 1 - hues)
-    assert 0.19 * s < turned.max() < 0.2 * s + 1e-4
+def test_jitter_draws_its_factors_as_simclr_does(s):
+    """Read off two colours of one hue that are never clipped: by 0.8 s, and 0.2 s of a turn."""
+    n = 4000
+    x = torch.tensor([[0.30, 0.24, 0.26], [0.20, 0.18, 0.19]]).T[None, :, None]
+    seen = whole(x.repeat(n, 1, 2, 1), jitter=s, jitter_probability=1.0)[:, :, 0]
+    before, after = (luma_and_chroma(part.double()) for part in (x[:, :, 0], seen))
+    brightness = after[0].mean(1) / before[0].mean(1)
+    contrast = after[0].diff(dim=1)[:, 0] / before[0].diff(dim=1)[:, 0] / brightness
+    ratio = after[1][:, 0] / before[1][:, 0]
+    saturation, turn = ratio.abs() / brightness / contrast, -ratio.angle() / (2 * math.pi)
+    drawn = torch.stack([brightness, contrast, saturation, turn])
+    for value in drawn[:3]:
+        assert stats.kstest(value, stats.uniform(1 - 0.8 * s, 1.6 * s).cdf).pvalue > ALPHA
+    assert stats.kstest(turn, stats.uniform(-0.2 * s, 0.4 * s).cdf).pvalue > ALPHA
+    assert largest_correlation(drawn.T) < 5 / n**0.5
+
+
+def luma_and_chroma(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of colours (n, 3, ...): Y, and I + iQ."""
+    y, i, q = (sum(w * x[:, k] for k, w in enumerate(row)) for row in augmentations.YIQ)
+    return y, torch.complex(i, q)
+
+
+def naive_step(image: np.ndarray, step: str, factor: float) -> np.ndarray:
+    """One step of the jitter in float64, on (h, w, 3), from its definition."""
+    to_yiq = np.array(augmentations.YIQ)
+    luma = (image @ to_yiq[0])[..., None]
+    if step == "brightness":
+        return image * factor
+    if step == "contrast":
+        return factor * image + (1 - factor) * luma.mean()
+    if step == "saturation":
+        return factor * image + (1 - factor) * luma
+    y, i, q = np.moveaxis(image @ to_yiq.T, -1, 0)
+    chroma = (i + 1j * q) * np.exp(-2j * np.pi * factor)
+    return np.stack([y, chroma.real, chroma.imag], -1) @ np.linalg.inv(to_yiq).T
+
+
+ALL_STEPS = ("brightness", "contrast", "saturation", "hue")
+
+
+def some_factors(n: int, dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
+    draw = torch.rand(4, n, generator=torch.Generator().manual_seed(2), dtype=dtype)
+    return dict(zip(ALL_STEPS, (*(0.2 + 1.6 * draw[:3]), draw[3] - 0.5), strict=True))
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(ALL_STEPS)), ids="-".join)
+def test_colour_jitter_is_its_steps_in_any_order(order):
+    """Without a clamp between them they commute."""
+    x, factors = images(6, (3, 5, 7)).double(), some_factors(6)
+    seen = colour_jitter(x, **factors)
+    assert (seen == 0).any(), "something is clamped at the end"
+    assert (seen == 1).any()
+    for i in range(6):
+        expected = x[i].permute(1, 2, 0).numpy()
+        for step in order:
+            expected = naive_step(expected, step, float(factors[step][i]))
+        expected = expected.clip(0, 1).transpose(2, 0, 1)
+        assert seen[i].numpy() == pytest.approx(expected, abs=1e-12)
+
+
+KORNIAS = {
+    "brightness": kornia.enhance.adjust_brightness_accumulative,
+    "contrast": kornia.enhance.adjust_contrast_with_mean_subtraction,
+    "saturation": kornia.enhance.adjust_saturation_with_gray_subtraction,
+}
+
+
+def neutral(n: int, **changed: torch.Tensor) -> dict[str, torch.Tensor]:
+    one = torch.ones(n)
+    return {"brightness": one, "contrast": one, "saturation": one, "hue": 0 * one} | changed
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("step", KORNIAS)
+def test_a_step_is_kornias(step, channels):
+    x, factor = images(50, (channels, 9, 8)), some_factors(50, torch.float32)[step]
+    expected = KORNIAS[step](x, factor)
+    assert ((expected - x).abs().mean() > 0.05) == ((step, channels) != ("saturation", 1))
+    seen = colour_jitter(x, **neutral(50, **{step: factor}))
+    torch.testing.assert_close(seen, expected, rtol=0, atol=2e-6)
+
+
+def test_saturation_0_is_kornias_grayscale():
+    x = images(50, (3, 9, 8))
+    expected = K.RandomGrayscale(p=1.0)(x)
+    seen = colour_jitter(x, **neutral(50, saturation=torch.zeros(50)))
+    torch.testing.assert_close(seen, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_all_steps_but_hue_are_kornias_where_nothing_is_clamped(channels):
+    """Also `ColorJitter` itself, with the same factors, in an order that it draws."""
+    x = 0.4 + 0.2 * images(100, (channels, 9, 8))
+    jitter = K.ColorJitter((0.8, 1.2), (0.5, 1.5), (0.5, 1.5) if channels == 3 else 0.0, 0.0)
+    torch.manual_seed(4)
+    expected = jitter(x)
+    assert expected.min() > 0
+    assert expected.max() < 1
+    assert jitter._params["order"].tolist() != sorted(jitter._params["order"].tolist())
+    drawn = {step: jitter._params[f"{step}_factor"] for step in KORNIAS}
+    seen = colour_jitter(x, **neutral(100, **drawn))
+    torch.testing.assert_close(seen, expected, rtol=0, atol=2e-6)
+
+
+def test_hue_turns_the_way_of_kornias_and_keeps_luma():
+    """Red goes to yellow, but by the angle of (I, Q): that of HSV is 0.66 to 1.51 times as wide."""
+    hues = torch.linspace(0, 2 * math.pi, 361)[:-1]
+    x = kornia.color.hsv_to_rgb(
+        torch.stack([hues, torch.full((360,), 0.2), torch.full((360,), 0.5)], 1)[..., None, None]
+    )
+    for turn in (-0.1, 0.05, 0.1):
+        change = torch.full((360,), turn)
+        seen = colour_jitter(x, **neutral(360, hue=change))
+        expected = kornia.enhance.adjust_hue(x, 2 * math.pi * change)
+        torch.testing.assert_close(luma_and_chroma(seen)[0], luma_and_chroma(x)[0])
+        turned = [kornia.color.rgb_to_hsv(part)[:, 0, 0, 0] - hues for part in (seen, expected)]
+        own, other = (torch.remainder(part / (2 * math.pi) + 0.5, 1) - 0.5 for part in turned)
+        torch.testing.assert_close(other, change, rtol=0, atol=1e-5)
+        assert own.mean().item() == pytest.approx(turn, rel=0.08)
+        assert (own / turn).min() > 0.66
+        assert (own / turn).max() < 1.52
+    for whole_turn in (-1.0, 1.0):
+        seen = colour_jitter(x, **neutral(360, hue=torch.full((360,), whole_turn)))
+        torch.testing.assert_close(seen, x, rtol=0, atol=1e-6)
+
+
+def photographs(n: int) -> torch.Tensor:
+    """Smooth in space, grey for the most part, and with all brightnesses."""
+    torch.manual_seed(5)
+    blurred = F.interpolate(torch.randn(n, 4, 4, 4), (16, 16), mode="bicubic", align_corners=True)
+    grey = 0.45 + 0.25 * torch.randn(n, 1, 1, 1) * 0.5 + 0.22 * blurred[:, :1]
+    return (grey + 0.09 * blurred[:, 1:]).clamp(0, 1)
+
+
+@pytest.mark.parametrize("grayscale", [0.0, 0.2])
+def test_views_have_nearly_the_distribution_of_kornias(grayscale):
+    """Which adds to the hue of HSV, and clamps after each step in an order that a batch shares."""
+    n, draws = 500, 40
+    x = photographs(n)
+    config = ImageAugmentation(crop_scale=(0.2, 1.0), jitter=0.5, grayscale=grayscale)
+    theirs = torch.nn.Sequential(
+        K.RandomResizedCrop((16, 16), scale=(0.2, 1.0), cropping_mode="resample"),
+        K.RandomHorizontalFlip(),
+        K.ColorJitter((0.6, 1.4), (0.6, 1.4), (0.6, 1.4), 0.1, p=0.8),
+        K.RandomGrayscale(p=grayscale),
+    )
+    ours = ImageViews(config, (3, 16, 16))
+    own, other = (
+        describe(torch.cat([make(x) for _ in range(draws)]))
+        for make in (lambda x: ours(x)[0], theirs)
+    )
+    for name in own:
+        ((low, middle, high), spread) = (
+            (own[name].quantile(q) - other[name].quantile(q) for q in (0.05, 0.5, 0.95)),
+            other[name].std(),
+        )
+        assert max(map(abs, (low, middle, high))) < 0.1 * spread, name
+        assert own[name].mean() == pytest.approx(other[name].mean(), abs=0.03 * spread), name
+        assert own[name].std() == pytest.approx(spread, rel=0.05), name
+
+
+def describe(x: torch.Tensor) -> dict[str, torch.Tensor]:
+    luma, chroma = luma_and_chroma(x)
+    return {
+        "mean luma": luma.mean((1, 2)),
+        "deviation of luma": luma.std((1, 2)),
+        "mean I": chroma.real.mean((1, 2)),
+        "mean Q": chroma.imag.mean((1, 2)),
+        "chroma": chroma.abs().mean((1, 2)),
+        "red": x[:, 0].mean((1, 2)),
+        "slope": (x[:, 1, :, 1:] - x[:, 1, :, :-1]).abs().mean((1, 2)),
+    }
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_other_than_three_channels_have_brightness_and_contrast_alone(channels):
+    x, factors = images(20, (channels, 8, 8)), some_factors(20, torch.float32)
+    b, c = (factors[name][:, None, None, None] for name in ("brightness", "contrast"))
+    expected = b * (c * x + (1 - c) * x.mean((1, 2, 3), keepdim=True))
+    assert (expected - x).abs().mean() > 0.1
+    seen = colour_jitter(x, **factors)
+    torch.testing.assert_close(seen, expected.clamp(0, 1), rtol=0, atol=1e-6)
+    plain, grey = (whole(x, grayscale=p) for p in (0.0, 1.0))
+    assert torch.equal(plain, x)
+    assert torch.equal(grey, x)
 
 
 def test_grayscale_is_for_colour_images_and_makes_their_channels_equal():

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sscl_core.augmentations import ImageViews, crop_overlap
-from sscl_core.config import ImageAugmentation, Images, PairWeights, TrainConfig
+from sscl_core.augmentations import crop_overlap, random_boxes
+from sscl_core.config import Images, PairWeights, TrainConfig
 from sscl_core.train import train
 from sscl_experiments.runs.images import image_sets
 from sscl_experiments.settings import AUGMENTATION
@@ -55,13 +55,14 @@ def gains(scores: pd.DataFrame, metric: str, *, temperature: float) -> list[floa
 
 
 def crop_pairs(
-    images: Float[Tensor, "n c h w"], augmentation: ImageAugmentation, *, seed: int
+    n: int, size: Sequence[int], scale: tuple[float, float], *, seed: int
 ) -> tuple[Float[Tensor, "n 4"], Float[Tensor, "n 4"]]:
-    """The boxes (x0, y0, x1, y1) of two crops of every image."""
-    views = ImageViews(augmentation, images.shape[1:])
+    """The boxes (x0, y0, x1, y1) of two crops of each of n images of `size` (h, w)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return views(images)[1], views(images)[1]
+        boxes = random_boxes(2 * n, size, scale, torch.device("cpu"))
+    first, second = boxes.chunk(2)
+    return first, second
 
 
 def example_crops(image: Tensor, *, seed: int) -> dict[str, Float[Tensor, "k ..."]]:
@@ -69,9 +70,7 @@ def example_crops(image: Tensor, *, seed: int) -> dict[str, Float[Tensor, "k ...
 
     `first` and `second`: their boxes; `iou`: the overlap.
     """
-    copies = image.float().expand(200, -1, -1, -1) / 255
-    augmentation = ImageAugmentation(crop_scale=(0.2, 1.0), flip=0.5)
-    first, second = crop_pairs(copies, augmentation, seed=seed)
+    first, second = crop_pairs(200, image.shape[1:], (0.2, 1.0), seed=seed)
     overlap = crop_overlap(first, second)
     six = overlap.argsort()[torch.linspace(0, 199, 6).long()]
     return {"first": first[six], "second": second[six], "iou": overlap[six]}
@@ -79,8 +78,8 @@ def example_crops(image: Tensor, *, seed: int) -> dict[str, Float[Tensor, "k ...
 
 def training_overlaps(shape: torch.Size, *, seed: int) -> Float[Tensor, " n"]:
     """The overlap of the crops that training uses, of enough pairs for 64 batches of 128."""
-    pool = torch.zeros(BATCHES * BATCH, *shape)
-    return crop_overlap(*crop_pairs(pool, AUGMENTATION, seed=seed))
+    pairs = crop_pairs(BATCHES * BATCH, shape[1:], AUGMENTATION.crop_scale, seed=seed)
+    return crop_overlap(*pairs)
 
 
 def weight_dose(overlap: Float[Tensor, " n"]) -> pd.DataFrame:
