@@ -15,6 +15,11 @@ Numbers are real numbers of any kind (Python's, NumPy's, fractions), or tensors 
 float16 and bfloat16 features are computed in float32, and float32 features in float64 where their
 squares, over the temperature, overflow: that is seen as values are. What comes out has the
 precision of the features, at least float32, and is a `ValueError` if it is beyond it.
+
+The similarities of 2n rows are made by tiles and never held as a whole, the gradient by the same
+tiles (`negatives`): memory grows as n·d. `tile` is the rows of a tile, by default chosen by size. 0
+is one matrix, differentiated by autograd: small batches get it and `torch.compile` does, forward
+mode needs it. Second derivatives take n² memory in any case.
 """
 
 import math
@@ -28,11 +33,13 @@ from .checks import (
     Scalar,
     check_floating,
     check_settings,
+    check_whole,
     features,
     holds,
     real,
     single,
 )
+from .negatives import fastest_tile, log_sums, log_total
 from .similarities import (
     Cosine,
     Similarity,
@@ -48,6 +55,9 @@ from .similarities import (
     squared_distances,
     wide_enough,
 )
+
+# Below so many rows, one matrix and autograd: all is overhead there.
+SMALLEST_TILED = 256
 
 __all__ = [
     "InfoNCELoss",
@@ -70,6 +80,7 @@ def info_nce(
     temperature: Scalar = 0.5,
     weights: Float[Tensor, " n"] | None = None,
     validate: bool = True,
+    tile: int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over the 2n anchors i of  w_i · ( -l_ii' + log Σ_{k≠i} exp l_ik ).
 
@@ -77,7 +88,7 @@ def info_nce(
     `weights` (n,) are nonnegative, one a pair, and rescaled to mean 1.
     """
     similarity = Cosine(temperature)
-    return _contrastive(similarity, "conditional", z1, z2, weights, validate=validate)
+    return _contrastive(similarity, "conditional", z1, z2, weights, validate=validate, tile=tile)
 
 
 def t_simclr(
@@ -89,6 +100,7 @@ def t_simclr(
     normalization: Normalization = "joint",
     weights: Float[Tensor, " n"] | None = None,
     validate: bool = True,
+    tile: int | None = None,
 ) -> Float[Tensor, ""]:
     """With  s_jk = (1 + ‖z_j - z_k‖² / (temperature · df))^(-(df + 1)/2), over the 2n anchors i:
 
@@ -101,7 +113,7 @@ def t_simclr(
     """
     similarity = Student(temperature, df)
     check_settings(normalization=normalization)
-    return _contrastive(similarity, normalization, z1, z2, weights, validate=validate)
+    return _contrastive(similarity, normalization, z1, z2, weights, validate=validate, tile=tile)
 
 
 def spectral_contrastive(
@@ -155,10 +167,13 @@ class InfoNCELoss(nn.Module):
     Call: forward(z1, z2, weights=None).
     """
 
-    def __init__(self, *, temperature: Scalar = 0.5, validate: bool = True) -> None:
+    def __init__(
+        self, *, temperature: Scalar = 0.5, validate: bool = True, tile: int | None = None
+    ) -> None:
         super().__init__()
         check_settings(temperature=temperature)
-        self.temperature, self.validate = temperature, validate
+        _check_tile(tile)
+        self.temperature, self.validate, self.tile = temperature, validate, tile
 
     def forward(
         self,
@@ -167,7 +182,12 @@ class InfoNCELoss(nn.Module):
         weights: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, ""]:
         return info_nce(
-            z1, z2, temperature=self.temperature, weights=weights, validate=self.validate
+            z1,
+            z2,
+            temperature=self.temperature,
+            weights=weights,
+            validate=self.validate,
+            tile=self.tile,
         )
 
     def extra_repr(self) -> str:
@@ -187,11 +207,13 @@ class TSimCLRLoss(nn.Module):
         df: Scalar = 5.0,
         normalization: Normalization = "joint",
         validate: bool = True,
+        tile: int | None = None,
     ) -> None:
         super().__init__()
         check_settings(temperature=temperature, df=df, normalization=normalization)
-        self.temperature, self.df = temperature, df
-        self.normalization, self.validate = normalization, validate
+        _check_tile(tile)
+        self.temperature, self.df, self.normalization = temperature, df, normalization
+        self.validate, self.tile = validate, tile
 
     def forward(
         self,
@@ -207,6 +229,7 @@ class TSimCLRLoss(nn.Module):
             normalization=self.normalization,
             weights=weights,
             validate=self.validate,
+            tile=self.tile,
         )
 
     def extra_repr(self) -> str:
@@ -222,41 +245,66 @@ def _contrastive(
     weights: Tensor | None,
     *,
     validate: bool,
+    tile: int | None,
 ) -> Float[Tensor, ""]:
-    """KL(P ‖ Q) for P on the positive pairs, less its constant."""
-    cosine = similarity.metric == "cosine"
-    z, w = prepare(z1, z2, weights, validate=validate, cosine=cosine)
-    with full_precision(z):
-        positive, logits = similarity.log_s_of_views(z, validate=validate)
-        return in_precision_of(z, _loss(positive, logits, w, normalization))
-
-
-def _loss(
-    positive: Float[Tensor, " n"],
-    logits: Float[Tensor, "N N"],
-    w: Float[Tensor, " n"] | None,
-    normalization: str,
-) -> Float[Tensor, ""]:
-    """The loss from log s of positive pairs and of all pairs; `logits` is overwritten.
+    """KL(P ‖ Q) for P on the positive pairs, less its constant.
 
     Both views of a pair share its positive logit and its weight, so anchors are averaged within
-    pairs first. The positives enter the denominator as they are, not as the matrix rounds them: a
+    pairs first. The positives enter the denominator as they are, not as a product rounds them: a
     conditional loss is log(1 + Σ s / s_ii') over the negatives, never below 0 and exact however
     small.
     """
-    mask = same_sample(len(positive), logits.device)
-    negatives = logits.masked_fill_(mask, -math.inf)  # in place: the N × N arrays are the cost
-    by_row = negatives.logsumexp(1)
-    if normalization == "joint":
-        both_views = positive.logsumexp(0) + math.log(2)
-        # Not cat([by_row, positive, positive]).logsumexp(0): Inductor gives it a wrong gradient.
-        # It lets the result of a reduction share memory with the `cat` that the result goes into,
-        # keeps both for the backward pass, and there overwrites one before it reads the other.
-        # Smallest form, on (6, 6) and (1,), its gradient in M wrong by half, in torch 2.13.0:
-        #     torch.compile(lambda M, p: torch.cat([M.norm(dim=1), p]).square().sum())
-        return torch.logaddexp(by_row.logsumexp(0), both_views) - _weighted_mean(positive, w)
-    excess = by_row.view(2, -1) - positive
-    return _weighted_mean(torch.logaddexp(excess, torch.zeros_like(excess)).mean(0), w)
+    _check_tile(tile)
+    cosine = similarity.metric == "cosine"
+    z, w = prepare(z1, z2, weights, validate=validate, cosine=cosine)
+    with full_precision(z):
+        rows = similarity.rows(z, validate=validate)
+        positive = similarity.log_s_of_pairs(*rows.chunk(2))
+        if normalization == "joint":
+            both_views = positive.logsumexp(0) + math.log(2)
+            # Not cat([negatives, positive, positive]).logsumexp(0): Inductor gives it a wrong
+            # gradient. It lets the result of a reduction share memory with the `cat` that the
+            # result goes into, keeps both for the backward pass, and there overwrites one before
+            # it reads the other. Smallest form, on (6, 6) and (1,), its gradient in M wrong by
+            # half, in torch 2.13.0:
+            #     torch.compile(lambda M, p: torch.cat([M.norm(dim=1), p]).square().sum())
+            total = torch.logaddexp(_log_total(similarity, rows, tile), both_views)
+            return in_precision_of(z, total - _weighted_mean(positive, w))
+        excess = _log_sums(similarity, rows, tile).view(2, -1) - positive
+        of_pairs = torch.logaddexp(excess, torch.zeros_like(excess)).mean(0)
+        return in_precision_of(z, _weighted_mean(of_pairs, w))
+
+
+def _log_sums(similarity: Similarity, rows: Tensor, tile: int | None) -> Float[Tensor, " N"]:
+    """log Σ_k s_ik over the negatives k of each row i."""
+    tile = _tile(rows, tile)
+    if tile:
+        return log_sums(rows, similarity.metric, similarity.degrees_of_freedom, tile=tile)
+    log_s = similarity.log_s_of_all(rows)
+    own = same_sample(len(rows) // 2, rows.device)
+    return log_s.masked_fill_(own, -math.inf).logsumexp(1)
+
+
+def _log_total(similarity: Similarity, rows: Tensor, tile: int | None) -> Float[Tensor, ""]:
+    """log Σ_ik s_ik over all pairs of negatives."""
+    tile = _tile(rows, tile)
+    if tile:
+        return log_total(rows, similarity.metric, similarity.degrees_of_freedom, tile=tile)
+    return _log_sums(similarity, rows, 0).logsumexp(0)
+
+
+def _tile(rows: Tensor, tile: int | None) -> int:
+    """The rows of a tile, 0 for one matrix by autograd: for small batches and compilers."""
+    if torch.compiler.is_compiling():
+        return 0
+    if tile is None:
+        return 0 if len(rows) < SMALLEST_TILED else fastest_tile(rows)
+    return tile
+
+
+def _check_tile(tile: int | None) -> None:
+    if tile is not None:
+        check_whole("tile", tile, 0)
 
 
 def _weighted_mean(values: Tensor, w: Tensor | None) -> Tensor:
@@ -268,7 +316,7 @@ def prepare(
 ) -> tuple[Tensor, Tensor | None]:
     """Both views, one above the other, in at least float32, and weights of mean 1, checked.
 
-    They are stacked before anything is computed, so that no result goes into a `cat`: see `_loss`.
+    They are stacked before anything is computed: no result goes into a `cat`, see `_contrastive`.
     """
     z1 = features(z1, name="z1", validate=validate, cosine=cosine)
     z2 = features(z2, name="z2", validate=validate, cosine=cosine)

@@ -29,6 +29,11 @@ class _Similarity:
 
     metric: ClassVar[Metric]
 
+    @property
+    def degrees_of_freedom(self) -> Number:
+        """Beside rows, all that log s depends on: df; inf where there is none to speak of."""
+        return math.inf
+
     def rows(self, z: Float[Tensor, "N d"], *, validate: bool = True) -> Float[Tensor, "N d"]:
         """The features in units in which log s is short to write: n·d operations instead of n²."""
         raise NotImplementedError
@@ -68,7 +73,7 @@ class _Similarity:
 
 @dataclass(frozen=True)
 class Cosine(_Similarity):
-    """log s_jk = cos(z_j, z_k) / temperature. Its rows are unit vectors."""
+    """log s_jk = cos(z_j, z_k) / temperature. `rows` are unit vectors over √temperature."""
 
     temperature: Scalar = 0.5
     metric: ClassVar[Metric] = "cosine"
@@ -77,17 +82,18 @@ class Cosine(_Similarity):
         check_settings(temperature=self.temperature)
 
     def rows(self, z: Float[Tensor, "N d"], *, validate: bool = True) -> Float[Tensor, "N d"]:
-        """Unit rows, in a precision in which cosines over the temperature are finite."""
-        largest = 1 / detached(scalar(self.temperature))
-        return unit(wide_enough(z, largest, power=1) if validate else z)
+        """Rows in a precision in which cosines over the temperature are finite."""
+        temperature = scalar(self.temperature)
+        largest = 1 / detached(temperature)
+        return unit(wide_enough(z, largest, power=1) if validate else z) * temperature**-0.5
 
     def log_s_of_pairs(
         self, a: Float[Tensor, "*#n d"], b: Float[Tensor, "*#n d"]
     ) -> Float[Tensor, "..."]:
-        return (a * b).sum(-1) / scalar(self.temperature)
+        return (a * b).sum(-1)
 
     def log_s_of_all(self, rows: Float[Tensor, "N d"]) -> Float[Tensor, "N N"]:
-        return (rows / scalar(self.temperature)) @ rows.T
+        return rows @ rows.T
 
     def slope(self, squared: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """-∂ log s / ∂ squared distance of unit features: 1 / (2 temperature) everywhere."""
@@ -120,11 +126,11 @@ class Student(_Similarity):
 
     def rows(self, z: Float[Tensor, "N d"], *, validate: bool = True) -> Float[Tensor, "N d"]:
         """Features over their unit, in a precision in which squares of them are finite."""
-        temperature, shape = scalar(self.temperature), self._shape()
+        temperature, unit = scalar(self.temperature), self._unit()
         if validate:
-            length = detached(temperature) ** 0.5 * detached(shape) ** 0.5
+            length = detached(temperature) ** 0.5 * detached(unit) ** 0.5
             z = wide_enough(z, largest(z) / length)
-        return z * (temperature**-0.5 * shape**-0.5)  # the product of the two might be 0
+        return z * (temperature**-0.5 * unit**-0.5)  # the product of the two might be 0
 
     def log_s_of_pairs(
         self, a: Float[Tensor, "*#n d"], b: Float[Tensor, "*#n d"]
@@ -136,7 +142,7 @@ class Student(_Similarity):
 
     def log_s_of_squared(self, squared: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """log s of pairs of features from their squared distances."""
-        return self._log_s_at(squared / scalar(self.temperature) / self._shape())
+        return self._log_s_at(squared / scalar(self.temperature) / self._unit())
 
     def slope(self, squared: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """-∂ log s / ∂ squared distance:  (df + 1) / (2 (temperature · df + squared)).
@@ -162,7 +168,13 @@ class Student(_Similarity):
             return d.square() / temperature
         return (df + 1) * d.square() / (temperature * df + d.square())
 
-    def _shape(self) -> Number:
+    @property
+    def degrees_of_freedom(self) -> Number:
+        df = scalar(self.df)
+        return math.inf if is_gaussian(df) else df
+
+    def _unit(self) -> Number:
+        """The unit of squared length of `rows`, over the temperature."""
         df = scalar(self.df)
         return 2.0 if is_gaussian(df) else df
 

@@ -87,7 +87,8 @@ def three_points(loss: Loss, c: Float[Tensor, "*shape 2"]) -> Float[Tensor, "*sh
 
     def log_s(x: Tensor, y: Tensor) -> Tensor:
         if isinstance(similarity, Cosine):
-            return similarity.log_s_of_pairs(normalize(x, dim=-1), normalize(y, dim=-1))
+            cosines = (normalize(x, dim=-1) * normalize(y, dim=-1)).sum(-1)
+            return cosines / loss.temperature
         return similarity.log_s_of_squared((x - y).square().sum(-1))
 
     a, b = c.new_tensor([1.0, -0.5]), c.new_tensor([1.0, 0.5])
