@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 from torch.nn import functional as F
 
 from sscl_core.config import ConvNet, Projector, TrainConfig
 from sscl_core.evaluate import (
+    _largest,
+    _nearest_by_both,
     accuracy,
     alignment,
     backbone_scores,
@@ -118,6 +121,61 @@ def test_chunks_change_nothing(settings, chunk):
         knn(train, labels, test, k=6, chunk=chunk, **settings),
         knn(train, labels, test, k=6, **settings),
     )
+
+
+@pytest.mark.parametrize("k", [1, 7, 40])
+@pytest.mark.parametrize("n", [16, 40, 500, 643])
+def test_the_largest_of_groups_are_the_largest_of_all(n, k):
+    """Where groups are used and where not, with columns left over and without; ties too."""
+    k = min(n, k)
+    scores = torch.randn(20, n, generator=torch.Generator().manual_seed(n))
+    for rows in (scores, scores.round()):
+        values, indices = _largest(rows, k)
+        assert torch.equal(values, rows.sort(1, descending=True).values[:, :k])
+        assert torch.equal(rows.gather(1, indices), values)
+        assert (indices.sort(1).values.diff() > 0).all(), "no column twice"
+
+
+def normalised_gap(found, expected):
+    return ((found - expected).abs() / expected.abs().max()).max()
+
+
+FEATURES = {
+    "about the origin": lambda x: x - 1,
+    "off the origin": lambda x: x + 3,
+    "not negative": lambda x: x.relu() + 0.1,
+    "one row is short": lambda x: torch.cat([x[:-1] + 3, 1e-4 * x[-1:]]),
+    "a row of zeros": lambda x: torch.cat([x[:-1] + 3, 0 * x[-1:]]),
+    "one row is long": lambda x: torch.cat([x[:-1], 100 * x[-1:]]),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", FEATURES)
+def test_one_product_serves_both_metrics(name, dtype):
+    """Neighbors and cosines as from float64 rows, in blocks of any size."""
+    train, _, test, _ = blobs(300, 100)
+    train, test = FEATURES[name](train), test + 3
+    cosines = F.normalize(test) @ F.normalize(train).T
+    near = cosines.topk(9).values
+    squared = torch.cdist(test, train).square()
+    close = squared.topk(9, largest=False).values
+    eps = 100 * torch.finfo(dtype).eps
+    for chunk in (7, 64, 100, 2048):
+        both = _nearest_by_both(train.to(dtype), test.to(dtype), 9, chunk)
+        scores, indices = both["cosine"]
+        assert normalised_gap(scores.double(), near) < eps
+        assert normalised_gap(cosines.gather(1, indices), near) < eps
+        _, indices = both["euclidean"]
+        assert normalised_gap(squared.gather(1, indices), close) < eps
+
+
+def test_both_metrics_cost_one_product(monkeypatch):
+    products, mm = [], torch.mm
+    monkeypatch.setattr(torch, "mm", lambda *a, **out: products.append(0) or mm(*a, **out))
+    train, labels, test, truth = blobs(150, 200)
+    feature_scores(train, labels, test, truth)
+    assert len(products) == 1
 
 
 @pytest.mark.parametrize("shift", [1e3, 1e4])
@@ -578,8 +636,8 @@ def test_the_probe_minimises_the_objective_of_its_docstring(penalty):
     train, labels, test, _ = blobs(150, 2000, noise=2.0)
     train, test = train * torch.arange(1, 7), test * torch.arange(1, 7)  # standardisation matters
     best = minimised_by_hand(train, labels, test, penalty).topk(2)
-    clear = best.values[:, 0] - best.values[:, 1] > 0.02  # scikit-learn stops at tol=1e-3
-    assert clear.float().mean() > 0.9
+    clear = best.values[:, 0] - best.values[:, 1] > 1e-4
+    assert clear.float().mean() > 0.99
     found = linear_probe(train, labels, test, penalty=penalty)
     assert torch.equal(found[clear], best.indices[clear, 0])
     other = minimised_by_hand(
@@ -592,11 +650,39 @@ def test_the_probe_standardises_by_the_unbiased_deviation():
     """Of six samples the biased one is smaller by a tenth, as if the penalty were 5/6 of it."""
     train, labels, test, _ = blobs(6, 20_000, noise=2.0)
     best = minimised_by_hand(train, labels, test, 1.0).topk(2)
-    clear = best.values[:, 0] - best.values[:, 1] > 0.02
+    clear = best.values[:, 0] - best.values[:, 1] > 1e-4
     found = linear_probe(train, labels, test, penalty=1.0)
     assert torch.equal(found[clear], best.indices[clear, 0])
     other = minimised_by_hand(train, labels, test, 1.0 * 5 / 6).argmax(1)
     assert (other[clear] != found[clear]).sum() > 10, "the other deviation would show"
+
+
+@pytest.mark.parametrize("penalty", [1e-4, 1e-2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_probe_is_scikit_learns_at_a_tolerance_of_1e_10(penalty, dtype):
+    """By another solver, on features that differ in scale by 10⁵ and are nearly dependent."""
+    train, labels, test, _ = blobs(400, 4000, noise=2.0, dtype=dtype)
+    mix = torch.eye(6, dtype=dtype) + 20  # the sum of all, and little else
+    train, test = (part @ mix * 10.0 ** torch.arange(6).to(dtype) for part in (train, test))
+    mean, std = train.mean(0), train.std(0)
+    x, x_test = (((part - mean) / std).double().numpy() for part in (train, test))
+    tight = LogisticRegression(
+        C=1 / (penalty * 400), solver="newton-cholesky", tol=1e-10, max_iter=100
+    ).fit(x, labels.numpy())
+    best = torch.from_numpy(tight.decision_function(x_test)).topk(2)
+    clear = best.values[:, 0] - best.values[:, 1] > 1e-2 * penalty**0.25
+    assert clear.float().mean() > 0.98
+    found = linear_probe(train, labels, test, penalty=penalty)
+    assert torch.equal(found[clear], best.indices[clear, 0])
+    loose = LogisticRegression(C=1 / (penalty * 400), tol=1e-2).fit(x, labels.numpy())
+    assert (loose.predict(x_test)[clear] != found[clear].numpy()).any()
+
+
+def test_a_probe_that_has_not_converged_is_an_error():
+    train, labels, test, _ = blobs(150, 20, noise=2.0)
+    remedy = r"the probe has not converged after max_iter = 3 steps: raise max_iter, or the penalty"
+    with pytest.raises(RuntimeError, match=remedy):
+        linear_probe(train, labels, test, max_iter=3)
 
 
 def test_the_probe_separates_what_is_separable():
