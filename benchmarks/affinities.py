@@ -21,12 +21,12 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import numpy as np
 import torch
 from losses import peak_bytes, seconds  # and with it the path to the checkout
-from scipy.spatial.distance import squareform
 from sklearn.manifold import _utils
 from sklearn.manifold._t_sne import _joint_probabilities
 from sklearn.metrics import pairwise_distances
@@ -52,9 +52,8 @@ def normal(n: int, dim: int) -> Tensor:
 
 
 def compare_dense(x: Tensor, perplexity: float, threads: int, repeats: int) -> None:
-    contenders = {
-        "ours": lambda: perplexity_matched(x, perplexity=perplexity, normalization="joint")
-    }
+    ours = partial(perplexity_matched, x, perplexity=perplexity, normalization="joint")
+    contenders: dict[str, Callable[[], object]] = {"ours": ours}
     contenders["scikit-learn"] = lambda: of_scikit_learn(x.numpy(), perplexity)
     contenders |= of_open_tsne(x.numpy(), perplexity, threads)
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -66,14 +65,15 @@ def compare_dense(x: Tensor, perplexity: float, threads: int, repeats: int) -> N
     errors = errors_of_perplexity(x, perplexity)
     print(f"\ndense P, n = {len(x)}, d = {x.shape[1]}, {threads} thread(s), {repeats} rounds")
     for name, taken in times.items():
-        ratio = median(ours / theirs for ours, theirs in zip(times["ours"], taken, strict=True))
+        ratio = median(mine / theirs for mine, theirs in zip(times["ours"], taken, strict=True))
         error = f"; perplexity to {errors[name]:.0e}" if name in errors else ""
         print(f"{name:14}{median(taken):8.3f} s, ours / theirs {ratio:5.2f}{error}")
 
 
 def of_scikit_learn(x: np.ndarray, perplexity: float) -> np.ndarray:
+    """The entries above the diagonal, as it has them."""
     squared = pairwise_distances(x, metric="euclidean", squared=True)
-    return squareform(_joint_probabilities(squared, perplexity, 0))
+    return _joint_probabilities(squared, perplexity, 0)
 
 
 def of_open_tsne(x: np.ndarray, perplexity: float, threads: int) -> dict[str, Callable[[], object]]:
