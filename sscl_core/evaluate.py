@@ -9,9 +9,11 @@ row. float16 and bfloat16 features are computed in float32.
 
 import math
 import numbers
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, Integer, UInt8
 from torch import Tensor, nn
@@ -21,6 +23,11 @@ from torch.nn import functional as F
 from . import checks
 from .checks import Metric, check_points, checked_features, checked_labels
 from .similarities import squared_distances
+
+METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
+CHUNK = 2048  # test rows of one product with all training rows
+AT_A_TIME = 64  # of them that are searched together, in the cache
+LONGER = 100  # the center of the rows than the shortest of them, for one product to serve both
 
 
 def component_means(
@@ -52,14 +59,16 @@ def knn(
     k: int = 10,
     metric: Metric = "cosine",
     temperature: float | None = None,
-    chunk: int = 2048,
+    chunk: int = CHUNK,
 ) -> Int64[Tensor, " m"]:
     """The labels that the k nearest training features vote for.
 
     Equal votes go to the smaller label. `temperature` weighs each vote by
     exp(cosine similarity / temperature), as the field does with k = 200 and T = 0.1; without it
     votes are equal. A row of zeros has cosine 0 with every other. Exact: all distances are
-    computed, `chunk` test rows at a time, m·n·d operations and chunk·n memory.
+    computed, `chunk` test rows at a time, m·n·d operations and chunk·n memory. Of neighbors whose
+    distances differ by less than rounding (float32's for float32 features) either may be the
+    nearer; the same call has the same answer.
 
     `ValueError`: k outside 1..n, an unknown metric, features of different width, a temperature that
     is not positive, weights under the Euclidean metric, a chunk below 1. Else what the module says.
@@ -72,7 +81,7 @@ def knn(
 def _check_knn(n: int, k: Any, metric: Any, temperature: float | None, chunk: Any) -> None:
     if not (isinstance(k, numbers.Integral) and 1 <= k <= n):  # type: ignore[operator]
         raise ValueError(f"k must be in 1..{n}, the number of training features, got {k}")
-    if metric not in ("cosine", "euclidean"):
+    if metric not in METRICS:
         raise ValueError(f"metric must be 'cosine' or 'euclidean', got {metric!r}")
     if temperature is not None and (metric != "cosine" or not temperature > 0):
         raise ValueError(
@@ -82,19 +91,84 @@ def _check_knn(n: int, k: Any, metric: Any, temperature: float | None, chunk: An
         raise ValueError(f"chunk must be a whole number of test rows from 1, got {chunk}")
 
 
+@torch.no_grad()
 def _nearest(
-    train: Tensor, test: Tensor, k: int, metric: Metric, chunk: int = 2048
+    train: Tensor, test: Tensor, k: int, metric: Metric, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
-    """Scores, best first, and indices (m, k) of the k nearest training rows."""
+    """Scores, best first, and indices (m, k) of the k nearest training rows.
+
+    Scores are cosines, or x·y - ‖y‖²/2 of centred rows, which differs from -‖x - y‖²/2 by a number
+    for each x.
+    """
     if metric == "cosine":
         train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
-        offset = train.new_zeros(len(train))
+        offset = train.new_zeros(())
     else:
         center = train.mean(0)
         train, test = train - center, test - center
-        # The nearest under ‖x - y‖² are the largest of x·y - ‖y‖²/2: ‖x‖² ranks nothing.
         offset = -train.square().sum(1) / 2
-    parts = [torch.addmm(offset, rows, train.T).topk(k, dim=1) for rows in test.split(chunk)]
+    parts = []
+    for products in _products(test, train, chunk):
+        parts += [_largest(part.add_(offset), k) for part in products.split(AT_A_TIME)]
+    return _joined(parts)
+
+
+@torch.no_grad()
+def _nearest_by_both(
+    train: Tensor, test: Tensor, k: int, chunk: int = CHUNK
+) -> dict[Metric, tuple[Tensor, Tensor]]:
+    """`_nearest` by either metric, from one product of the centred rows x - c and y - c.
+
+    x·y = (x - c)·(y - c) + c·(y - c) + x·c, and so cosines follow from it. A row far shorter than c
+    would lose digits by that: where there is one, each metric has a product of its own.
+    """
+    norms, test_norms = train.norm(dim=1), test.norm(dim=1)
+    center = train.mean(0)
+    shortest = torch.minimum(norms.min(), test_norms.min())
+    if shortest <= center.norm() / LONGER:
+        return {metric: _nearest(train, test, k, metric, chunk) for metric in METRICS}
+    shifted, shifted_test = train - center, test - center
+    offset = -shifted.square().sum(1) / 2
+    of_train, of_test = shifted @ center, (test @ center)[:, None]
+    found: dict[Metric, list[tuple[Tensor, Tensor]]] = {metric: [] for metric in METRICS}
+    blocks = zip(_products(shifted_test, shifted, chunk), of_test.split(chunk), strict=True)
+    for products, own in blocks:
+        for part, x in zip(products.split(AT_A_TIME), own.split(AT_A_TIME), strict=True):
+            found["euclidean"].append(_largest(part + offset, k))
+            found["cosine"].append(_largest(part.add_(of_train).add_(x).div_(norms), k))
+    nearest = {metric: _joined(parts) for metric, parts in found.items()}
+    along, indices = nearest["cosine"]
+    return nearest | {"cosine": (along / test_norms[:, None], indices)}
+
+
+def _products(rows: Tensor, train: Tensor, chunk: int) -> Iterator[Tensor]:
+    """rows · trainᵀ, `chunk` rows at a time, all in the same memory: it is overwritten."""
+    memory = train.new_empty(min(chunk, len(rows)), len(train))
+    for part in rows.split(chunk):
+        yield torch.mm(part, train.T, out=memory[: len(part)])
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`scores.topk(k)`, and faster where k is small beside the number n of columns.
+
+    Columns are put into groups. The k groups of largest maxima hold the k largest scores, so these
+    are sought among k √(n/k) candidates only.
+    """
+    n = scores.shape[1]
+    size = math.isqrt(n // k)
+    count = n // size
+    if size < 4:
+        return scores.topk(k)
+    grouped = scores[:, : size * count].unflatten(1, (size, count))
+    best = grouped.amax(1).topk(k, sorted=False).indices[:, None].expand(-1, size, -1)
+    first = count * torch.arange(size, device=scores.device)[:, None]
+    rest = torch.arange(size * count, n, device=scores.device).expand(len(scores), -1)
+    columns = torch.cat([(best + first).flatten(1), rest], 1)
+    values, places = scores.gather(1, columns).topk(k)
+    return values, columns.gather(1, places)
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     scores, indices = zip(*parts, strict=True)
     return torch.cat(scores), torch.cat(indices)
 
@@ -126,15 +200,16 @@ def linear_probe(
     test: Float[Tensor, "m d"],
     *,
     penalty: float = 1e-2,
-    max_iter: int = 200,
+    max_iter: int = 1000,
 ) -> Int64[Tensor, " m"]:
     """The labels that multinomial logistic regression predicts.
 
     It minimises  mean cross-entropy + penalty/2 · ‖W‖²  on features standardised by the training
     part. They are numbers by now: nothing can reach the backbone. `penalty` is fixed, not tuned.
+    L-BFGS in float64 stops where no entry of the gradient exceeds 1e-6 in absolute value.
 
     `ValueError`: labels of one class only, a penalty that is not positive and finite, `max_iter`
-    below 1. Else what the module says.
+    below 1. `RuntimeError`: not there after `max_iter` steps. Else what the module says.
     """
     from sklearn.linear_model import LogisticRegression  # a second, for who needs no probe
 
@@ -149,10 +224,24 @@ def linear_probe(
             f"got {int(labels[0])} alone"
         )
     mean, std = train.mean(0), train.std(0).clamp_min(1e-6)
-    x, x_test = ((part - mean) / std for part in (train, test))
-    probe = LogisticRegression(C=1 / (penalty * len(train)), max_iter=max_iter, tol=1e-3)
-    probe.fit(x.numpy(force=True), labels.numpy(force=True))
-    return torch.as_tensor(probe.predict(x_test.numpy(force=True)), device=test.device)
+    x, x_test = (((part - mean) / std).double().numpy(force=True) for part in (train, test))
+    probe = LogisticRegression(C=1 / (penalty * len(train)), max_iter=max_iter, tol=1e-6)
+    _fit(probe, x, labels.numpy(force=True))
+    return torch.as_tensor(probe.predict(x_test), device=test.device)
+
+
+def _fit(probe: Any, x: np.ndarray, labels: np.ndarray) -> None:
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            probe.fit(x, labels)
+        except ConvergenceWarning as stopped:
+            raise RuntimeError(
+                f"the probe has not converged after max_iter = {probe.max_iter} steps: "
+                f"raise max_iter, or the penalty ({stopped})"
+            ) from None
 
 
 def accuracy(predicted: Integer[Tensor, " m"], labels: Integer[Tensor, " m"]) -> float:
@@ -222,10 +311,8 @@ def feature_scores(
     """Accuracy of k-NN under either metric, for k = 10, 1 and 15. Raises as the module says."""
     train, labels, test = _training_and_test(train, labels, test)
     test_labels = checked_labels("test_labels", test_labels, test, of="test")
-    metrics: tuple[Metric, ...] = ("cosine", "euclidean")
     scores = {}
-    for metric in metrics:
-        nearest = _nearest(train, test, min(15, len(train)), metric)
+    for metric, nearest in _nearest_by_both(train, test, min(15, len(train))).items():
         for name, votes in _votes(*nearest, labels).items():
             scores[f"{name}_{metric}"] = accuracy(votes, test_labels)
     return scores

@@ -14,12 +14,17 @@ from sscl_core import checks
 from sscl_core.checks import Normalization
 
 from . import arguments
-from .normalization import normalized
 
 SMALLEST = 1e-290  # of a squared distance: its logarithm is taken
 ROUNDING = 1e-12  # relative difference of squared distances that count as equal
 TOLERANCE = 1e-13  # of the entropy
 MOST_STEPS = 200
+LARGEST_ENERGY = 1e3  # exp(-energy) is 0 from 746 on
+ENTRIES = 2**17  # of the rows that are matched together: they stay in the cache
+# A product of centred points has all digits but two of ‖x_i - x_j‖² where that is not smaller than
+# this times ‖x_i‖² + ‖x_j‖².
+CANCELLED = 1 / 32
+MANY = 1 / 64  # of a block's distances: as many are not computed one by one
 
 
 def perplexity_matched(
@@ -39,9 +44,11 @@ def perplexity_matched(
     x = arguments.points("x", x)
     checks.check_settings(normalization=normalization)
     perplexity = arguments.perplexity_below(len(x) - 1, perplexity)
-    rows = torch.arange(len(x)).split(64)
-    log_p = [_log_matched(_squared_to_others(x, some), perplexity) for some in rows]
-    return normalized(torch.cat(log_p), normalization)
+    cloud, n = _cloud(x), len(x)
+    P = x.new_empty(n, n)
+    for rows in torch.arange(n).split(math.ceil(ENTRIES / n)):
+        P[rows] = _matched(_squared_to_others(cloud, rows), perplexity)
+    return P if normalization == "conditional" else (P + P.T).div_(2 * n)
 
 
 class SparseAffinity(NamedTuple):
@@ -97,7 +104,7 @@ def _of_neighbors(
     parts = []
     for rows, near in zip(x.split(1024), indices.split(1024), strict=True):
         squared = (rows[:, None] - x[near]).square().sum(2)
-        parts.append(_log_matched(squared, perplexity).exp())
+        parts.append(_matched(squared, perplexity))
     return torch.cat(parts)
 
 
@@ -109,9 +116,9 @@ def _truncation(
     checked: int,
 ) -> Float[Tensor, " rows"]:
     rows = torch.linspace(0, len(x) - 1, min(checked, len(x)), dtype=torch.float64)
-    distances = []
+    cloud, distances = _cloud(x), []
     for some in rows.round().long().split(16):
-        dense = _log_matched(_squared_to_others(x, some), perplexity).exp()
+        dense = _matched(_squared_to_others(cloud, some), perplexity)
         difference = dense.scatter_add(1, indices[some], -P[some])
         distances.append(difference.abs().sum(1) / 2)
     return torch.cat(distances)
@@ -130,60 +137,82 @@ def _sparse(
     return sparse
 
 
-def _squared_to_others(x: Float[Tensor, "n d"], rows: Int64[Tensor, " r"]) -> Float[Tensor, "r n"]:
-    """‖x_i - x_j‖² for i among `rows`, ∞ for j = i: no point is a neighbor of itself."""
-    squared = torch.cdist(x[rows], x, compute_mode="donot_use_mm_for_euclid_dist").square()
+class _Cloud(NamedTuple):
+    """Points, the same about their mean, and the squared norms of these."""
+
+    x: Float[Tensor, "n d"]
+    centered: Float[Tensor, "n d"]
+    norms: Float[Tensor, " n"]
+
+
+def _cloud(x: Float[Tensor, "n d"]) -> _Cloud:
+    centered = x - x.mean(0)
+    return _Cloud(x, centered, centered.square().sum(1))
+
+
+def _squared_to_others(cloud: _Cloud, rows: Int64[Tensor, " r"]) -> Float[Tensor, "r n"]:
+    """‖x_i - x_j‖² for i among `rows`, ∞ for j = i: no point is a neighbor of itself.
+
+    By a product; those that lose digits by it are computed anew, as differences.
+    """
+    x, centered, norms = cloud
     own = (torch.arange(len(rows)), rows)
-    return squared.index_put(own, torch.tensor(math.inf, dtype=torch.float64))
+    scale = norms[rows, None] + norms
+    squared = torch.addmm(scale, centered[rows], centered.T, alpha=-2)
+    squared[own] = math.inf
+    i, j = (squared < scale.mul_(CANCELLED)).nonzero().T
+    if len(i) <= MANY * squared.numel():
+        squared[i, j] = (x[rows[i]] - x[j]).square().sum(1)
+        return squared
+    squared = torch.cdist(x[rows], x, compute_mode="donot_use_mm_for_euclid_dist").square_()
+    squared[own] = math.inf
+    return squared
 
 
 class _Rows(NamedTuple):
     """Rows of squared distances, from each of which its smallest is subtracted."""
 
     excess: Float[Tensor, "n k"]  # ∞ where no neighbor is possible
-    finite: Float[Tensor, "n k"]  # the same with 0 for ∞
-    possible: Bool[Tensor, "n k"]
     nearest: Bool[Tensor, "n k"]  # at the smallest distance, up to rounding
     reachable: Bool[Tensor, "n 1"]  # fewer points than the perplexity are nearest
 
 
 def _rows(squared: Float[Tensor, "n k"], perplexity: float) -> _Rows:
-    possible = squared.isfinite()
-    excess = squared - squared.amin(1, keepdim=True)
-    rounding = (ROUNDING * squared).where(possible, 0.0).clamp_min(SMALLEST)
-    nearest = excess <= rounding
-    reachable = nearest.sum(1, keepdim=True) < perplexity
-    return _Rows(excess, excess.where(possible, 0.0), possible, nearest, reachable)
+    smallest = squared.amin(1, keepdim=True)
+    excess = squared - smallest
+    nearest = excess <= (ROUNDING * smallest).clamp_min(SMALLEST)
+    return _Rows(excess, nearest, nearest.sum(1, keepdim=True) < perplexity)
 
 
-def _log_matched(squared: Float[Tensor, "n k"], perplexity: float) -> Float[Tensor, "n k"]:
-    """log P_ij = -β_i squared_ij - log Σ_k exp(-β_i squared_ik), with β_i for the perplexity.
+def _matched(squared: Float[Tensor, "n k"], perplexity: float) -> Float[Tensor, "n k"]:
+    """P_ij = exp(-β_i squared_ij) / Σ_k exp(-β_i squared_ik), with β_i for the perplexity.
 
     Where no β_i reaches it, P is uniform over the nearest.
     """
     rows = _rows(squared, perplexity)
-    log_p = _by_newton(rows, perplexity)
-    ties = rows.nearest.sum(1, keepdim=True)
-    uniform = torch.where(rows.nearest, -ties.double().log(), -math.inf)
-    return torch.where(rows.reachable, log_p, uniform)
+    P = _by_newton(rows, perplexity)
+    if bool(rows.reachable.all()):
+        return P
+    uniform = rows.nearest / rows.nearest.sum(1, keepdim=True, dtype=torch.float64)
+    return torch.where(rows.reachable, P, uniform)
 
 
 def _by_newton(rows: _Rows, perplexity: float) -> Float[Tensor, "n k"]:
-    """log P, by Newton steps on log β that stay inside a bracket."""
+    """P, by Newton steps on log β that stay inside a bracket."""
     target = math.log(perplexity)
     low, high = _bracket(rows, target)
     log_beta = _first_guess(rows, perplexity).maximum(low).minimum(high)
-    for _ in range(MOST_STEPS - 1):
-        row = _at(log_beta, rows)
+    for _ in range(MOST_STEPS):
+        row = _at(log_beta, rows.excess)
         error = (row.entropy - target).where(rows.reachable, 0.0)
         if bool((error.abs() < TOLERANCE).all()):
-            return row.log_p
+            break
         low = torch.where(error > 0, log_beta, low)
         high = torch.where(error < 0, log_beta, high)
         newton = log_beta + error / row.variance  # d entropy / d log β = -variance
         inside = (newton >= low) & (newton <= high)
         log_beta = torch.where(inside, newton, (low + high) / 2)
-    return _at(log_beta, rows).log_p
+    return row.weights.div_(row.total)
 
 
 def _bracket(rows: _Rows, target: float) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
@@ -192,34 +221,40 @@ def _bracket(rows: _Rows, target: float) -> tuple[Float[Tensor, "n 1"], Float[Te
     It is at least log k - β · (largest excess), which is `target` at the lower end. At the upper
     end all mass lies on the nearest.
     """
-    most = rows.possible.sum(1, keepdim=True).double().log()
-    largest = rows.finite.amax(1, keepdim=True).clamp_min(SMALLEST)
+    possible = rows.excess < math.inf
+    most = possible.sum(1, keepdim=True).double().log()
+    largest = rows.excess.where(possible, 0.0).amax(1, keepdim=True).clamp_min(SMALLEST)
     low = (most - target).log() - largest.log()
-    second = rows.excess.where(~rows.nearest, math.inf).amin(1, keepdim=True)
+    second = rows.excess.masked_fill(rows.nearest, math.inf).amin(1, keepdim=True)
     high = 5.0 - second.log()
     return low.where(rows.reachable, 0.0), high.where(rows.reachable, 0.0)
 
 
 def _first_guess(rows: _Rows, perplexity: float) -> Float[Tensor, "n 1"]:
-    """log β = 1 - log of the excess of the neighbor whose rank is the perplexity."""
+    """log β = 1 - log of the excess of the neighbor whose rank is the perplexity: of about that
+    rank, for large ones, as seen in every few columns."""
     rank = math.ceil(perplexity)
-    typical = rows.excess.kthvalue(rank, 1, keepdim=True).values
+    step = max(1, rank // 8)
+    typical = rows.excess[:, ::step].kthvalue(rank // step, 1, keepdim=True).values
     return 1 - typical.clamp_min(SMALLEST).log()
 
 
 class _AtBeta(NamedTuple):
-    """P at some β, its entropy, and the variance under P of the energies β · excess."""
+    """Of the energies β · excess: the weights exp(-energy) and their sum; the entropy of P, and the
+    variance of the energies under P."""
 
-    log_p: Float[Tensor, "n k"]
+    weights: Float[Tensor, "n k"]
+    total: Float[Tensor, "n 1"]
     entropy: Float[Tensor, "n 1"]
     variance: Float[Tensor, "n 1"]
 
 
-def _at(log_beta: Float[Tensor, "n 1"], rows: _Rows) -> _AtBeta:
+def _at(log_beta: Float[Tensor, "n 1"], excess: Float[Tensor, "n k"]) -> _AtBeta:
     """The entropy is the mean energy + log Σ_j exp(-energy_j), and the smallest energy is 0."""
-    beta = log_beta.exp()
-    log_p = (-beta * rows.excess).log_softmax(1)
-    p, energy = log_p.exp(), beta * rows.finite
-    mean = (p * energy).sum(1, keepdim=True)
-    variance = (p * (energy - mean).square()).sum(1, keepdim=True)
-    return _AtBeta(log_p, mean - log_p.amax(1, keepdim=True), variance)
+    energy = (log_beta.exp() * excess).clamp_max_(LARGEST_ENERGY)
+    weights = energy.neg().exp_()
+    total = weights.sum(1, keepdim=True)
+    weighted = weights * energy
+    mean = weighted.sum(1, keepdim=True) / total
+    square = weighted.mul_(energy).sum(1, keepdim=True) / total
+    return _AtBeta(weights, total, mean + total.log(), square - mean.square())

@@ -19,7 +19,6 @@ from scipy.spatial.distance import squareform
 from scipy.special import logsumexp
 from sklearn.manifold._t_sne import _joint_probabilities, _joint_probabilities_nn
 from sklearn.neighbors import NearestNeighbors
-from torch import Tensor
 
 from sscl_core.affinities import (
     box_cells,
@@ -38,6 +37,7 @@ from sscl_core.affinities import (
     spectrum,
     two_views,
 )
+from sscl_core.affinities import perplexity as perplexity_module
 from sscl_experiments.paths import CHECKOUT
 
 INF = math.inf
@@ -233,11 +233,62 @@ def test_perplexity_is_that_of_bisection(name):
 @pytest.mark.parametrize("perplexity", [1.001, 1.5, 30.0, 62.9])
 def test_newton_converges_in_a_few_steps(perplexity, monkeypatch):
     """A row that has converged stays where it is: thrown back to bisection, it took fifty."""
-    steps, log_softmax = [], Tensor.log_softmax
-    monkeypatch.setattr(Tensor, "log_softmax", lambda *args: steps.append(0) or log_softmax(*args))
+    steps, at = [], perplexity_module._at
+    monkeypatch.setattr(perplexity_module, "_at", lambda *args: steps.append(0) or at(*args))
     for x in (normal(64, 2), normal(64, 50)):
         perplexity_matched(x, perplexity=perplexity)
     assert 6 < len(steps) <= 40
+
+
+def two_spheres(n, d, radius, apart):
+    """Points on two spheres of that radius, their centers `apart`, in units of the radius."""
+    x = normal(2 * n, d)
+    x = radius * x / x.norm(dim=1, keepdim=True)
+    x[n:, 0] += apart * radius
+    return x
+
+
+NEAR = normal(200, 20)[:3] + 1e-9 * normal(3, 20, seed=1)
+FAR_APART = {
+    "a few pairs are near": torch.cat([normal(200, 20), NEAR]),
+    "half of all pairs are near": two_spheres(40, 6, 1e-3, 1e6),
+    "in the plane": normal(200, 2),
+}
+
+
+@pytest.mark.parametrize("name", FAR_APART)
+def test_squared_distances_have_all_digits(name):
+    """Against differences in extended precision; a product of points alone would err."""
+    x = FAR_APART[name]
+    exact = x.numpy().astype(np.longdouble)
+    expected = np.square(exact[:, None] - exact).sum(2).astype(float)
+    np.fill_diagonal(expected, INF)
+    cloud = perplexity_module._cloud(x)
+    found = [
+        perplexity_module._squared_to_others(cloud, rows) for rows in torch.arange(len(x)).split(64)
+    ]
+    close(torch.cat(found), torch.from_numpy(expected), rtol=2e-13)
+    product = cloud.norms[:, None] + cloud.norms - 2 * cloud.centered @ cloud.centered.T
+    wrong = (product - torch.from_numpy(expected)).abs() > 2e-13 * torch.from_numpy(expected)
+    assert wrong.fill_diagonal_(False).any()
+
+
+def test_the_blocks_of_rows_change_nothing(monkeypatch):
+    """Rows are matched a block at a time; here one by one, in threes and all together."""
+    x = normal(40, 3)
+    expected = naive_perplexity(x, 10.0)
+    for entries in (1, 100, 10_000):
+        monkeypatch.setattr(perplexity_module, "ENTRIES", entries)
+        close(perplexity_matched(x, perplexity=10.0), expected, rtol=1e-9, atol=1e-300)
+
+
+@pytest.mark.parametrize("perplexity", [5.0, 50.0, 300.0])
+def test_the_perplexity_is_reached_to_twelve_digits(perplexity):
+    """Whichever column has the neighbor that the search begins at."""
+    for x in (normal(500, 3), normal(500, 40) ** 3):
+        P = perplexity_matched(x, perplexity=perplexity)
+        reached = torch.special.entr(P).sum(1).exp()
+        close(reached, torch.full((500,), perplexity).double(), rtol=1e-12)
 
 
 def test_perplexity_does_not_see_scale_and_origin():

@@ -9,14 +9,11 @@ import pytest
 import torch
 from helpers import unchecked
 
-from sscl_core import evaluate
-from sscl_core.affinities import positive_pairs
 from sscl_core.evaluate import lipschitz
-from sscl_core.losses import info_nce, sne_objective
-from sscl_core.similarities import Student, log_q_cosine, log_q_student, squared_distances
+from sscl_core.losses import info_nce
+from sscl_core.similarities import Student
 from sscl_experiments import arrangements
 from sscl_experiments.arrangements import cyclic_order
-from sscl_experiments.studies.contrastive_is_sne import analysis
 
 
 def seeded(seed=0):
@@ -25,43 +22,6 @@ def seeded(seed=0):
 
 def random_points(n=7, d=3):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-@pytest.mark.parametrize("normalization", ["joint", "conditional"])
-def test_attraction_and_repulsion_are_the_gradient(normalization):
-    """For any P, not only that of pairs. The one-sided sum is no gradient where rows sum to 1."""
-    z = random_points().requires_grad_()
-    P = torch.rand(
-        7, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64
-    ).fill_diagonal_(0)
-    P = P / (P.sum() if normalization == "joint" else P.sum(1, keepdim=True))
-    log_Q = log_q_student(z, temperature=0.7, df=3.0, normalization=normalization)
-    (gradient,) = torch.autograd.grad(sne_objective(P, log_Q), z)
-    slope = Student(0.7, 3.0).slope(squared_distances(z))
-    attraction, repulsion = analysis.attraction_repulsion(P, log_Q.exp(), z, slope)
-    assert gradient.abs().max() > 1e-3
-    assert torch.allclose(attraction + repulsion, gradient, atol=1e-12)
-    one_sided = 4 * torch.einsum("ij,ijd->id", slope * (P - log_Q.exp()), z[:, None] - z[None])
-    assert not torch.allclose(one_sided, gradient, atol=1e-3)
-
-
-def test_attraction_pulls_towards_the_other_view():
-    z = torch.tensor([[0.0, 0], [1, 0]], dtype=torch.float64)
-    attraction, repulsion = analysis.attraction_repulsion(
-        positive_pairs(1), positive_pairs(1), z, 0.5
-    )
-    assert torch.equal(-attraction, torch.tensor([[2.0, 0], [-2, 0]], dtype=torch.float64))
-    assert torch.equal(repulsion, -attraction)
-
-
-def test_gradient_through_normalization():
-    z = random_points().requires_grad_()
-    u = torch.nn.functional.normalize(z, dim=1)
-    objective = sne_objective(
-        torch.full((7, 7), 1 / 6, dtype=torch.float64).fill_diagonal_(0), log_q_cosine(u)
-    )
-    to_u, to_z = torch.autograd.grad(objective, [u, z])
-    assert torch.allclose(analysis.through_normalization(z, to_u), to_z, atol=1e-12)
 
 
 @pytest.mark.parametrize("m", [2, 3, 5, 8])
@@ -86,13 +46,6 @@ def test_circle_gaps_of_known_angles():
     angles = torch.tensor([350.0, 10, 100]).double().deg2rad()
     gaps = arrangements.circle_gaps(torch.stack([angles.cos(), angles.sin()], 1) * 3)
     assert torch.allclose(gaps, torch.tensor([90.0, 250, 20]).double())
-
-
-def test_component_means():
-    u = torch.tensor([[1.0, 0], [3, 0], [0, 5]])
-    assert torch.equal(
-        evaluate.component_means(u, torch.tensor([0, 0, 1]), 2), torch.tensor([[2.0, 0], [0, 5]])
-    )
 
 
 @pytest.mark.parametrize("dim", [2, 4])
@@ -331,8 +284,6 @@ def test_the_natural_order_has_the_least_lipschitz_constant(m):
 # --- bad input -----------------------------------------------------------------------------------
 
 plain = unchecked("sscl_experiments.arrangements")
-plain_analysis = unchecked("sscl_experiments.studies.contrastive_is_sne.analysis")
-plain_evaluate = unchecked("sscl_core.evaluate")
 plain_similarities = unchecked("sscl_core.similarities")
 Z = random_points(5, 3)
 CIRCLE = Z[:, :2]
@@ -352,10 +303,7 @@ def plain_slope(squared_distance, *, temperature, df):
     return plain_similarities.Student(temperature, df).slope(squared_distance)
 
 
-FORCES = on(plain_analysis.attraction_repulsion, P=SQUARE, Q=SQUARE, z=Z, slope=0.5)
 SLOPE = on(plain_slope, squared_distance=SQUARE.square(), temperature=1.0, df=2.0)
-THROUGH = on(plain_analysis.through_normalization, z=Z, gradient=Z)
-MEANS = on(plain_evaluate.component_means, u=Z, labels=torch.tensor([0, 1, 0, 1, 2]), m=3)
 MINIMISE = on(
     plain.minimise_free,
     objective=lambda z: z.square().sum(),
@@ -389,22 +337,6 @@ BAD = [
         TypeError,
         "d must be a whole number, got None",
     ),
-    (
-        THROUGH,
-        {"z": with_row_of(0.0)},
-        ValueError,
-        "z has a row of zeros, row 2, which has no direction",
-    ),
-    (THROUGH, {"z": with_row_of(math.nan)}, ValueError, "z must be finite"),
-    (THROUGH, {"z": Z[0]}, ValueError, "z must have shape (N, d), N and d at least 1, got (3,)"),
-    (THROUGH, {"z": Z.long()}, TypeError, "z must be a floating-point tensor, got torch.int64"),
-    (THROUGH, {"gradient": Z[:2]}, ValueError, "gradient must have shape (5, 3), got (2, 3)"),
-    (THROUGH, {"gradient": None}, TypeError, "gradient must be a floating-point tensor"),
-    (FORCES, {"P": SQUARE[:2]}, ValueError, "P must have shape (5, 5), got (2, 5)"),
-    (FORCES, {"Q": SQUARE.tolist()}, TypeError, "Q must be a floating-point tensor, got list"),
-    (FORCES, {"z": Z[:0]}, ValueError, "z must have shape (N, d), N and d at least 1, got (0, 3)"),
-    (FORCES, {"slope": torch.ones(2)}, ValueError, "slope must have shape (5, 5), got (2,)"),
-    (FORCES, {"slope": "1"}, TypeError, "slope must be a number"),
     (SLOPE, {"temperature": 0.0}, ValueError, "temperature must be positive"),
     (SLOPE, {"df": -1.0}, ValueError, "df must be positive"),
     (SLOPE, {"df": torch.ones(2)}, ValueError, "df must be a scalar"),
@@ -419,27 +351,6 @@ BAD = [
     (plain.fitted_polygon, {"z": Z}, ValueError, "points on a circle"),
     (plain.fitted_polygon, {"z": 0 * CIRCLE}, ValueError, "z has a row of zeros, row 0"),
     (plain.fitted_polygon, {"z": CIRCLE * math.inf}, ValueError, "z must be finite"),
-    (
-        MEANS,
-        {"m": 2},
-        ValueError,
-        "labels must be 0..1, each at least once, got [0, 1, 2]: change m",
-    ),
-    (
-        MEANS,
-        {"m": 4},
-        ValueError,
-        "labels must be 0..3, each at least once, got [0, 1, 2]: change m",
-    ),
-    (MEANS, {"m": 0}, ValueError, "m must be at least 1, got 0"),
-    (MEANS, {"labels": torch.tensor([0, 1])}, ValueError, "labels must have shape (5,), got (2,)"),
-    (
-        MEANS,
-        {"labels": torch.zeros(5)},
-        TypeError,
-        "labels must be a tensor of int64, got torch.float32",
-    ),
-    (MEANS, {"labels": [0, 1, 0, 1, 2]}, TypeError, "labels must be a tensor of int64, got list"),
     (MINIMISE, {"starts": 0}, ValueError, "starts must be at least 1, got 0"),
     (MINIMISE, {"shape": (0, 2)}, ValueError, "every size in shape must be at least 1, got 0"),
     *((f, {"m": 1}, ValueError, "m must be at least 2, got 1") for f in (ENERGY, TAMMES_5)),
@@ -494,9 +405,6 @@ def test_any_real_number_is_a_setting(number):
     slope = plain_slope(D, temperature=number, df=number)
     assert slope.dtype == torch.float32
     assert torch.equal(slope, Student(exact, exact).slope(D))
-    ours = plain_analysis.attraction_repulsion(SQUARE, SQUARE, Z, number)
-    theirs = analysis.attraction_repulsion(SQUARE, SQUARE, Z, exact)
-    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     ours = plain.minimal_energy(4, 2, temperature=number, starts=1, generator=seeded())
     assert torch.equal(
         ours, arrangements.minimal_energy(4, 2, temperature=exact, starts=1, generator=seeded())

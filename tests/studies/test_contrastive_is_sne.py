@@ -3,15 +3,20 @@
 import functools
 import math
 from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import data_of, train_run
+from helpers import data_of, normal, train_run, unchecked
 
 import sscl_core.train as loop
+from sscl_core.affinities import positive_pairs
 from sscl_core.config import MLP, ConvNet, Images, Mixture, Projector, TrainConfig, scattered
+from sscl_core.losses import sne_objective
+from sscl_core.similarities import Student, log_q_cosine, log_q_student, squared_distances
 from sscl_experiments.arrangements import uniform_arrangement
 from sscl_experiments.record import Record
 from sscl_experiments.studies.contrastive_is_sne import analysis, figures
@@ -223,3 +228,90 @@ def test_runs_are_of_both_numbers_of_features_with_every_seed():
         assert [run.seed for run in group] == [5, 6, 7]
         assert {run.projector.dim for run in group} == {dim}
     assert p.runs() == runs[2] + runs[4]
+
+
+# --- forces at free points ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalization", ["joint", "conditional"])
+def test_attraction_and_repulsion_are_the_gradient(normalization):
+    """For any P, not only that of pairs. The one-sided sum is no gradient where rows sum to 1."""
+    z = normal(7, 3).requires_grad_()
+    P = torch.rand(
+        7, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    ).fill_diagonal_(0)
+    P = P / (P.sum() if normalization == "joint" else P.sum(1, keepdim=True))
+    log_Q = log_q_student(z, temperature=0.7, df=3.0, normalization=normalization)
+    (gradient,) = torch.autograd.grad(sne_objective(P, log_Q), z)
+    slope = Student(0.7, 3.0).slope(squared_distances(z))
+    attraction, repulsion = analysis.attraction_repulsion(P, log_Q.exp(), z, slope)
+    assert gradient.abs().max() > 1e-3
+    assert torch.allclose(attraction + repulsion, gradient, atol=1e-12)
+    one_sided = 4 * torch.einsum("ij,ijd->id", slope * (P - log_Q.exp()), z[:, None] - z[None])
+    assert not torch.allclose(one_sided, gradient, atol=1e-3)
+
+
+def test_attraction_pulls_towards_the_other_view():
+    z = torch.tensor([[0.0, 0], [1, 0]], dtype=torch.float64)
+    attraction, repulsion = analysis.attraction_repulsion(
+        positive_pairs(1), positive_pairs(1), z, 0.5
+    )
+    assert torch.equal(-attraction, torch.tensor([[2.0, 0], [-2, 0]], dtype=torch.float64))
+    assert torch.equal(repulsion, -attraction)
+
+
+def test_gradient_through_normalization():
+    z = normal(7, 3).requires_grad_()
+    u = torch.nn.functional.normalize(z, dim=1)
+    objective = sne_objective(
+        torch.full((7, 7), 1 / 6, dtype=torch.float64).fill_diagonal_(0), log_q_cosine(u)
+    )
+    to_u, to_z = torch.autograd.grad(objective, [u, z])
+    assert torch.allclose(analysis.through_normalization(z, to_u), to_z, atol=1e-12)
+
+
+plain = unchecked("sscl_experiments.studies.contrastive_is_sne.analysis")
+Z, SQUARE = normal(5, 3), normal(5, 5)
+FORCES = partial(plain.attraction_repulsion, P=SQUARE, Q=SQUARE, z=Z, slope=0.5)
+THROUGH = partial(plain.through_normalization, z=Z, gradient=Z)
+
+
+def with_row_of(value, row=2):
+    return Z.index_fill(0, torch.tensor(row), value)
+
+
+BAD = [
+    (
+        THROUGH,
+        {"z": with_row_of(0.0)},
+        ValueError,
+        "z has a row of zeros, row 2, which has no direction",
+    ),
+    (THROUGH, {"z": with_row_of(math.nan)}, ValueError, "z must be finite"),
+    (THROUGH, {"z": Z[0]}, ValueError, "z must have shape (N, d), N and d at least 1, got (3,)"),
+    (THROUGH, {"z": Z.long()}, TypeError, "z must be a floating-point tensor, got torch.int64"),
+    (THROUGH, {"gradient": Z[:2]}, ValueError, "gradient must have shape (5, 3), got (2, 3)"),
+    (THROUGH, {"gradient": None}, TypeError, "gradient must be a floating-point tensor"),
+    (FORCES, {"P": SQUARE[:2]}, ValueError, "P must have shape (5, 5), got (2, 5)"),
+    (FORCES, {"Q": SQUARE.tolist()}, TypeError, "Q must be a floating-point tensor, got list"),
+    (FORCES, {"z": Z[:0]}, ValueError, "z must have shape (N, d), N and d at least 1, got (0, 3)"),
+    (FORCES, {"slope": torch.ones(2)}, ValueError, "slope must have shape (5, 5), got (2,)"),
+    (FORCES, {"slope": "1"}, TypeError, "slope must be a number"),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "error", "message"), BAD, ids=range(len(BAD)))
+def test_forces_of_bad_input(function, arguments, error, message):
+    with pytest.raises(error) as caught:
+        function(**arguments)
+    assert type(caught.value) is error
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "number", [np.float32(1.5), np.int64(3), Fraction(3, 2)], ids=lambda x: type(x).__name__
+)
+def test_any_real_number_is_a_slope(number):
+    ours = plain.attraction_repulsion(SQUARE, SQUARE, Z, number)
+    theirs = analysis.attraction_repulsion(SQUARE, SQUARE, Z, float(number))
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

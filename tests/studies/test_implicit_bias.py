@@ -1,14 +1,17 @@
 """How training orders a line: the settings, and what is read out of records made by hand."""
 
+import inspect
 import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from helpers import train_run
+from helpers import normal, train_run
+from scipy import stats
 
 from sscl_experiments import settings
+from sscl_experiments.arrangements import regular_polygon
 from sscl_experiments.datasets.images import ImageData
 from sscl_experiments.datasets.manifest import PUBLISHED
 from sscl_experiments.record import Record
@@ -26,12 +29,15 @@ from sscl_experiments.studies.implicit_bias.analysis import (
 from sscl_experiments.studies.implicit_bias.class_groups import (
     beyond_regroupings,
     class_groups,
+    group_contrast,
     group_table,
     grouping_test,
     grouping_tests,
+    regroupings,
     transfer_table,
 )
 from sscl_experiments.studies.implicit_bias.enumeration import (
+    lipschitz_monte_carlo,
     natural_order,
     objective_residuals,
     placement_rank,
@@ -340,3 +346,191 @@ def test_transfer_is_tested_by_the_superclasses_of_the_other_set():
     assert table["within − across"][1] == pytest.approx(mean)
     assert table.p[1] == max(test["p"] for test in found)
     assert table.n[1] == 2
+
+
+# --- Lipschitz constants of placements and of networks --------------------------------------------
+
+
+def naive_lipschitz(x, z):
+    slopes = [
+        math.dist(z[i].tolist(), z[j].tolist()) / math.dist(x[i].tolist(), x[j].tolist())
+        for i, j in itertools.combinations(range(len(x)), 2)
+    ]
+    return sum(slopes) / len(slopes)
+
+
+@pytest.mark.parametrize(("m", "d", "d_z"), [(3, 1, 2), (5, 1, 2), (6, 2, 3)])
+def test_the_rank_of_a_placement_is_the_naive_loop(m, d, d_z):
+    ranks = set()
+    for seed in range(5):
+        x, z = normal(m, d, seed=seed), normal(m, d_z, seed=seed + 10)
+        constants = [
+            naive_lipschitz(x, z[list(places)]) for places in itertools.permutations(range(m))
+        ]
+        ranks.add(placement_rank(x, z))
+        assert placement_rank(x, z) == pytest.approx(
+            sum(c < constants[0] - 1e-12 for c in constants) / len(constants), abs=1e-12
+        )
+    assert len(ranks) > 1
+
+
+def test_the_natural_order_has_the_lowest_rank_although_turns_and_reflections_tie_with_it():
+    x = normal(7, 1).sort(0).values
+    for z in (
+        regular_polygon(7),
+        regular_polygon(7).roll(3, 0),
+        regular_polygon(7).flip(0) @ torch.linalg.qr(normal(2, 2)).Q,
+    ):
+        assert placement_rank(x, z) == 0
+    with pytest.raises(ValueError, match="x must hold at most 9 points, got 10"):
+        placement_rank(normal(10, 1), normal(10, 2))
+
+
+def test_monte_carlo_of_a_line_is_its_slope_without_error():
+    mean, error = lipschitz_monte_carlo(lambda x: -3 * x + 1, normal(50, 1), normal(50, 1, seed=1))
+    assert (mean.item(), error.item()) == (pytest.approx(3), pytest.approx(0, abs=1e-12))
+
+
+def test_monte_carlo_of_a_parabola_covers_the_exact_value():
+    """E|x + x'| = 2/√π and Var|x + x'| = 2 - 4/π for standard normal x, x'.
+
+    The z-scores are standard, and errors fall as n^-1/2.
+    """
+    scores, errors = [], []
+    for seed in range(300):
+        mean, error = lipschitz_monte_carlo(
+            lambda x: x**2, normal(400, 1, seed=2 * seed), normal(400, 1, seed=2 * seed + 1)
+        )
+        scores.append((mean.item() - 2 / math.sqrt(math.pi)) / error.item())
+        errors.append(error.item())
+    assert stats.kstest(scores, "norm").pvalue > 0.01
+    assert np.mean(errors) == pytest.approx(math.sqrt((2 - 4 / math.pi) / 400), rel=0.01)
+    _, fine = lipschitz_monte_carlo(lambda x: x**2, normal(40_000, 1), normal(40_000, 1, seed=1))
+    assert fine.item() == pytest.approx(np.mean(errors) / 10, rel=0.03)
+
+
+def test_monte_carlo_takes_euclidean_norms():
+    x1, x2, A = normal(30, 3), normal(30, 3, seed=1), normal(3, 2, seed=2)
+    slopes = [
+        math.dist((a @ A).tolist(), (b @ A).tolist()) / math.dist(a.tolist(), b.tolist())
+        for a, b in zip(x1, x2, strict=True)
+    ]
+    mean, error = lipschitz_monte_carlo(lambda x: x @ A, x1, x2)
+    assert mean.item() == pytest.approx(np.mean(slopes), rel=1e-12)
+    assert error.item() == pytest.approx(stats.sem(slopes), rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "coincide"), [(1, False), (5, True)])
+def test_monte_carlo_needs_two_pairs_of_distinct_points(n, coincide):
+    x1, x2 = normal(n, 2), normal(n, 2, seed=1)
+    if coincide:
+        x2[3] = x1[3]
+    with pytest.raises(ValueError, match="pairs of distinct points, got"):
+        lipschitz_monte_carlo(lambda x: x, x1, x2)
+
+
+# --- groups of classes ----------------------------------------------------------------------------
+
+
+def symmetric(k: int, seed: int = 0) -> torch.Tensor:
+    a = normal(k, k, seed=seed)
+    return a + a.T
+
+
+def naive_contrast(similarity: torch.Tensor, groups: list[int]) -> float:
+    pairs = list(itertools.combinations(range(len(groups)), 2))
+    within = [float(similarity[a, b]) for a, b in pairs if groups[a] == groups[b] >= 0]
+    others = [float(similarity[a, b]) for a, b in pairs if groups[a] != groups[b] or groups[a] < 0]
+    return sum(within) / len(within) - sum(others) / len(others)
+
+
+def test_group_contrast_is_the_naive_loop():
+    """For one grouping and for a batch of them.
+
+    Classes with a negative number are in no group, nor with each other.
+    """
+    groups = torch.tensor(
+        [
+            [[0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 0, 1], [0, 1, 2, 3, 4, 0]],
+            [[0, 0, -1, -1, -1, -1], [5, -1, 5, -2, 5, 1], [0] * 5 + [-1]],
+        ]
+    )
+    found = group_contrast(symmetric(6), groups)
+    assert found.shape == (2, 3)
+    for i, j in itertools.product(range(2), range(3)):
+        expected = naive_contrast(symmetric(6), groups[i, j].tolist())
+        assert found[i, j].item() == pytest.approx(expected, rel=1e-12)
+        assert group_contrast(symmetric(6), groups[i, j]).item() == pytest.approx(
+            expected, rel=1e-12
+        )
+    loud = symmetric(6).fill_diagonal_(1e6)
+    assert torch.equal(group_contrast(loud, groups), found)
+
+
+@pytest.mark.parametrize("groups", [[0, 0, 0], [0, 1, 2], [-1, -1, -1], [0, -1, -1]], ids=str)
+def test_group_contrast_needs_pairs_of_either_kind(groups):
+    with pytest.raises(
+        ValueError, match="groups must put two classes into one group and not all into one"
+    ):
+        group_contrast(symmetric(3), torch.tensor(groups))
+    with pytest.raises(ValueError, match="groups must put"):
+        group_contrast(symmetric(3), torch.tensor([[0, 0, 1], groups]))
+
+
+FOUR_THREE_THREE, SIX_FOUR = (
+    torch.tensor([1, 0, 2, 0, 1, 0, 2, 1, 0, 2]),
+    torch.tensor([1, 0, 0, 1, 0, 0, 1, 0, 0, 1]),
+)
+
+
+@pytest.mark.parametrize(
+    ("groups", "number"),
+    [(FOUR_THREE_THREE, 4200), (SIX_FOUR, 210), (torch.tensor([-1, 3, 3]), 3)],
+    ids=["433", "64", "12"],
+)
+def test_regroupings_are_all_there_are(groups, number):
+    found = regroupings(groups)
+    assert torch.equal(found[0], groups)
+    assert len({tuple(row) for row in found.tolist()}) == len(found) == number
+    assert (found.sort(1).values == groups.sort().values).all()
+    assert torch.equal(regroupings(groups, at_most=number), found)
+
+
+def test_too_many_regroupings_are_drawn():
+    found = regroupings(FOUR_THREE_THREE, at_most=4199)
+    assert found.shape == (4199, 10)
+    assert torch.equal(found[0], FOUR_THREE_THREE)
+    assert (found.sort(1).values == FOUR_THREE_THREE.sort().values).all()
+    shares = torch.stack([(found[1:] == group).double().mean(0) for group in range(3)])
+    assert (
+        shares - torch.tensor([[0.4], [0.3], [0.3]])
+    ).abs().max() < 0.03  # four standard deviations
+    assert torch.equal(regroupings(FOUR_THREE_THREE, at_most=4199), found)
+    assert not torch.equal(regroupings(FOUR_THREE_THREE, at_most=4199, seed=1), found)
+
+
+@pytest.mark.parametrize(
+    ("groups", "at_most"), [(SIX_FOUR, 10_000), (FOUR_THREE_THREE, 200)], ids=["all", "drawn"]
+)
+def test_a_permutation_test_of_noise_has_uniform_p_values(groups, at_most):
+    p = []
+    for seed in range(300):
+        contrasts = group_contrast(
+            symmetric(10, seed), regroupings(groups, at_most=at_most, seed=seed)
+        )
+        p.append((contrasts >= contrasts[0]).double().mean().item())
+    assert min(p) >= 1 / at_most
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    similarity = symmetric(10) / 10 + (groups[:, None] == groups).double()
+    contrasts = group_contrast(similarity, regroupings(groups, at_most=at_most))
+    assert (contrasts >= contrasts[0]).double().mean() < 0.02, "groups that are there are found"
+
+
+@pytest.mark.parametrize("function", [group_contrast, regroupings])
+def test_groups_are_integers_of_any_width(function):
+    groups = torch.tensor([0, 0, 1, 1, 2, 2])
+    first = (symmetric(6),) if function is group_contrast else ()
+    for dtype in (torch.uint8, torch.int32):
+        assert torch.equal(function(*first, groups.to(dtype)), function(*first, groups))
+    with pytest.raises(TypeError, match=r"^groups must be an integer tensor"):
+        inspect.unwrap(function)(*first, groups.float())
