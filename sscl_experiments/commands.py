@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from sscl_core.config import TrainConfig
 from sscl_core.files import write_text
 from sscl_experiments.workflow import execution, kernels, locks, planning, publishing, report
+from sscl_experiments.workflow.state import State, look
 
 from . import paths, store, study
 from .grouping import ensembles
@@ -147,27 +148,21 @@ def _scale() -> argparse.ArgumentParser:
 
 
 def _reproduce(a: argparse.Namespace) -> int:
-    plan = planning.plan(a.scale, a.results_dir, a.notebooks)
-    status, unfinished = 0, plan.unfinished  # which reads every result: looked for once
-    if unfinished:
-        status = _make(plan, unfinished, a)
-        unfinished = plan.unfinished
-    else:
-        print(f"Nothing changed since the last run at scale {a.scale}: nothing to do.")
-    # Of all notebooks, also of those that were not asked for.
-    reported = report.conclude(planning.plan(a.scale, a.results_dir))
-    if unfinished:
-        print("\nFAILED\n" + "\n".join(execution.failures(plan)))
-        return status or 1
-    if a.publish:
-        for path in publishing.publish(plan):
-            print(f"published {path}")
-    return status if reported else 1
+    every = planning.plan(a.scale, a.results_dir)
+    plan = every.only(a.notebooks)
+    with locks.alone(plan.out):
+        status, found = 0, look(every)
+        if found.unfinished(plan.jobs):
+            status = _make(plan, found, a)
+            found = look(every)
+        else:
+            print(f"Nothing changed since the last run at scale {a.scale}: nothing to do.")
+        return _conclude(plan, found, status, a)
 
 
-def _make(plan: planning.Plan, unfinished: list[planning.Job], a: argparse.Namespace) -> int:
+def _make(plan: planning.Plan, found: State, a: argparse.Namespace) -> int:
     """Snakemake's exit status."""
-    damaged = [path for job in unfinished for path in plan.damaged(job)]
+    damaged = [path for job in plan.jobs for path in found.damaged(job)]
     for path in dict.fromkeys(damaged):
         print(f"{path} is not as it was written: it is made again.")
     runs = {config for job in plan.jobs for config in job.parameters.runs()}
@@ -175,10 +170,21 @@ def _make(plan: planning.Plan, unfinished: list[planning.Job], a: argparse.Names
     print(f"Scale {a.scale}: {what}, {a.cores} jobs side by side.", flush=True)
     began = monotonic()
     where = {"cores": a.cores, "profile": a.profile, "data_dir": a.data_dir}
-    with locks.alone(plan):
-        status = execution.run_snakemake(plan, **where)
+    status = execution.run_snakemake(plan, found, **where)
     print(f"Took {monotonic() - began:.0f} s.")
     return status
+
+
+def _conclude(plan: planning.Plan, found: State, status: int, a: argparse.Namespace) -> int:
+    """The exit status of a reproduction, after its report: of all notebooks, asked for or not."""
+    reported = report.conclude(found)
+    if unfinished := found.unfinished(plan.jobs):
+        print("\nFAILED\n" + "\n".join(execution.failures(plan, unfinished)))
+        return status or 1
+    if a.publish:
+        for path in publishing.publish(plan, found):
+            print(f"published {path}")
+    return status if reported else 1
 
 
 def _notebook(a: argparse.Namespace) -> int:

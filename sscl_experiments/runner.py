@@ -4,6 +4,7 @@ import warnings
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -13,8 +14,9 @@ from sscl_core.divergence import NonFiniteLossError
 from . import store
 from .grouping import ensembles
 from .record import Record
-from .runs import images, mixture, points
-from .runs.together import Made
+
+if TYPE_CHECKING:
+    from .runs.together import Made
 
 
 def results(
@@ -132,13 +134,16 @@ def make(
     data_dir: str | Path | None,
     compiled: bool = False,
     progress: bool = False,
-) -> Made:
+) -> "Made":
     """Trains and measures runs that are trained together, and stores nothing.
 
     The records of those that ended well, and the error that names the others, if any.
     """
+    # Imported here: who trains one kind of runs, or none, waits for no library of the others.
     data = configs[0].data
     if isinstance(data, Images):
+        from .runs import images
+
         (config,) = configs
         record = images.make(
             config,
@@ -149,8 +154,13 @@ def make(
             progress=progress,
         )
         return [record], None
-    kind = mixture if isinstance(data, Mixture) else points
-    return kind.make(configs, device=device, progress=progress)
+    if isinstance(data, Mixture):
+        from .runs import mixture
+
+        return mixture.make(configs, device=device, progress=progress)
+    from .runs import points
+
+    return points.make(configs, device=device, progress=progress)
 
 
 def _warn_of_collapse(records: Sequence[Record]) -> None:

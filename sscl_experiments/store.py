@@ -27,6 +27,7 @@ from sscl_core.config import Frozen, Images, Mixture, Points, TrainConfig
 from sscl_core.files import remove, sweep, unwritten
 
 from .code import code_hash, digest
+from .flock import held
 from .record import Record, release
 
 SCHEMA = 1
@@ -127,11 +128,15 @@ def read(folder: Path, config: TrainConfig) -> Record:
 
 def intact(root: Path, key: str) -> bool:
     """Whether the record under this key is there and undamaged."""
+    return content(root, key) is not None
+
+
+def content(root: Path, key: str) -> dict[str, Any] | None:
+    """What the record under this key says beside its arrays; None where it is damaged, or none."""
     try:
-        _read(root / key)
+        return _read(root / key)[0]
     except (OSError, ValueError):
-        return False
-    return True
+        return None
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
@@ -226,24 +231,15 @@ def lock(root: Path, config: TrainConfig, *, wait: bool) -> Iterator[bool]:
     """Whether this process may now make the run, or the group of runs that begins with it.
 
     No other process that works under `root` does so meanwhile. With `wait` it comes back when it
-    may. The system lets go of the lock however the process ends. Where a file system has no locks,
-    every process may: work can then be done twice, and the first to finish wins.
+    may. Where a file system has no locks, every process may: work can then be done twice, and the
+    first to finish wins.
     """
     path = root.parent / "locks" / run_key(config)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                yield False
-                return
-            print(
-                f"another process is at run {path.name}: waiting for it",
-                file=sys.stderr,
-                flush=True,
-            )
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            pass
-        yield True
+        ours = held(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not ours and wait:
+            message = f"another process is at run {path.name}: waiting for it"
+            print(message, file=sys.stderr, flush=True)
+            ours = held(file, fcntl.LOCK_EX)
+        yield ours

@@ -13,25 +13,27 @@ from shlex import quote
 from tqdm import tqdm
 
 from sscl_core.files import remove
-from sscl_experiments import store
 from sscl_experiments.surroundings import UTF8
 
 from . import guard
 from .kernels import last_line, one_thread
 from .locks import LOCK, SETTINGS
-from .planning import Group, Job, Plan, notebook_path, plan
+from .planning import Job, Plan, notebook_path, plan
+from .state import State
 
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {desc}"
 
 
-def run_snakemake(plan: Plan, *, cores: int, profile: str, data_dir: str | None) -> int:
+def run_snakemake(
+    plan: Plan, state: State, *, cores: int, profile: str, data_dir: str | None
+) -> int:
     """Runs what is not finished, each job a process of one thread; the exit status is Snakemake's.
 
     The bar counts finished trainings and notebooks. What Snakemake itself says goes to
     logs/snakemake.log. `ValueError`: there is no such profile.
     """
     command = _command(plan, cores, profile)
-    prepare(plan)
+    prepare(plan, state)
     todo = sum(_todo(plan))
     every = 0 if sys.stderr.isatty() else 20
     with (
@@ -66,15 +68,15 @@ def _command(plan: Plan, cores: int, profile: str) -> list[str]:
     return [sys.executable, "-P", "-m", "snakemake", *words]
 
 
-def prepare(plan: Plan) -> None:
+def prepare(plan: Plan, state: State) -> None:
     """Clears what is to be made anew, and marks groups of runs as done that are there already.
 
     They may come from another scale or notebook, and then need no process.
     """
-    for job in plan.unfinished:
-        clear(plan, job)
+    for job in state.unfinished(plan.jobs):
+        clear(state, job)
         for group in job.groups:
-            if _is_there(plan, group):
+            if state.has(group):
                 plan.marks.mkdir(parents=True, exist_ok=True)
                 (plan.marks / group.mark).touch()
 
@@ -108,12 +110,12 @@ def handed_over() -> tuple[Plan, str]:
     return plan(settings["scale"], notebooks=settings["notebooks"]), where
 
 
-def clear(plan: Plan, job: Job) -> None:
+def clear(state: State, job: Job) -> None:
     """Removes what an earlier version of a notebook left; its training runs stay.
 
     So nothing stale stands beside what is new.
     """
-    notebook = job.notebook
+    plan, notebook = state.plan, job.notebook
     patterns = (
         f".done/{notebook}.notebook.*",
         f"figures/{notebook}-*",
@@ -123,13 +125,9 @@ def clear(plan: Plan, job: Job) -> None:
         f"*/.{notebook}*.part",
     )
     stale = [path for pattern in patterns for path in plan.out.glob(pattern)]
-    incomplete = [plan.marks / group.mark for group in job.groups if not _is_there(plan, group)]
+    incomplete = [plan.marks / group.mark for group in job.groups if not state.has(group)]
     for path in (*stale, *plan.claims(job), *incomplete):
         remove(path)
-
-
-def _is_there(plan: Plan, group: Group) -> bool:
-    return all(store.intact(plan.results / "runs", key) for key in group.keys)
 
 
 @contextmanager
@@ -198,9 +196,9 @@ def _todo(plan: Plan) -> tuple[int, int]:
     return unfinished, sum(not (plan.marks / job.mark).exists() for job in plan.jobs)
 
 
-def failures(plan: Plan) -> list[str]:
+def failures(plan: Plan, unfinished: Sequence[Job]) -> list[str]:
     """What each job was that did not finish, where its output is, and the last thing it said."""
-    lines = [line for job in plan.unfinished for line in _failures_of(plan, job)]
+    lines = [line for job in unfinished for line in _failures_of(plan, job)]
     return lines or [f"the workflow: {last_line(plan.log)}\n  log: {plan.log}"]
 
 

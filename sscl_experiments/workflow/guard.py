@@ -4,7 +4,7 @@
 pipe whose other end the asking process alone holds. When it closes that end, or is killed, the
 guard ends the command with all that came of it, kernels in sessions of their own included: orphans
 are adopted by the guard. Until then the guard and the command hold the file `LOCK`. This module
-imports the standard library only.
+and what it imports need the standard library only.
 """
 
 import ctypes
@@ -17,6 +17,8 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from sscl_experiments.flock import held
 
 ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
 GRACE = 10.0  # seconds in which Snakemake may take its jobs back from a cluster
@@ -31,9 +33,9 @@ def main(arguments: list[str]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT:
             signal.signal(number, _stop)
     ctypes.CDLL(None).prctl(ADOPT_ORPHANS, 1, 0, 0, 0)
-    with Path(lock).open("a", encoding="utf-8") as held:
-        fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        child = subprocess.Popen(command, pass_fds=[held.fileno()])
+    with Path(lock).open("a", encoding="utf-8") as file:
+        held(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        child = subprocess.Popen(command, pass_fds=[file.fileno()])
         while child.poll() is None and not (_stopped or _is_closed(int(pipe))):
             time.sleep(GLANCE)
         finished = child.poll()

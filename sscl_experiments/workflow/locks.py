@@ -4,12 +4,12 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import IO
 
-from .planning import Plan
+from sscl_experiments.flock import held
 
 # A variable in the environment of Snakemake: there paths of any characters arrive as they are.
 SETTINGS = "SSCL_REPRODUCTION"
@@ -18,37 +18,33 @@ PATIENCE = 3.0  # seconds that a reproduction which was killed has to end its jo
 
 
 @contextmanager
-def alone(plan: Plan) -> Iterator[None]:
-    """Holds results/<scale> for this process and what it starts.
+def alone(out: Path) -> Iterator[None]:
+    """Holds `out`, results/<scale>, for this process and what it starts.
 
-    The system lets go of it however they end. `RuntimeError` where another reproduction holds it,
-    or jobs of one that was killed. The lock is then shared with whoever takes part, and until the
-    last of them ended none gets it alone.
+    The lock is then shared with whoever takes part, and until the last of them ended none gets it
+    alone. `RuntimeError` where another reproduction holds it, or jobs of one that was killed.
     """
-    plan.out.mkdir(parents=True, exist_ok=True)
-    with (plan.out / LOCK).open("a+", encoding="utf-8") as file:
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("a+", encoding="utf-8") as file:
         deadline = monotonic() + PATIENCE
         while not _is_ours(file):
             if monotonic() > deadline:
                 holder = f"process {_owner(file)}, or what it started"
                 remedy = "wait for it, or choose another --results-dir"
-                what = f"another reproduction is writing {plan.out} ({holder})"
+                what = f"another reproduction is writing {out} ({holder})"
                 raise RuntimeError(f"{what}: {remedy}")
             sleep(0.1)
         yield
 
 
 def _is_ours(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        # Another may come in between, and then it is theirs.
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not held(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
         return False
-    return True
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    # Another may come in between, and then it is theirs.
+    return held(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def _owner(file: IO[str]) -> str:
@@ -67,8 +63,7 @@ def taking_part(out: Path) -> Iterator[None]:
     """
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("a+", encoding="utf-8") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_SH)
+        held(file, fcntl.LOCK_SH)
         ours = json.loads(os.environ.get(SETTINGS, "{}"))
         if ours and ours["process"] != _owner(file):
             mine, other = ours["process"], _owner(file)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class Job:
 class Plan:
     """What is to be done, as the code and the notebooks were when it was made.
 
-    Hashes are taken once; files are looked for each time.
+    Hashes are taken once; what there is of it already, `state.look` says.
     """
 
     scale: str
@@ -86,40 +86,13 @@ class Plan:
     def log(self) -> Path:
         return self.out / "logs" / "snakemake.log"
 
-    @property
-    def unfinished(self) -> list[Job]:
-        """Jobs without a mark, and those whose results are not all there, as they were written."""
-        return [job for job in self.jobs if not self.is_finished(job)]
-
-    def is_finished(self, job: Job) -> bool:
-        return (self.marks / job.mark).exists() and not self.damaged(job)
-
-    def damaged(self, job: Job) -> list[Path]:
-        """What a finished job left and is gone, or is not as it was written; and damaged runs.
-
-        Runs count whoever made them.
-        """
-        mark = self.marks / job.mark
-        finished = mark.exists()
-        runs = [run for group in job.groups for run in self.runs(group)]
-        suspect = [run for run in runs if finished or run.exists()]
-        damaged = [run for run in suspect if not store.intact(run.parent, run.name)]
-        return (self._changed(job, mark) if finished else []) + damaged
-
-    def _changed(self, job: Job, mark: Path) -> list[Path]:
-        listed = read_mark(mark)
-        needed = [self.out / "notebooks" / f"{job.notebook}.ipynb", *self.claims(job)]
-        names = {str(path.relative_to(self.out)) for path in needed}
-        if listed is None or not names <= listed.keys():
-            return [mark]
-        now = {name: sha256(self.out / name) for name in listed}
-        return [self.out / name for name, checksum in listed.items() if now[name] != checksum]
+    def only(self, notebooks: Sequence[str]) -> "Plan":
+        """That of these notebooks; of all, where none is named."""
+        jobs = [job for job in self.jobs if not notebooks or job.notebook in notebooks]
+        return replace(self, jobs=tuple(jobs))
 
     def claims(self, job: Job) -> list[Path]:
         return claim_files(self.out, job.notebook)
-
-    def runs(self, group: Group) -> list[Path]:
-        return [self.results / "runs" / key for key in group.keys]
 
 
 def claim_files(out: Path, notebook: str) -> list[Path]:
@@ -203,4 +176,6 @@ def notebook_key(name: str, parameters: Parameters) -> str:
 def _code_behind(name: str, cells: Sequence[Mapping[str, Any]]) -> str:
     code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
     imported = {module for source in code for module in imported_by("".join(source))}
-    return code_hash(study.study_of(name).package, *sorted(imported))
+    # With sscl_core.config: it stands in the keys of runs by the values of its fields, but what
+    # else a notebook computes may depend on its functions and defaults.
+    return code_hash(study.study_of(name).package, *sorted(imported), without=())

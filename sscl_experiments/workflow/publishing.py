@@ -8,6 +8,7 @@ from sscl_core.files import write_bytes, write_json, write_text
 from sscl_experiments import paths, store
 
 from .planning import Job, Plan, notebook_path
+from .state import State
 
 README_FIGURES = {
     "03_implicit_bias-training.gif": "order.gif",
@@ -16,7 +17,7 @@ README_FIGURES = {
 }
 
 
-def publish(plan: Plan) -> list[Path]:
+def publish(plan: Plan, state: State) -> list[Path]:
     """The files that were written. `ValueError`: scale smoke, or the plan is not finished.
 
     At scale quick they are the executed notebooks, in the place of the sources. Another scale takes
@@ -25,25 +26,26 @@ def publish(plan: Plan) -> list[Path]:
     if plan.scale not in ("quick", "full"):
         rule = "'quick' or 'full' for what is committed"
         raise ValueError(f"scale must be {rule}, got {plan.scale!r}")
-    for job in plan.unfinished:
+    for job in state.unfinished(plan.jobs):
         remedy = f"sscl reproduce --scale {plan.scale} --notebooks {job.notebook}"
         raise ValueError(f"{job.notebook} is not finished: run `{remedy}` first")
     if plan.scale == "quick":
         notebooks = [_publish_notebook(plan, job) for job in plan.jobs]
         return notebooks + _publish_figures(plan)
-    return [_publish_record(plan, job) for job in plan.jobs]
+    return [_publish_record(state, job) for job in plan.jobs]
 
 
-def _publish_record(plan: Plan, job: Job) -> Path:
+def _publish_record(state: State, job: Job) -> Path:
     """data/records/<scale>/<notebook>.json.
 
     Parameters, provenance, claims, every table, and the data of every figure that are a table.
     """
+    plan = state.plan
     sizes = job.parameters.model_dump(mode="json", exclude={"device", "data_dir", "results_dir"})
     content = {
         "schema": store.SCHEMA,
         "parameters": sizes,
-        **_provenance(plan, job),
+        **_provenance(state, job),
         "key": key_of(job),
         "claims": [json.loads(path.read_text(encoding="utf-8")) for path in plan.claims(job)],
         "tables": _tables(plan, job, "tables"),
@@ -54,10 +56,9 @@ def _publish_record(plan: Plan, job: Job) -> Path:
     return path
 
 
-def _provenance(plan: Plan, job: Job) -> dict[str, Any]:
-    folders = [folder for group in job.groups for folder in plan.runs(group)]
-    texts = [(folder / store.RECORD).read_text(encoding="utf-8") for folder in folders]
-    runs = [json.loads(text)["provenance"] for text in texts]
+def _provenance(state: State, job: Job) -> dict[str, Any]:
+    records = [state.records[key] for group in job.groups for key in group.keys]
+    runs = [record["provenance"] for record in records if record is not None]
     seconds = sum(run["seconds"] * run["threads"] for run in runs)
     return {
         "runs": len(runs),

@@ -4,7 +4,6 @@ import csv
 import html
 import io
 import itertools
-import json
 import shutil
 import textwrap
 from pathlib import Path
@@ -16,6 +15,7 @@ from sscl_experiments.claims import Outcome
 from sscl_experiments.study import all_claims, all_studies
 
 from .planning import Plan, read_mark, sha256
+from .state import State
 
 COLUMNS = (
     ("claim", 5),
@@ -69,49 +69,50 @@ def _notebook_of(claim_id: str) -> str:
     return next(s.notebook for s in studies if claim_id in {claim.id for claim in s.claims})
 
 
-def conclude(plan: Plan) -> bool:
-    """Writes and prints what is there of all notebooks of `plan`, finished or not.
+def conclude(state: State) -> bool:
+    """Writes and prints what is there of all notebooks of a plan, finished or not.
 
     False, after saying why, where something is damaged.
     """
     try:
-        write(plan)
-        table = claims_table(outcomes(plan.out))
+        table = claims_table(write(state))
     except ValueError as error:
         print(f"\nNo report: {error}")
         return False
-    print(f"\n{table}\n\nFigures, tables and report.html: {plan.out}")
+    print(f"\n{table}\n\nFigures, tables and report.html: {state.plan.out}")
     return True
 
 
-def write(plan: Plan) -> None:
-    decided = outcomes(plan.out)
+def write(state: State) -> list[Outcome]:
+    """Writes claims.json, runs.csv and report.html, and returns the claims that were decided."""
+    plan, decided = state.plan, outcomes(state.plan.out)
     content = {
         "schema": store.SCHEMA,
         "scale": plan.scale,
         "claims": [outcome.model_dump(mode="json") for outcome in decided],
     }
     write_json(plan.out / "claims.json", content)
-    write_text(plan.out / "runs.csv", runs_csv(plan))
+    write_text(plan.out / "runs.csv", runs_csv(state))
     write_text(plan.out / "report.html", report_html(plan, decided))
+    return decided
 
 
-def runs_csv(plan: Plan) -> str:
+def runs_csv(state: State) -> str:
     """A row per finished run and metric; a damaged record counts as none."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(RUN_COLUMNS)
-    for job in plan.jobs:
+    for job in state.plan.jobs:
         for config in job.parameters.runs():
-            writer.writerows(_run_rows(job.notebook, config, plan.results / "runs"))
+            key = store.run_key(config)
+            if record := state.records.get(key):
+                writer.writerows(_run_rows(job.notebook, config, key, record["metrics"]))
     return file.getvalue()
 
 
-def _run_rows(notebook: str, config: TrainConfig, runs: Path) -> list[list[object]]:
-    key = store.run_key(config)
-    if not store.intact(runs, key):
-        return []
-    metrics = json.loads((runs / key / store.RECORD).read_text(encoding="utf-8"))["metrics"]
+def _run_rows(
+    notebook: str, config: TrainConfig, key: str, metrics: dict[str, float]
+) -> list[list[object]]:
     temperature = getattr(config.loss, "temperature", "")
     what = [notebook, key, config.data.name, config.loss.name, temperature]
     sizes = [config.projector.dim, config.epochs, config.seed]

@@ -9,7 +9,7 @@ from typing import Any
 from sscl_experiments import surroundings
 from sscl_experiments.study import SCALES
 
-from . import execution, locks, report
+from . import execution, locks, report, state
 from .planning import Plan, plan
 
 _held = ExitStack()  # the folders in use and the lock, until this process ends
@@ -25,8 +25,8 @@ def begin(config: Mapping[str, Any], *, dry: bool) -> None:
     _held.enter_context(surroundings.environment(places))
     wanted = plan_of(config)
     if not dry:
-        _held.enter_context(locks.alone(wanted))
-        execution.prepare(wanted)
+        _held.enter_context(locks.alone(wanted.out))
+        execution.prepare(wanted, state.look(wanted))
     os.environ.update(execution.environment(wanted, places.data_dir))
 
 
@@ -41,6 +41,7 @@ def plan_of(config: Mapping[str, Any]) -> Plan:
 
 def report_on(done: Plan) -> None:
     """Writes and prints what `sscl reproduce` ends with."""
-    report.conclude(plan(done.scale, done.results))
-    if done.unfinished:
-        print("\nFAILED\n" + "\n".join(execution.failures(done)))
+    found = state.look(plan(done.scale, done.results))
+    report.conclude(found)
+    if unfinished := found.unfinished(done.jobs):
+        print("\nFAILED\n" + "\n".join(execution.failures(done, unfinished)))

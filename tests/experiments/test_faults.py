@@ -18,16 +18,46 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import throwaway
 
 from sscl_core.files import write_json, write_text
-from sscl_experiments import paths, surroundings
+from sscl_experiments import surroundings
 from sscl_experiments.claims import decide
 from sscl_experiments.study import all_claims
 from sscl_experiments.workflow import execution, guard, locks, planning
+from sscl_experiments.workflow.state import look
 
 NOTEBOOK = "01_contrastive_is_sne"
-SSCL = [sys.executable, "-m", "sscl_experiments"]
-REPRODUCE = ["reproduce", "--scale", "smoke", "--cores", "1", "--notebooks", NOTEBOOK]
+SSCL = [sys.executable, "-P", "-m", "sscl_experiments"]
+REPRODUCE = ["reproduce", "--scale", "smoke", "--cores", "1", "--notebooks"]
+# Studies that are thrown away: one whose notebook does what notebooks do, one whose notebook, and
+# one whose training lasts until it is stopped.
+QUICK, SLOW_NOTEBOOK, SLOW_TRAINING = (f"{number}_throwaway" for number in (99, 98, 97))
+SLOW = {"training": SLOW_TRAINING, "notebook": SLOW_NOTEBOOK}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A copy of the checkout with these studies."""
+    root = tmp_path_factory.mktemp("small")
+    throwaway.copy_without_studies(root)
+    for number in (97, 98, 99):
+        throwaway.add_study(root, number)
+    throwaway.write_notebook(
+        root, SLOW_NOTEBOOK, [throwaway.CELLS[0], "import time\ntime.sleep(600)"]
+    )
+    sizes = root / "sscl_experiments" / "studies" / "throwaway_97" / "scales.toml"
+    sizes.write_text("[smoke]\nseeds = 5\nsteps = 100_000\n", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(small, tmp_path_factory):
+    """The runs of the notebook that lasts, which the other quick one has too."""
+    results = tmp_path_factory.mktemp("trained")
+    run = sscl("prefetch", QUICK, "--scale", "smoke", PYTHONPATH=small, SSCL_RESULTS_DIR=results)
+    assert run.returncode == 0, run.stderr
+    return results
 
 
 def environment(**variables):
@@ -40,13 +70,13 @@ def environment(**variables):
 
 
 def sscl(*arguments, python=sys.executable, cwd=None, **variables):
-    command = [python, "-m", "sscl_experiments", *map(str, arguments)]
+    command = [python, *SSCL[1:], *map(str, arguments)]
     return subprocess.run(
         command, cwd=cwd, env=environment(**variables), capture_output=True, timeout=300
     )
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=180):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited too long"
@@ -60,11 +90,12 @@ def until(condition, seconds=60):
 class Reproduction:
     """`sscl reproduce` in a process; a variable in the environment tells its descendants."""
 
-    def __init__(self, results, before=()):
-        self.out, self.mark = results / "smoke", uuid.uuid4().hex
-        variables = environment(SSCL_TEST=self.mark, SSCL_RESULTS_DIR=results)
+    def __init__(self, small, results, stage, before=()):
+        self.out, self.stage, self.mark = results / "smoke", stage, uuid.uuid4().hex
+        places = {"PYTHONPATH": small, "SSCL_RESULTS_DIR": results}
+        variables = environment(SSCL_TEST=self.mark, **places)
         self.main = subprocess.Popen(
-            [*before, *SSCL, *REPRODUCE],
+            [*before, *SSCL, *REPRODUCE, SLOW[stage]],
             env=variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -84,19 +115,20 @@ class Reproduction:
         except OSError:
             return False
 
-    def at(self, stage):
-        """Waits until training runs are made, or the notebook's kernel runs."""
-        mark = "*.runs-*.log" if stage == "training" else "*.notebook.*.log"
+    def wait(self):
+        """Until training runs are made, or the notebook's kernel runs."""
+        mark = "*.runs-*.log" if self.stage == "training" else "*.notebook.*.log"
         until(lambda: list((self.out / "logs").glob(mark)))
-        until(lambda: len(self.processes()) >= (4 if stage == "training" else 5))
+        until(lambda: len(self.processes()) >= (4 if self.stage == "training" else 5))
 
 
 @pytest.fixture
-def begun(tmp_path):
+def begun(small, tmp_path):
     running = []
 
-    def begin(**options):
-        running.append(Reproduction(tmp_path, **options))
+    def begin(stage="training", **options):
+        running.append(Reproduction(small, tmp_path, stage, **options))
+        running[-1].wait()
         return running[-1]
 
     yield begin
@@ -109,16 +141,14 @@ def begun(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 @pytest.mark.parametrize("stage", ["training", "notebook"])
-def test_nothing_survives_a_stopped_reproduction(stage, number, begun, tmp_path):
-    if stage == "notebook":
-        sscl("prefetch", NOTEBOOK, "--scale", "smoke", SSCL_RESULTS_DIR=tmp_path)
-    reproduction = begun()
-    reproduction.at(stage)
+def test_nothing_survives_a_stopped_reproduction(stage, number, trained, begun, tmp_path):
+    shutil.copytree(trained / "runs", tmp_path / "runs")
+    reproduction = begun(stage)
     os.kill(reproduction.main.pid, number)
     said, _ = reproduction.main.communicate(timeout=20)
     if number == signal.SIGKILL:
         # Until the last has ended no other reproduction begins, and it waits long enough for that.
-        with locks.alone(planning.plan("smoke", tmp_path, [NOTEBOOK])):
+        with locks.alone(reproduction.out):
             left = [commandline(pid) for pid in reproduction.processes()]
             assert not [words for words in left if words and guard.__name__ not in words], (
                 "but the guard, about to end"
@@ -131,12 +161,9 @@ def test_nothing_survives_a_stopped_reproduction(stage, number, begun, tmp_path)
         assert not reproduction.processes()
 
 
-def test_jobs_whose_guard_was_killed_too_keep_the_next_reproduction_out(
-    begun, tmp_path, monkeypatch
-):
+def test_jobs_whose_guard_was_killed_too_keep_the_next_reproduction_out(begun, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0.1)
     reproduction = begun()
-    reproduction.at("training")
     by_parent = {pid: commandline(pid) for pid in reproduction.processes()}
     guards = [
         pid for pid, words in by_parent.items() if guard.__name__ in words or "snakemake" in words
@@ -145,11 +172,11 @@ def test_jobs_whose_guard_was_killed_too_keep_the_next_reproduction_out(
     for pid in (reproduction.main.pid, *guards):
         os.kill(pid, signal.SIGKILL)
     reproduction.main.wait()
-    plan = planning.plan("smoke", tmp_path, [NOTEBOOK])
     until(lambda: not any(map(commandline, guards)))
     assert reproduction.processes(), "jobs are left"
-    until(lambda: is_held(plan.out / locks.LOCK))
-    with pytest.raises(RuntimeError, match="another reproduction is writing"), locks.alone(plan):
+    out = reproduction.out
+    until(lambda: is_held(out / locks.LOCK))
+    with pytest.raises(RuntimeError, match="another reproduction is writing"), locks.alone(out):
         pass
 
 
@@ -165,7 +192,7 @@ def is_held(path):
 def test_a_job_that_comes_too_late_does_nothing(tmp_path, monkeypatch):
     """Its reproduction was killed before the job held anything, and another began."""
     plan = planning.plan("smoke", tmp_path, [NOTEBOOK])
-    with locks.alone(plan):
+    with locks.alone(plan.out):
         late = json.loads(execution.environment(plan, None)[locks.SETTINGS])
         run = sscl(
             "prefetch",
@@ -202,8 +229,8 @@ def test_a_signal_while_the_progress_is_counted(tmp_path, monkeypatch):
 
     monkeypatch.setattr(execution, "_todo", counting)
     before = signal.getsignal(signal.SIGTERM)
-    with locks.alone(plan), pytest.raises(KeyboardInterrupt):
-        execution.run_snakemake(plan, cores=1, profile="default", data_dir=None)
+    with locks.alone(plan.out), pytest.raises(KeyboardInterrupt):
+        execution.run_snakemake(plan, look(plan), cores=1, profile="default", data_dir=None)
     assert signal.getsignal(signal.SIGTERM) == before
     alive = [
         entry
@@ -220,7 +247,6 @@ class _Marked:
 
 def test_under_nohup_a_closed_terminal_is_nothing(begun):
     reproduction = begun(before=["nohup"])
-    reproduction.at("training")
     before = reproduction.processes()
     os.kill(reproduction.main.pid, signal.SIGHUP)
     time.sleep(1)
@@ -251,10 +277,8 @@ ODD = "ü é #1 \"q\" 'a' \\n {a} $HOME"
 def test_paths_of_any_characters(tmp_path):
     """In checkout, Python, results and data: all that is written is under the results."""
     checkout, python = tmp_path / f"checkout {ODD}: b", tmp_path / f"python {ODD}"
-    for name in ("sscl_core", "sscl_experiments", "workflow", "notebooks", "data", "docs"):
-        shutil.copytree(
-            paths.CHECKOUT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
+    throwaway.copy_without_studies(checkout)
+    throwaway.add_study(checkout)
     venv.create(python, symlinks=True)
     shutil.rmtree(python / "share", ignore_errors=True)
     (python / "share").symlink_to(Path(sys.prefix) / "share")
@@ -265,17 +289,19 @@ def test_paths_of_any_characters(tmp_path):
     work = tmp_path / "work"
     (work / f"data {ODD}: b").mkdir(parents=True)
     where = ["--results-dir", f"results {ODD}: b", "--data-dir", f"data {ODD}: b"]
-    run = sscl(*REPRODUCE, *where, python=str(python / "bin" / "python"), cwd=work)
+    # The packages are those that this Python finds by itself.
+    how = {"python": str(python / "bin" / "python"), "cwd": work, "PYTHONPATH": ""}
+    run = sscl(*REPRODUCE, QUICK, *where, **how)
     assert run.returncode == 0, (run.stdout + run.stderr).decode()
     results = work / f"results {ODD}: b"
     assert {path.name for path in work.iterdir()} == {results.name, f"data {ODD}: b"}
-    assert (results / "smoke" / "claims" / "C2.json").exists()
+    assert (results / "smoke" / "claims" / "T99.json").exists()
     assert not any((work / f"data {ODD}: b").iterdir())
     page = (results / "smoke" / "report.html").read_text(encoding="utf-8")
     assert all(
         (results / "smoke" / link).exists() for link in re.findall(r"(?:href|src)='([^']+)'", page)
     )
-    run = sscl(*REPRODUCE, *where, python=str(python / "bin" / "python"), cwd=work)
+    run = sscl(*REPRODUCE, QUICK, *where, **how)
     assert b"Nothing changed" in run.stdout
 
 
@@ -325,36 +351,34 @@ def test_commands_under_another_locale(name, locales, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["ü"]
 
 
-def test_a_reproduction_under_another_locale_is_the_same(locales, tmp_path):
+def test_a_reproduction_under_another_locale_is_the_same(small, locales, tmp_path):
     """Into a folder whose name it cannot decode.
 
-    What is finished there is finished in UTF-8 too, and the other way round.
+    What is finished there is finished in UTF-8 too, and under a third one.
     """
-    run = sscl(*REPRODUCE, "--results-dir", "ü", cwd=tmp_path, **under("zh_CN", locales))
+    command = [*REPRODUCE, QUICK, "--results-dir", "ü"]
+    place = {"cwd": tmp_path, "PYTHONPATH": small}
+    run = sscl(*command, **place, **under("zh_CN", locales))
     assert run.returncode == 0, (run.stdout + run.stderr).decode("latin-1")
     assert [path.name for path in tmp_path.iterdir()] == ["ü"]
-    assert planning.plan("smoke", tmp_path / "ü", [NOTEBOOK]).unfinished == []
-    assert (
-        b"Nothing changed"
-        in sscl(*REPRODUCE, "--results-dir", "ü", cwd=tmp_path, **under("en_US", locales)).stdout
-    )
+    for variables in ({"PYTHONUTF8": "1"}, under("en_US", locales)):
+        assert b"Nothing changed" in sscl(*command, **place, **variables).stdout
 
 
 # What belongs to the user: a home, kernels.
 
 
-def test_a_users_own_kernel_does_not_run_the_notebooks(tmp_path):
+def test_a_users_own_kernel_does_not_run_the_notebooks(small, tmp_path):
     spec = {"argv": ["false"], "display_name": "mine", "language": "python"}
     for folder in ("jupyter", "data/jupyter"):
         write_json(tmp_path / folder / "kernels" / "python3" / "kernel.json", spec)
     mine = {
+        "PYTHONPATH": small,
         "JUPYTER_PATH": tmp_path / "jupyter",
         "XDG_DATA_HOME": tmp_path / "data",
         "JUPYTER_PREFER_ENV_PATH": "0",
     }
-    run = sscl(
-        "notebook", NOTEBOOK, "--scale", "smoke", "--results-dir", tmp_path / "results", **mine
-    )
+    run = sscl("notebook", QUICK, "--scale", "smoke", "--results-dir", tmp_path / "results", **mine)
     assert run.returncode == 0, run.stderr.decode()
 
 
@@ -395,7 +419,7 @@ def test_libraries_get_folders_where_the_users_cannot_be_written(tmp_path, monke
     assert surroundings.home(tmp_path / "results") == everything | named
 
 
-def test_without_a_home_or_a_name_in_the_system(tmp_path):
+def test_without_a_home_or_a_name_in_the_system(small, tmp_path):
     """As in `docker run -u 54321`: a user namespace makes it so."""
     other = ["unshare", "--user", "--map-user=54321"]
     if (
@@ -403,12 +427,12 @@ def test_without_a_home_or_a_name_in_the_system(tmp_path):
         or subprocess.run([*other, "true"], capture_output=True).returncode
     ):
         pytest.skip("no user namespaces here")
-    variables = environment(SSCL_RESULTS_DIR=tmp_path)
+    variables = environment(PYTHONPATH=small, SSCL_RESULTS_DIR=tmp_path)
     variables = {
         key: value for key, value in variables.items() if key not in ("HOME", "USER", "LOGNAME")
     }
-    run = subprocess.run([*other, *SSCL, *REPRODUCE], env=variables, capture_output=True)
+    run = subprocess.run([*other, *SSCL, *REPRODUCE, QUICK], env=variables, capture_output=True)
     assert run.returncode == 0, (run.stdout + run.stderr).decode()
     assert {path.name for path in tmp_path.iterdir()} == {".home", "locks", "runs", "smoke"}
-    run = subprocess.run([*other, *SSCL, *REPRODUCE], env=variables, capture_output=True)
+    run = subprocess.run([*other, *SSCL, *REPRODUCE, QUICK], env=variables, capture_output=True)
     assert b"Nothing changed" in run.stdout

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sscl_core.files import write_json, write_text
-from sscl_experiments import notebook, study
+from sscl_experiments import code, notebook, study
 from sscl_experiments.notebook import begin
 from sscl_experiments.studies.implicit_bias import figures
 from sscl_experiments.workflow import planning
@@ -98,6 +98,23 @@ def test_a_record_that_a_notebook_shows_makes_its_outputs_stale(
     before = planning.notebook_key("05_t_simclr", parameters)
     write_text(tmp_path / record, "{}")
     assert (planning.notebook_key("05_t_simclr", parameters) != before) == matters
+
+
+def test_code_of_configurations_makes_outputs_stale_and_no_run(monkeypatch, request):
+    def keys():
+        code.code_hash.cache_clear()
+        job = planning.job("01_contrastive_is_sne", "smoke")
+        return job.mark, job.groups[0].keys
+
+    def changed(name):
+        return real(name) + ("EXTRA = 1\n" if name == "sscl_core.config" else "")
+
+    request.addfinalizer(code.code_hash.cache_clear)
+    before, real = keys(), code.source_of
+    monkeypatch.setattr(code, "source_of", changed)
+    mark, runs = keys()
+    assert mark != before[0]
+    assert runs == before[1]
 
 
 def begin_with(**values):

@@ -13,6 +13,7 @@ from sscl_experiments.claims import decide
 from sscl_experiments.record import Record
 from sscl_experiments.study import all_claims
 from sscl_experiments.workflow import execution, planning, report
+from sscl_experiments.workflow.state import look
 
 CLAIMS = all_claims()
 
@@ -51,7 +52,7 @@ def test_table_fits_the_terminal_and_loses_no_word(plan, width):
 
 
 def test_files(plan):
-    report.write(plan)
+    report.write(look(plan))
     content = json.loads((plan.out / "claims.json").read_text(encoding="utf-8"))
     assert (content["schema"], content["scale"], len(content["claims"])) == (
         store.SCHEMA,
@@ -73,13 +74,13 @@ def test_files(plan):
 def test_failures_say_where_to_look(plan):
     assert any(
         "05_t_simclr: ValueError: no" in line and "traceback" in line
-        for line in execution.failures(plan)
+        for line in execution.failures(plan, plan.jobs)
     )
     mark = plan.jobs[0].groups[0].mark
     write_text(plan.out / "logs" / f"{mark}.log", "step 1\nsscl: it broke\n")
     assert any(
         "training runs of 01_contrastive_is_sne: sscl: it broke" in line
-        for line in execution.failures(plan)
+        for line in execution.failures(plan, plan.jobs)
     )
 
 
@@ -128,32 +129,32 @@ def test_a_page_is_made_anew_when_it_or_its_notebook_is_another(plan):
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("first words")])
     path = plan.out / "notebooks" / f"{plan.jobs[0].notebook}.ipynb"
     write_text(path, nbformat.writes(book))
-    report.write(plan)
+    report.write(look(plan))
     page = path.with_suffix(".html")
     content = page.read_text(encoding="utf-8")
     assert "first words" in content
     time = page.stat().st_mtime_ns
-    report.write(plan)
+    report.write(look(plan))
     assert page.stat().st_mtime_ns == time, "nothing changed"
     page.write_text(content[:-9], encoding="utf-8")
-    report.write(plan)
+    report.write(look(plan))
     assert page.read_text(encoding="utf-8") == content
     book.cells[0].source = "other words"
     old = path.stat()
     write_text(path, nbformat.writes(book))
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
-    report.write(plan)
+    report.write(look(plan))
     assert "other words" in page.read_text(encoding="utf-8")
     write_text(path, path.read_text(encoding="utf-8")[:50])
     with pytest.raises(
         ValueError,
         match=f"{path} is damaged: delete it, and `sscl reproduce --scale smoke --notebooks 01_",
     ):
-        report.write(plan)
+        report.write(look(plan))
 
 
 def test_a_damaged_record_counts_as_none(plan):
-    assert len(report.runs_csv(plan).splitlines()) == 3
+    assert len(report.runs_csv(look(plan)).splitlines()) == 3
     (folder,) = (plan.results / "runs").iterdir()
     (folder / "record.json").write_text("{}", encoding="utf-8")
-    assert len(report.runs_csv(plan).splitlines()) == 1
+    assert len(report.runs_csv(look(plan)).splitlines()) == 1

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from sscl_core.config import MLP, InfoNCE, Mixture, TrainConfig, TSimCLR
-from sscl_experiments import store
+from sscl_experiments import flock, store
 from sscl_experiments.record import Record
 
 
@@ -303,6 +303,6 @@ def test_where_there_are_no_locks_every_process_may_work(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(store.fcntl, "flock", unsupported)
+    monkeypatch.setattr(flock.fcntl, "flock", unsupported)
     with store.lock(tmp_path / "runs", toy(), wait=False) as ours:
         assert ours

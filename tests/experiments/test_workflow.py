@@ -1,30 +1,38 @@
-"""The whole way, in a copy of the checkout at scale smoke, and the commands of sscl.
+"""The whole way, at scale smoke, and the commands of sscl.
 
-One notebook is broken, then mended, then nothing is left to do. The tests that share the copy (the
-fixture `checkout`) run in one worker and in order.
+Every notebook runs once, in a copy of the checkout: what a reproduction leaves is looked at there.
+What happens to a notebook that is broken, mended, published or left alone is asked of two small
+studies in another copy (see throwaway.py). The tests that share a copy (the fixtures `checkout` and
+`small`) run in one worker and in order.
 """
 
 import csv
+import errno
 import hashlib
 import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from unittest import mock
 
 import nbformat
 import pytest
+import throwaway
 
 from sscl_core import files
 from sscl_core.config import Images, TrainConfig
-from sscl_experiments import cli, commands, paths, settings, store
+from sscl_experiments import cli, commands, flock, paths, settings, store
 from sscl_experiments.claims import decide
 from sscl_experiments.record import Record
 from sscl_experiments.studies.t_simclr import parameters, tuning
 from sscl_experiments.study import all_claims
 from sscl_experiments.workflow import execution, kernels, locks, planning, publishing, report
+from sscl_experiments.workflow.state import look
 
 CLAIMS = all_claims()
 
@@ -40,53 +48,54 @@ def shrink(scales):
 class Checkout:
     def __init__(self, root):
         self.root, self.out = root, root / "results" / "quick"
-        for name in ("sscl_core", "sscl_experiments", "workflow", "notebooks", "data", "docs"):
-            shutil.copytree(
-                paths.CHECKOUT / name, root / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        for scales in root.glob("sscl_experiments/studies/*/scales.toml"):
-            shrink(scales)
 
-    def sscl(self, *arguments, **environment):
-        variables = os.environ | {"PYTHONPATH": str(self.root), "COLUMNS": "120"} | environment
-        variables.pop("SSCL_RESULTS_DIR", None)
-        command = [sys.executable, "-m", "sscl_experiments", *arguments]
-        return subprocess.run(command, cwd=self.root, env=variables, capture_output=True, text=True)
+    def sscl(self, *arguments):
+        return throwaway.run(self.root, "sscl_experiments", *arguments)
 
-    def notebook(self, name):
-        return self.root / "notebooks" / f"{name}.ipynb"
-
-    def edit(self, name, change):
-        book = nbformat.read(self.notebook(name), as_version=4)
-        change(book)
-        nbformat.write(book, self.notebook(name))
+    def records(self):
+        runs = self.root / "results" / "runs"
+        return {path.name: path.stat().st_mtime_ns for path in runs.iterdir()}
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    return Checkout(tmp_path_factory.mktemp("checkout"))
-
-
-def records(checkout):
-    return {
-        path.name: path.stat().st_mtime_ns
-        for path in (checkout.root / "results" / "runs").iterdir()
-    }
+    """A copy with every study."""
+    root = tmp_path_factory.mktemp("checkout")
+    throwaway.copy_of_the_checkout(root)
+    for scales in root.glob("sscl_experiments/studies/*/scales.toml"):
+        shrink(scales)
+    return Checkout(root)
 
 
 @pytest.fixture(scope="module")
-def broken(checkout):
+def small(tmp_path_factory):
+    """A copy with two studies that are thrown away."""
+    root = tmp_path_factory.mktemp("small")
+    throwaway.copy_without_studies(root)
+    throwaway.add_study(root, 98)
+    throwaway.add_study(root, 99)
+    return Checkout(root)
+
+
+SOUND, BROKEN = "98_throwaway", "99_throwaway"
+
+
+# What is broken, mended, published or left alone.
+
+
+@pytest.fixture(scope="module")
+def broken(small):
     """One notebook fails halfway."""
-    cell = nbformat.v4.new_code_cell("raise RuntimeError('broken on purpose')")
-    checkout.edit("05_t_simclr", lambda book: book.cells.insert(6, cell))
-    return checkout.sscl("reproduce", "--cores", "1")
+    sources = [*throwaway.CELLS[:2], "raise RuntimeError('broken on purpose')", throwaway.CELLS[2]]
+    throwaway.write_notebook(small.root, BROKEN, sources)
+    return small.sscl("reproduce", "--cores", "1")
 
 
-def test_a_failing_notebook_leaves_the_others_and_its_own_traceback(checkout, broken):
+def test_a_failing_notebook_leaves_the_others_and_its_own_traceback(small, broken):
     assert broken.returncode != 0
     assert "FAILED" in broken.stdout
     partial, traceback = (
-        checkout.out / "failed" / f"05_t_simclr.{suffix}" for suffix in ("ipynb", "txt")
+        small.out / "failed" / f"{BROKEN}.{suffix}" for suffix in ("ipynb", "txt")
     )
     assert str(partial) in broken.stdout
     assert str(traceback) in broken.stdout
@@ -95,41 +104,104 @@ def test_a_failing_notebook_leaves_the_others_and_its_own_traceback(checkout, br
     assert any(cell.get("outputs") for cell in nbformat.read(partial, as_version=4).cells), (
         "as far as it got"
     )
-    assert (checkout.out / "notebooks" / "01_contrastive_is_sne.ipynb").exists()
-    assert "InfoNCE is the SNE objective" in broken.stdout, (
+    assert (small.out / "notebooks" / f"{SOUND}.ipynb").exists()
+    assert "A throw-away claim" in broken.stdout, (
         "the claims that were decided are shown all the same"
     )
-    assert not (checkout.out / "claims" / "C10.json").exists()
-    assert not re.search(r"^C10 ", broken.stdout, re.M)
+    assert (small.out / "claims" / "T98.json").exists()
+    assert not (small.out / "claims" / "T99.json").exists()
+    assert not re.search(r"^T99 ", broken.stdout, re.M)
 
 
 @pytest.fixture(scope="module")
-def mended(checkout, broken):
-    before = records(checkout)
-    finished = (checkout.out / "notebooks" / "01_contrastive_is_sne.ipynb").stat().st_mtime_ns
-    checkout.edit("05_t_simclr", lambda book: book.cells.pop(6))
-    return checkout.sscl("reproduce", "--cores", "2"), before, finished
+def mended(small, broken):
+    before = small.records()
+    finished = (small.out / "notebooks" / f"{SOUND}.ipynb").stat().st_mtime_ns
+    throwaway.write_notebook(small.root, BROKEN, throwaway.CELLS)
+    return small.sscl("reproduce", "--cores", "2"), before, finished
 
 
-def test_mended_it_runs_alone_and_redoes_nothing(checkout, mended):
+def test_mended_it_runs_alone_and_redoes_nothing(small, mended):
     run, before, finished = mended
     assert run.returncode == 0, run.stdout + run.stderr
-    assert records(checkout) == before, "no training run was made twice"
-    assert (
-        checkout.out / "notebooks" / "01_contrastive_is_sne.ipynb"
-    ).stat().st_mtime_ns == finished
-    assert not list((checkout.out / "failed").iterdir())
-    for claim in CLAIMS:
+    assert len(before) == 5
+    assert small.records() == before, "no training run was made twice"
+    assert (small.out / "notebooks" / f"{SOUND}.ipynb").stat().st_mtime_ns == finished
+    assert not list((small.out / "failed").iterdir())
+    for claim in ("T98", "T99"):
         assert re.search(rf"^{claim} .*", run.stdout, re.M)
 
 
-def test_results_contract(checkout, mended):
+def test_a_longer_scale_is_published_as_a_record(small, mended):
+    run = small.sscl("reproduce", "--scale", "full", "--notebooks", SOUND, "--publish")
+    assert run.returncode == 0, run.stdout + run.stderr
+    logs = [log.name for log in (small.root / "results" / "full" / "logs").iterdir()]
+    assert len(logs) == 2, (
+        "Snakemake's and the notebook's: its runs are those of quick, and need no process"
+    )
+    path = small.root / "data" / "records" / "full" / f"{SOUND}.json"
+    text = path.read_text(encoding="utf-8")
+    path.unlink()  # a record is something that notebooks depend on
+    record = json.loads(text)
+    assert [claim["claim"]["id"] for claim in record["claims"]] == ["T98"]
+    assert record["runs"] == 5
+    assert record["parameters"]["scale"] == "full"
+    assert record["tables"]["seeds"] == "seed\n0\n1\n2\n3\n4\n"
+    assert str(small.root) not in text
+    assert "Nothing changed" in small.sscl("reproduce").stdout
+
+
+def test_changed_code_is_run_again_and_a_comment_is_not(small, mended):
+    code = """
+from sscl_experiments.workflow import planning
+print(*sorted(job.mark for job in planning.plan("quick").jobs))
+"""
+
+    def marks():
+        environment = os.environ | {"PYTHONPATH": str(small.root)}
+        command = [sys.executable, "-c", code]
+        return subprocess.run(
+            command, cwd=small.root, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    before, source = marks(), (small.root / "sscl_core" / "losses.py")
+    assert before.count("throwaway") == 2
+    text = source.read_text(encoding="utf-8")
+    source.write_text(text + "\n# nothing\n", encoding="utf-8")
+    assert marks() == before
+    source.write_text(text + "\nEXTRA = 1\n", encoding="utf-8")
+    assert not set(marks().split()) & set(before.split())
+    source.write_text(text, encoding="utf-8")
+    assert marks() == before
+
+
+def test_a_notebook_run_by_papermill_refuses_an_unknown_parameter(small, tmp_path):
+    places = [str(throwaway.notebook(small.root, SOUND)), str(tmp_path / "out.ipynb")]
+    run = throwaway.run(small.root, "papermill", *places, "-p", "sedes", "3")
+    assert run.returncode != 0
+    assert "ValueError" in run.stderr
+    assert "valid names: scale, seeds" in run.stderr
+    assert not (small.root / "results" / "custom").exists()
+
+
+# Every notebook, once.
+
+
+@pytest.fixture(scope="module")
+def made(checkout):
+    return checkout.sscl("reproduce", "--cores", "1")
+
+
+def test_results_contract(checkout, made):
     out = checkout.out
+    assert made.returncode == 0, made.stdout + made.stderr
+    for claim in CLAIMS:
+        assert re.search(rf"^{claim} .*", made.stdout, re.M)
     content = json.loads((out / "claims.json").read_text(encoding="utf-8"))
     assert [claim["claim"]["id"] for claim in content["claims"]] == list(CLAIMS)
     assert content["schema"] == store.SCHEMA
     rows = (out / "runs.csv").read_text(encoding="utf-8").splitlines()
-    assert {row.split(",")[1] for row in rows[1:]} == set(records(checkout))
+    assert {row.split(",")[1] for row in rows[1:]} == set(checkout.records())
     for png in (out / "figures").glob("*.png"):
         assert png.with_suffix(".svg").exists()
         assert png.with_suffix(".csv").exists() or png.with_suffix(".npz").exists()
@@ -141,7 +213,7 @@ def test_results_contract(checkout, mended):
         assert (out / link).exists(), link
 
 
-def test_recorded_scalars_are_what_theory_says(checkout, mended):
+def test_recorded_scalars_are_what_theory_says(checkout, made):
     content = json.loads((checkout.out / "claims.json").read_text(encoding="utf-8"))
     by_id = {claim["claim"]["id"]: claim for claim in content["claims"]}
     assert 0 < max(by_id["C1"]["values"]) < 1e-12, "something was computed, and it agrees"
@@ -154,7 +226,7 @@ def test_recorded_scalars_are_what_theory_says(checkout, mended):
     )
 
 
-def test_nothing_changed_takes_seconds_and_says_so(checkout, mended):
+def test_nothing_changed_takes_seconds_and_says_so(checkout, made):
     began = time.monotonic()
     run = checkout.sscl("reproduce")
     assert time.monotonic() - began < 20  # about 2 s on an idle core
@@ -163,11 +235,11 @@ def test_nothing_changed_takes_seconds_and_says_so(checkout, mended):
     assert re.search(r"^C10 ", run.stdout, re.M)
 
 
-def test_publish_is_byte_stable_and_without_machine_or_time(checkout, mended):
+def test_publish_is_byte_stable_and_without_machine_or_time(checkout, made):
     def publish():
         run = checkout.sscl("reproduce", "--publish")
         assert run.returncode == 0, run.stderr
-        return checkout.notebook("05_t_simclr").read_text(encoding="utf-8")
+        return throwaway.notebook(checkout.root, "05_t_simclr").read_text(encoding="utf-8")
 
     first = publish()
     assert publish() == first
@@ -178,51 +250,7 @@ def test_publish_is_byte_stable_and_without_machine_or_time(checkout, mended):
     assert "Nothing changed" in checkout.sscl("reproduce").stdout
 
 
-def test_a_longer_scale_is_published_as_a_record(checkout, mended):
-    run = checkout.sscl(
-        "reproduce", "--scale", "full", "--notebooks", "01_contrastive_is_sne", "--publish"
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    logs = [log.name for log in (checkout.root / "results" / "full" / "logs").iterdir()]
-    assert len(logs) == 2, (
-        "Snakemake's and the notebook's: its runs are those of quick, and need no process"
-    )
-    path = checkout.root / "data" / "records" / "full" / "01_contrastive_is_sne.json"
-    text = path.read_text(encoding="utf-8")
-    path.unlink()  # a record is something that notebooks depend on
-    record = json.loads(text)
-    assert [claim["claim"]["id"] for claim in record["claims"]] == ["C1", "C2"]
-    assert record["runs"] == 4
-    assert record["parameters"]["scale"] == "full"
-    assert record["tables"]["identities"].startswith("batch,loss,")
-    assert str(checkout.root) not in text
-    assert not checkout.sscl("reproduce").stderr
-
-
-def test_changed_code_is_run_again_and_a_comment_is_not(checkout, mended):
-    code = """
-from sscl_experiments.workflow import planning
-print(*sorted(job.mark for job in planning.plan("quick").jobs))
-"""
-
-    def marks():
-        environment = os.environ | {"PYTHONPATH": str(checkout.root)}
-        command = [sys.executable, "-c", code]
-        return subprocess.run(
-            command, cwd=checkout.root, env=environment, capture_output=True, text=True, check=True
-        ).stdout
-
-    before, source = marks(), (checkout.root / "sscl_core" / "losses.py")
-    text = source.read_text(encoding="utf-8")
-    source.write_text(text + "\n# nothing\n", encoding="utf-8")
-    assert marks() == before
-    source.write_text(text + "\nEXTRA = 1\n", encoding="utf-8")
-    assert marks() != before
-    source.write_text(text, encoding="utf-8")
-    assert marks() == before
-
-
-def test_failing_training_runs_are_reported_with_their_log(checkout, mended):
+def test_failing_training_runs_are_reported_with_their_log(checkout, made):
     """Data that cannot be read: the run fails, and the message has the reason.
 
     The notebook that needs it does not start.
@@ -248,52 +276,20 @@ def test_failing_training_runs_are_reported_with_their_log(checkout, mended):
     )
 
 
-def test_a_notebook_run_by_papermill_refuses_an_unknown_parameter(checkout, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(checkout.notebook("01_contrastive_is_sne")),
-        str(tmp_path / "out.ipynb"),
-    ]
-    environment = os.environ | {"PYTHONPATH": str(checkout.root), "SSCL_RESULTS_DIR": str(tmp_path)}
-    run = subprocess.run(
-        [*command, "-p", "sedes", "3"], env=environment, capture_output=True, text=True
-    )
-    assert run.returncode != 0
-    assert "ValueError" in run.stderr
-    assert "valid names: scale, seeds" in run.stderr
-    assert not (tmp_path / "custom").exists()
-
-
 # The commands, in process.
 
 
-def test_notebook_command_with_other_parameters(tmp_path, capsys, monkeypatch):
+def test_notebook_command_with_other_parameters(checkout, made, tmp_path, capsys, monkeypatch):
+    """With one seed, of which no interval can be made; its runs are among those that are there."""
     monkeypatch.setenv("SSCL_RESULTS_DIR", str(tmp_path))
-    """With one seed too, of which no interval can be made."""
+    shutil.copytree(checkout.root / "results" / "runs", tmp_path / "runs")
+    before = set((tmp_path / "runs").iterdir())
     assert cli.main(["notebook", "05_t_simclr", "--scale", "smoke", "-p", "seeds", "1"]) == 0
-    assert (
-        cli.main(
-            [
-                "notebook",
-                "01_contrastive_is_sne",
-                "--scale",
-                "smoke",
-                "-p",
-                "seeds",
-                "1",
-                "-p",
-                "batch",
-                "3",
-            ]
-        )
-        == 0
-    )
-    path = tmp_path / "custom" / "notebooks" / "01_contrastive_is_sne.ipynb"
+    path = tmp_path / "custom" / "notebooks" / "05_t_simclr.ipynb"
     assert str(path) in capsys.readouterr().out
     assert path.exists()
     assert not (tmp_path / "smoke").exists()
+    assert set((tmp_path / "runs").iterdir()) == before, "keys do not depend on where the code is"
 
 
 def test_notebook_command_refuses_before_it_starts(tmp_path, capsys):
@@ -463,7 +459,7 @@ def test_prefetch_refuses_a_group_that_is_not_there(capsys):
 
 def test_a_second_reproduction_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0.1)
-    with locks.alone(planning.plan("smoke", tmp_path)):
+    with locks.alone(tmp_path / "smoke"):
         assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path)]) == 1
     assert (
         f"another reproduction is writing {tmp_path / 'smoke'} (process {os.getpid()}, or"
@@ -471,18 +467,27 @@ def test_a_second_reproduction_is_refused(tmp_path, capsys, monkeypatch):
     )
 
 
+def test_where_a_file_system_has_no_locks_nothing_is_held(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(flock.fcntl, "flock", unsupported)
+    with locks.alone(tmp_path), locks.alone(tmp_path), locks.taking_part(tmp_path):
+        pass
+
+
 def test_no_reproduction_begins_while_a_job_of_an_earlier_one_is_at_work(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0.1)
-    plan = planning.plan("smoke", tmp_path)
-    with locks.alone(plan), locks.taking_part(plan.out):
+    out = tmp_path / "smoke"
+    with locks.alone(out), locks.taking_part(out):
         pass  # its jobs hold it beside it
     with (
-        locks.taking_part(plan.out),
+        locks.taking_part(out),
         pytest.raises(RuntimeError, match="another reproduction"),
-        locks.alone(plan),
+        locks.alone(out),
     ):
         pass
-    with locks.alone(plan):
+    with locks.alone(out):
         pass
 
 
@@ -494,12 +499,16 @@ def test_an_unknown_profile_and_a_foreign_scale_are_refused(tmp_path, capsys):
         == 1
     )
     assert "profile must be a folder" in capsys.readouterr().err
+
+    def publish(plan):
+        publishing.publish(plan, look(plan))
+
     with pytest.raises(ValueError, match="scale must be 'quick' or 'full'"):
-        publishing.publish(planning.plan("smoke", tmp_path))
+        publish(planning.plan("smoke", tmp_path))
     with pytest.raises(
         ValueError, match="01_contrastive_is_sne is not finished: run `sscl reproduce --scale full"
     ):
-        publishing.publish(planning.plan("full", tmp_path))
+        publish(planning.plan("full", tmp_path))
 
 
 def test_data_and_claims_commands(tmp_path, capsys):
@@ -511,7 +520,7 @@ def test_data_and_claims_commands(tmp_path, capsys):
     assert "run `sscl reproduce --scale smoke` first" in capsys.readouterr().err
 
 
-def test_claims_command_shows_what_ran(checkout, mended, capsys):
+def test_claims_command_shows_what_ran(checkout, made, capsys):
     assert cli.main(["claims", "--results-dir", str(checkout.root / "results")]) == 0
     assert re.search(r"^C1 ", capsys.readouterr().out, re.M)
 
@@ -578,8 +587,7 @@ def finish(plan):
 
 def test_reproduce_in_process_with_nothing_to_do(tmp_path, capsys, monkeypatch):
     finish(planning.plan("smoke", tmp_path))
-    monkeypatch.setattr(report, "write", lambda plan: None)
-    monkeypatch.setattr(report, "outcomes", lambda out: [])
+    monkeypatch.setattr(report, "write", lambda state: [])
     assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path)]) == 0
     assert "Nothing changed" in capsys.readouterr().out
     assert (
@@ -596,6 +604,33 @@ def test_reproduce_in_process_with_nothing_to_do(tmp_path, capsys, monkeypatch):
         )
         == 0
     )
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_each_result_is_read_once_and_once_more_after_work(missing, tmp_path, monkeypatch):
+    names = ["01_contrastive_is_sne", "07_augmentation_graph"]
+    studies = {name: planning.study.study_of(name) for name in names}
+    monkeypatch.setattr(planning.study, "all_studies", lambda: studies)
+    plan = planning.plan("smoke", tmp_path)
+    finish(plan)
+    if missing:
+        (plan.marks / plan.jobs[0].mark).unlink()
+    read = []
+    real = pathlib.Path.open
+
+    def watched(path, mode="r", *arguments, **named):
+        if "r" in mode and tmp_path in path.parents:
+            read.append(str(path.relative_to(tmp_path)))
+        return real(path, mode, *arguments, **named)
+
+    monkeypatch.setattr(pathlib.Path, "open", watched)
+    monkeypatch.setattr(report, "write", lambda state: [])
+    monkeypatch.setattr(execution, "_guarded", lambda *_: nullcontext(mock.Mock(returncode=0)))
+    assert cli.main(["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path)]) == missing
+    results = [path for path in read if path.startswith(("runs", "smoke/figures"))]
+    keys = {key for job in plan.jobs for group in job.groups for key in group.keys}
+    assert {f"runs/{key}/record.json" for key in keys} <= set(results)
+    assert max(map(results.count, results)) == 1 + missing
 
 
 KINDS = (".done", "notebooks", "claims", "figures", "tables", "runs")
@@ -641,7 +676,7 @@ def test_what_is_not_as_it_was_written_is_not_taken_for_finished(
     monkeypatch.setattr(parameters.TSimCLRFeatures, "runs", lambda self: [TrainConfig(seed=1)])
     both = planning.plan("smoke", tmp_path, names)
     finish(both)
-    assert both.unfinished == []
+    assert look(both).unfinished(both.jobs) == []
     job, untouched = both.jobs
     group = plan.marks / job.groups[0].mark
     files.write_text(group, "")
@@ -654,10 +689,11 @@ def test_what_is_not_as_it_was_written_is_not_taken_for_finished(
         path for path in (plan.out / kind).iterdir() if path.name.startswith(job.notebook)
     )
     DAMAGES[damage](place)
-    assert both.unfinished == [job]
+    found = look(both)
+    assert found.unfinished(both.jobs) == [job]
     if (kind, damage) != (".done", "deleted"):
-        assert both.damaged(job) == [place], "and it is named"
-    monkeypatch.setattr(execution, "run_snakemake", lambda plan, **_: 0)
+        assert found.damaged(job) == [place], "and it is named"
+    monkeypatch.setattr(execution, "run_snakemake", lambda *_, **__: 0)
     cli.main(
         ["reproduce", "--scale", "smoke", "--results-dir", str(tmp_path), "--notebooks", *names]
     )
@@ -666,7 +702,7 @@ def test_what_is_not_as_it_was_written_is_not_taken_for_finished(
     assert (f"{place} is not as it was written: it is made again." in said) == (
         (kind, damage) != (".done", "deleted")
     )
-    execution.clear(both, job)
+    execution.clear(found, job)
     assert not (plan.marks / job.mark).exists(), "without its mark it is run again"
     assert group.exists() == (kind != "runs"), (
         "and so are training runs, but only where one is missing"
@@ -752,7 +788,7 @@ def test_relative_folders_are_those_of_the_working_directory_for_children_too(
 ):
     seen = {}
 
-    def run_snakemake(plan, **places):
+    def run_snakemake(plan, found, **places):
         variables = os.environ | execution.environment(plan, places["data_dir"])
         seen.update(places, plan=plan, **variables)
         return 1
