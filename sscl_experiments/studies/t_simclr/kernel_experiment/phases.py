@@ -266,7 +266,7 @@ def shares(design: Design, found: Found) -> list[Share]:
         took = [seconds(task, phase.images) / 3600 for task in own]
         rest = [seconds(task, phase.images) / 3600 for task in left]
         done = len(own) - len(left)
-        rows.append(Share(phase, len(own), done, sum(took), sum(rest), certain))
+        rows.append(Share(phase, len(own), done, math.fsum(took), math.fsum(rest), certain))
     return rows
 
 

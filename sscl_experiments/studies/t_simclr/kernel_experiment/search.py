@@ -139,7 +139,7 @@ class Search:
 
 def search_of(images: ImageDesign, kernel: Kernel, dim: int, found: Found) -> Search:
     """The search by these records, made once for them."""
-    key = ("search", images.name, kernel, dim)
+    key = ("search", images, kernel, dim)
     if key not in found.memory:
         found.memory[key] = Search(images, kernel, dim, found)
     return found.memory[key]
