@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
         _add_train,
         _add_tune,
         _add_paper,
+        _add_kernel,
         _add_data,
         _add_claims,
         _add_carry,
@@ -102,6 +103,18 @@ def _add_paper(commands: Any) -> None:
     plain = "without torch.compile, which needs a C++ compiler"
     command.add_argument("--no-compile", action="store_true", help=plain)
     small = "2 epochs of 64 images; the record goes to results/rehearsal"
+    command.add_argument("--rehearse", action="store_true", help=small)
+
+
+def _add_kernel(commands: Any) -> None:
+    text = "go on with the experiment on kernels of notebook 5, and record every run (many hours)"
+    command = _command(commands, "kernel", _kernel, text, _places())
+    show = command.add_mutually_exclusive_group()
+    show.add_argument("--plan", action="store_true", help="print runs and core hours, and stop")
+    endpoints = "print what the records say so far, and stop"
+    show.add_argument("--report", action="store_true", help=endpoints)
+    command.add_argument("--hours", type=float, help="begin no run that would end later than this")
+    small = "all of it on few images; the records go to results/rehearsal"
     command.add_argument("--rehearse", action="store_true", help=small)
 
 
@@ -324,6 +337,23 @@ def _paper(a: argparse.Namespace) -> int:
     where = {"results": paths.results_dir(a.results_dir), "data_dir": a.data_dir}
     how = {"device": a.device, "compiled": not a.no_compile, "rehearse": a.rehearse}
     print(paper.make(a.name, a.seed, **where, **how))
+    return 0
+
+
+def _kernel(a: argparse.Namespace) -> int:
+    with importing():
+        from sscl_experiments.studies.t_simclr.kernel_experiment import design, ledger, running
+
+    results = paths.results_dir(a.results_dir)
+    rehearsed = results / "rehearsal" / ledger.FOLDER.name
+    whole = design.rehearsal() if a.rehearse else design.FULL
+    records = ledger.Ledger(rehearsed if a.rehearse else ledger.FOLDER)
+    if a.plan or a.report:
+        print((running.plan_table if a.plan else running.report)(whole, records))
+        return 0
+    if a.hours is not None and not a.hours > 0:
+        raise ValueError(f"--hours must be positive, got {a.hours:g}")
+    running.go_on(whole, records, results=results, data_dir=a.data_dir, hours=a.hours)
     return 0
 
 

@@ -1,0 +1,288 @@
+"""Which runs are made, in which order, and what they should cost.
+
+A phase is a list of runs that follows from the records of those before it, so any machine that has
+them goes on where the last one stopped. The order is that in which time is best spent, and each
+phase is worth having by itself.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from sscl_core.config import InfoNCE, TrainConfig
+
+from .design import (
+    FACTOR,
+    KERNELS,
+    METRICS,
+    STEPS,
+    Design,
+    Grid,
+    ImageDesign,
+    Kernel,
+    Point,
+    Purpose,
+    Rung,
+)
+from .ledger import Entry, Found
+from .reading import undecided
+from .search import Incomplete, chosen, runs, search_of
+from .tasks import Task, baseline, final, searching, seconds, staged, untrained
+
+UNTRAINED_SEEDS = 2
+
+
+@dataclass(frozen=True)
+class Phase:
+    """`tasks(found)`: the runs that are known to be needed, recorded or not.
+
+    It raises `Incomplete` where not even the first of them is known yet.
+    """
+
+    name: str
+    says: str
+    images: ImageDesign
+    tasks: Callable[[Found], list[Task]]
+
+
+def phases(design: Design) -> list[Phase]:
+    """All of them, in their order."""
+    cifar, fashion = design.cifar10, design.fashion
+    shorter, longer = cifar.lengths
+    *short_ones, longest = fashion.lengths
+    plan = _Plan(design)
+    return [
+        *plan.search(cifar),
+        plan.finals(cifar, (shorter,), "z"),
+        plan.finals(cifar, cifar.probed[:1], "h"),
+        plan.baselines(cifar),
+        plan.finals(cifar, (longer,), "z"),
+        plan.finals(cifar, cifar.probed[1:], "h"),
+        *plan.search(fashion),
+        plan.finals(fashion, tuple(short_ones), "z"),
+        plan.finals(fashion, fashion.probed, "h"),
+        plan.baselines(fashion),
+        plan.forms(fashion),
+        plan.forms(cifar),
+        plan.staged(cifar),
+        plan.staged(fashion),
+        plan.rankings(cifar),
+        plan.finals(fashion, (longest,), "z"),
+        plan.confirmation(cifar),
+        plan.more_seeds(cifar),
+    ]
+
+
+def _searched(images: ImageDesign, parts: Sequence[tuple[Rung, str]], found: Found) -> list[Task]:
+    """The runs of a rung. `Incomplete`: none of them is known; those that are known come first."""
+    made: list[Task] = []
+    for rung, name in parts:
+        for kernel, dim in itertools.product(KERNELS, images.searched):
+            try:
+                known = getattr(search_of(images, kernel, dim, found), name)
+            except Incomplete:
+                continue
+            for point in known:
+                made += searching(images, rung, kernel, dim, point)
+    if not made:
+        raise Incomplete(f"the rung before is not recorded for any dimension of {images.name}")
+    return list(dict.fromkeys(made))
+
+
+class _Plan:
+    """Makes the phases of a design."""
+
+    def __init__(self, design: Design) -> None:
+        self.design = design
+
+    def search(self, images: ImageDesign) -> list[Phase]:
+        rungs: list[tuple[str, str, list[tuple[Rung, str]]]] = [
+            ("temperatures", "six temperatures of either form", [(images.first, "first")]),
+            ("finalists", "the best, longer, two seeds", [(images.second, "second")]),
+            (
+                "optimizer",
+                "learning rate and weight decay",
+                [(images.single, "third"), (images.second, "last")],
+            ),
+        ]
+        made = []
+        for name, says, parts in rungs:
+            tasks = partial(_searched, images, parts)
+            made.append(Phase(f"{images.name}-search-{name}", says, images, tasks))
+        return made
+
+    def finals(self, images: ImageDesign, grids: tuple[Grid, ...], purpose: Purpose) -> Phase:
+        def tasks(found: Found) -> list[Task]:
+            made: list[Task] = []
+            for grid in grids:
+                for kernel, dim in itertools.product(KERNELS, grid.dims):
+                    where = (images, grid.epochs, kernel, dim, purpose, found)
+                    made += runs(*where, self.design.seeds)
+            return made
+
+        lengths = "-".join(str(grid.epochs) for grid in grids)
+        name = f"{images.name}-{lengths}-epochs-{purpose}"
+        return Phase(name, f"final runs, settings chosen for {purpose}", images, tasks)
+
+    def baselines(self, images: ImageDesign) -> Phase:
+        made = [baseline(images)]
+        grid = itertools.product(made[0].pixels, range(UNTRAINED_SEEDS))
+        made += [untrained(images, dim, seed) for dim, seed in grid]
+        says = "raw pixels, principal components, untrained networks"
+        return Phase(f"{images.name}-baselines", says, images, lambda found: made)
+
+    def forms(self, images: ImageDesign) -> Phase:
+        """The form that was not chosen, so that sphere, tail and BatchNorm can be told apart."""
+        grid = images.both_forms
+
+        def tasks(found: Found) -> list[Task]:
+            made: list[Task] = []
+            for kernel, dim in itertools.product(KERNELS, grid.dims):
+                point = search_of(images, kernel, dim, found).other_form().point
+                where = (images, kernel, dim, point, grid.epochs)
+                made += [final(*where, s, n_train=images.n_train) for s in self.design.seeds]
+            return made
+
+        says = "with BatchNorm on z where it was not chosen, without where it was"
+        return Phase(f"{images.name}-both-forms", says, images, tasks)
+
+    def staged(self, images: ImageDesign) -> Phase:
+        def tasks(found: Found) -> list[Task]:
+            made: list[Task] = []
+            for epochs, kernel in itertools.product(images.staged, KERNELS):
+                wide, planar = (
+                    chosen(images, kernel, dim, found)["z"].point for dim in (images.largest, 2)
+                )
+                where = (images, kernel, wide, planar, epochs)
+                made += [staged(*where, seed) for seed in self.design.seeds]
+            return made
+
+        says = "two dimensions by way of many"
+        return Phase(f"{images.name}-staged", says, images, tasks)
+
+    def rankings(self, images: ImageDesign) -> Phase:
+        """Whether temperatures rank as they did in the search where training is longer."""
+        dim, epochs = self.design.ranked_dim, images.lengths[0].epochs
+        rung = images.second.replace(n_train=images.n_train, epochs=epochs)
+        rung = rung.replace(seeds=rung.seeds[:1])
+
+        def tasks(found: Found) -> list[Task]:
+            made: list[Task] = []
+            for kernel in KERNELS:
+                point = search_of(images, kernel, dim, found).chosen["z"].point
+                for step in STEPS:
+                    other = Point(point.batchnorm, step)
+                    made += searching(images, rung, kernel, dim, other)
+            return made
+
+        says = "temperatures of the search at the length of the final runs"
+        return Phase(f"{images.name}-rankings", says, images, tasks)
+
+    def confirmation(self, images: ImageDesign) -> Phase:
+        """All images, cosine and Student's t, where the endpoints are most likely to differ."""
+        epochs, n_train = images.lengths[0].epochs, self.design.confirming_images
+        cells: list[tuple[int, Purpose]] = [(2, "z"), (images.largest, "h")]
+        kernels: list[Kernel] = ["cosine", "Student t"]
+
+        def tasks(found: Found) -> list[Task]:
+            made: list[Task] = []
+            for kernel, (dim, purpose) in itertools.product(kernels, cells):
+                point = chosen(images, kernel, dim, found)[purpose].point
+                where = (images, kernel, dim, point, epochs)
+                made += [final(*where, seed, n_train=n_train) for seed in self.design.seeds]
+            return made
+
+        return Phase(f"{images.name}-all-images", "all training images", images, tasks)
+
+    def more_seeds(self, images: ImageDesign) -> Phase:
+        """Five more seeds of cosine and Student's t for every endpoint that five left open."""
+
+        def tasks(found: Found) -> list[Task]:
+            made: list[Task] = []
+            for epochs, dims, purpose in undecided(self.design, images, found):
+                kernels: list[Kernel] = ["cosine", "Student t"]
+                for kernel, dim in itertools.product(kernels, dims):
+                    where = (images, epochs, kernel, dim, purpose, found)
+                    made += runs(*where, self.design.more)
+            return list(dict.fromkeys(made))
+
+        says = "ten seeds where five leave a verdict open (at most; often fewer)"
+        return Phase(f"{images.name}-more-seeds", says, images, tasks)
+
+
+# --- what is to be done, and what it should take --------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Share:
+    """A phase of the plan: its runs, how many are recorded, and core hours."""
+
+    phase: Phase
+    runs: int
+    done: int
+    hours: float
+    left: float
+    certain: bool  # whether the records already say which runs these are
+
+
+def pending(design: Design, found: Found) -> Iterator[tuple[Phase, Task]]:
+    """The runs that can be made now, in their order, each once."""
+    seen = set(found)
+    for phase in phases(design):
+        try:
+            tasks = phase.tasks(found)
+        except Incomplete:
+            continue
+        for task in tasks:
+            if task.id not in seen:
+                seen.add(task.id)
+                yield phase, task
+
+
+def shares(design: Design, found: Found) -> list[Share]:
+    """The plan. What runs will follow from results that are not there yet is worked out for typical
+    ones: the best temperature for z where the search begins, for h a step higher above d_z = 8.
+
+    A run that two phases share counts in the first.
+    """
+    supposed = Found(found)
+    seen: set[str] = set()
+    rows = []
+    for phase in phases(design):
+        certain = True
+        while True:
+            tasks = phase.tasks(supposed)
+            missing = [task for task in tasks if task.id not in supposed]
+            if not missing:
+                break
+            certain = False
+            supposed = Found({**supposed, **{task.id: _typical(task) for task in missing}})
+            supposed.memory["supposed"] = True
+        own = [task for task in dict.fromkeys(tasks) if task.id not in seen]
+        seen |= {task.id for task in own}
+        left = [task for task in own if task.id not in found]
+        took = [seconds(task, phase.images) / 3600 for task in own]
+        rest = [seconds(task, phase.images) / 3600 for task in left]
+        done = len(own) - len(left)
+        rows.append(Share(phase, len(own), done, math.fsum(took), math.fsum(rest), certain))
+    return rows
+
+
+def _typical(task: Task) -> Entry:
+    """An entry with scores that fall off from the typical best; for planning only."""
+    config = task.stages[0]
+    base = _steps_from_base(config)
+    by_z, by_h = (0.5 - 0.01 * abs(base - best) for best in (0, int(config.projector.dim > 8)))
+    rates = abs(math.log(config.optimizer.lr / 5e-3)) + abs(config.optimizer.weight_decay - 0.1)
+    metrics = {f"knn15_{metric}_z": by_z - 0.01 * rates for metric in METRICS}
+    return {"id": task.id, "metrics": metrics | {"probe_h": by_h - 0.01 * rates}}
+
+
+def _steps_from_base(config: TrainConfig) -> float:
+    loss, projector = config.loss, config.projector
+    base = 0.3
+    if not isinstance(loss, InfoNCE):
+        base = 0.1 * projector.dim if projector.batchnorm else 3.0
+    return math.log(getattr(loss, "temperature", 1.0) / base, FACTOR)

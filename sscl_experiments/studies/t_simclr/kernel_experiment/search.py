@@ -1,0 +1,207 @@
+"""How settings are chosen: by successive halving, the same for every kernel and dimension.
+
+First rung: both forms (BatchNorm on z or not) at six temperatures a factor of 3 apart, one seed,
+extended while the best is at an edge. Second: the best of each form for each purpose, longer and
+with two seeds, and the temperatures beside the best until it lies between two that are worse.
+Third: learning rate and weight decay a step up and down from it, one at a time, one seed, and the
+best of these with the second. The choice is the best of those that had both seeds, for each purpose
+by its own measure.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from .design import (
+    METRICS,
+    PURPOSES,
+    REACH,
+    STEPS,
+    TIE,
+    ImageDesign,
+    Kernel,
+    Point,
+    Purpose,
+    Rung,
+)
+from .ledger import Found
+from .tasks import Task, final, searching
+
+Score = Callable[[Point], float | None]
+
+
+class Chosen(NamedTuple):
+    """A setting, and the metric in which z is best read with it."""
+
+    point: Point
+    metric: str
+
+
+class Incomplete(LookupError):
+    """A search whose runs are not all recorded."""
+
+
+class Search:
+    """The search for one kernel and dimension, by what is recorded of it."""
+
+    def __init__(self, images: ImageDesign, kernel: Kernel, dim: int, found: Found) -> None:
+        self.images, self.kernel, self.dim, self.found = images, kernel, dim, found
+        self.means: dict[tuple[Rung, Point, str], float | None] = {}
+
+    @cached_property
+    def first(self) -> list[Point]:
+        """The points of the first rung that are known to be needed."""
+        points: dict[Point, None] = {}
+        for batchnorm in (False, True):
+            start = [Point(batchnorm, step) for step in STEPS]
+            for purpose in PURPOSES:
+                points |= dict.fromkeys(bracketed(start, self._score(self.images.first, purpose)))
+        return list(points)
+
+    @cached_property
+    def second(self) -> list[Point]:
+        """Those of the second rung. `Incomplete`: the first is."""
+        start: dict[Point, None] = {}
+        for purpose in PURPOSES:
+            score = self._score(self.images.first, purpose)
+            for batchnorm in (False, True):
+                form = [point for point in self.first if point.batchnorm == batchnorm]
+                start[best(form, score)] = None
+        points = dict(start)
+        for purpose in PURPOSES:
+            score = self._score(self.images.second, purpose)
+            points |= dict.fromkeys(bracketed(list(start), score))
+        return list(points)
+
+    @cached_property
+    def third(self) -> list[Point]:
+        """Those of the third rung, which begins with one seed. `Incomplete`: the second is."""
+        points: dict[Point, None] = {}
+        for purpose in PURPOSES:
+            centre = best(self.second, self._score(self.images.second, purpose))
+            points |= dict.fromkeys(around(centre))
+        return list(points)
+
+    @cached_property
+    def last(self) -> list[Point]:
+        """Those of the third that get both seeds, one a purpose. `Incomplete`: it is."""
+        scores = [self._score(self.images.single, purpose) for purpose in PURPOSES]
+        return list(dict.fromkeys(best(self.third, score) for score in scores))
+
+    @cached_property
+    def chosen(self) -> dict[Purpose, Chosen]:
+        """The settings for each purpose. `Incomplete`: the search is."""
+        points = list(dict.fromkeys([*self.second, *self.last]))
+        by_z, by_h = (self._score(self.images.second, purpose) for purpose in PURPOSES)
+        for_z, for_h = best(points, by_z), best(points, by_h)
+        if _known(by_h, for_z) >= _known(by_h, for_h) - TIE:
+            for_h = for_z
+        return {"z": self._read(for_z), "h": self._read(for_h)}
+
+    def other_form(self) -> Chosen:
+        """The best for z of the form that was not chosen, at the chosen rates. `Incomplete`."""
+        point = self.chosen["z"].point
+        others = [other for other in self.second if other.batchnorm != point.batchnorm]
+        found = best(others, self._score(self.images.second, "z"))
+        metric = self._read(found).metric
+        return Chosen(found._replace(lr=point.lr, decay=point.decay), metric)
+
+    def _read(self, point: Point) -> Chosen:
+        scores = {m: self._mean(self.images.second, point, f"knn15_{m}_z") for m in METRICS}
+        return Chosen(point, max(scores, key=lambda metric: scores[metric] or 0.0))
+
+    def _score(self, rung: Rung, purpose: Purpose) -> Score:
+        def score(point: Point) -> float | None:
+            if purpose == "h":
+                return self._mean(rung, point, "probe_h")
+            means = [self._mean(rung, point, f"knn15_{metric}_z") for metric in METRICS]
+            return None if None in means else max(filter(None, means), default=0.0)
+
+        return score
+
+    def _mean(self, rung: Rung, point: Point, measure: str) -> float | None:
+        key = (rung, point, measure)
+        if key not in self.means:
+            self.means[key] = self._mean_of(rung, point, measure)
+        return self.means[key]
+
+    def _mean_of(self, rung: Rung, point: Point, measure: str) -> float | None:
+        """Over seeds; None where one is lacking, -∞ where one diverged."""
+        values = []
+        for task in searching(self.images, rung, self.kernel, self.dim, point):
+            entry = self.found.get(task.id)
+            if entry is None:
+                return None
+            values.append(entry["metrics"][measure] if "metrics" in entry else -math.inf)
+        return sum(values) / len(values)
+
+
+def search_of(images: ImageDesign, kernel: Kernel, dim: int, found: Found) -> Search:
+    """The search by these records, made once for them."""
+    key = ("search", images, kernel, dim)
+    if key not in found.memory:
+        found.memory[key] = Search(images, kernel, dim, found)
+    return found.memory[key]
+
+
+def bracketed(start: list[Point], score: Score) -> list[Point]:
+    """`start`, and the neighbors in temperature of the best as long as one is lacking.
+
+    As far as scores are known; at most `REACH` steps beyond the first temperatures.
+    """
+    points = list(start)
+    while all(score(point) is not None for point in points):
+        missing = [point for point in _beside(best(points, score)) if point not in points]
+        if not missing:
+            break
+        points += missing
+    return points
+
+
+def _beside(point: Point) -> Iterator[Point]:
+    for step in (point.step - 1, point.step + 1):
+        if STEPS[0] - REACH <= step <= STEPS[-1] + REACH:
+            yield point._replace(step=step)
+
+
+def around(point: Point) -> list[Point]:
+    """Learning rate and weight decay one step down and up, one at a time."""
+    changes: list[dict[str, Any]] = [{"lr": -1}, {"lr": 1}, {"decay": -1}, {"decay": 1}]
+    return [point._replace(**change) for change in changes]
+
+
+def best(points: list[Point], score: Score) -> Point:
+    """The first of the highest score. `Incomplete`: one has none."""
+    return max(points, key=lambda point: _known(score, point))
+
+
+def _known(score: Score, point: Point) -> float:
+    value = score(point)
+    if value is None:
+        raise Incomplete(f"{point} is not recorded yet")
+    return value
+
+
+def chosen(images: ImageDesign, kernel: Kernel, dim: int, found: Found) -> dict[Purpose, Chosen]:
+    """At any dimension: the settings found at the nearest that was searched, the larger of two.
+
+    Nearest in octaves. Where τ is in units of d_z it grows with it. `Incomplete`: the search is.
+    """
+    nearest = min(images.searched, key=lambda own: (abs(math.log2(own / dim)), -own))
+    return search_of(images, kernel, nearest, found).chosen
+
+
+def runs(
+    images: ImageDesign,
+    epochs: int,
+    kernel: Kernel,
+    dim: int,
+    purpose: Purpose,
+    found: Found,
+    seeds: tuple[int, ...],
+) -> list[Task]:
+    """The final runs with the setting chosen for a purpose. `Incomplete`: the search is."""
+    point = chosen(images, kernel, dim, found)[purpose].point
+    where = (images, kernel, dim, point, epochs)
+    return [final(*where, seed, n_train=images.n_train) for seed in seeds]

@@ -1,0 +1,590 @@
+"""The experiment on kernels: its search, records and endpoints, and the whole of it in little."""
+
+import json
+import math
+import os
+import signal
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from helpers import read_once
+
+import sscl_experiments.runs.images as image_runs
+from sscl_core.divergence import NonFiniteLossError
+from sscl_experiments import cli, store
+from sscl_experiments.studies.t_simclr.dimensions import crossing
+from sscl_experiments.studies.t_simclr.kernel_experiment import (
+    design,
+    endpoints,
+    ledger,
+    measuring,
+    phases,
+    reading,
+    running,
+    search,
+    tasks,
+)
+from sscl_experiments.studies.t_simclr.kernel_experiment.design import FULL, KERNELS, Point
+from sscl_experiments.studies.t_simclr.kernel_experiment.endpoints import (
+    C10,
+    C11,
+    Estimate,
+    estimate,
+    final_verdict,
+    octaves,
+)
+from sscl_experiments.studies.t_simclr.kernel_experiment.ledger import Found, Ledger
+
+DIMS = (2, 4, 8, 16, 64)
+
+# --- endpoints -----------------------------------------------------------------------------------
+
+
+def curve(shift: float = 0.0, height: float = 0.0) -> np.ndarray:
+    """Accuracies straight in log2 d_z, as of `shift` octaves more dimensions."""
+    return 0.2 + 0.05 * (np.log2(DIMS) + shift) + height
+
+
+def test_equal_curves_need_equal_dimensions():
+    assert octaves(DIMS, curve(), curve()) == 0
+
+
+@pytest.mark.parametrize("shift", [-2, -1, 0.5, 1, 3])
+def test_a_curve_that_is_shifted_needs_so_many_octaves_less(shift):
+    assert octaves(DIMS, curve(), curve(shift)) == pytest.approx(shift)
+    assert octaves(DIMS, curve(shift), curve()) == pytest.approx(-shift)
+
+
+def test_octaves_by_the_crossings_of_each_target():
+    first = np.array([0.18, 0.3, 0.44, 0.43, 0.5])
+    second = np.array([0.25, 0.34, 0.41, 0.47, 0.46])
+    best = [np.maximum.accumulate(one) for one in (first, second)]
+    targets = np.linspace(0.25, 0.47, 20_001)[1:-1]
+    ratios = [
+        math.log2(crossing(DIMS, best[0], target) / crossing(DIMS, best[1], target))
+        for target in targets
+    ]
+    assert octaves(DIMS, first, second) == pytest.approx(np.mean(ratios), abs=2e-3)
+    assert abs(np.mean(ratios)) > 0.05
+
+
+def test_without_a_common_accuracy_the_factor_is_bounded_by_the_grid():
+    low, high = curve(), curve(height=0.5)
+    assert math.isnan(octaves(DIMS, low, high))
+    both = np.stack([low, high])[:, :, None]
+    assert endpoints.factor(DIMS)(both) == pytest.approx(5)
+    assert endpoints.factor(DIMS)(both[::-1]) == pytest.approx(-5)
+    assert endpoints.is_censored(both).tolist() == [True]
+    assert endpoints.is_censored(np.stack([low, curve(1)])[:, :, None]).tolist() == [False]
+
+
+def told_right(
+    accuracies: np.ndarray, rng: np.random.Generator, *, seeds=5, images=400, spread=0.01
+) -> np.ndarray:
+    """Test images of varying difficulty, the same for all networks, and seeds that vary too."""
+    level = accuracies[:, :, None, None] + spread * rng.standard_normal((1, 1, seeds, 1))
+    own = spread * rng.standard_normal((*accuracies.shape, seeds, 1))
+    difficulty = rng.random(images)
+    return (level + own) > difficulty
+
+
+def test_intervals_cover_what_they_should():
+    """Over seeds and images: of 150 experiments about 95 % cover the true difference."""
+    rng = np.random.default_rng(0)
+    truth, covered, blind = 0.02, 0, 0
+    for _ in range(150):
+        found = estimate(told_right(np.array([[0.5], [0.5 + truth]]), rng), endpoints.difference)
+        covered += found.low <= truth <= found.high
+        blind += found.low <= 0 <= found.high
+    assert 0.9 <= covered / 150 <= 0.995
+    assert blind / 150 < 0.9, "they are not merely wide"
+
+
+def test_images_alone_give_the_binomial_error():
+    rng = np.random.default_rng(1)
+    correct = np.broadcast_to(rng.random((2, 1, 1, 500)) < 0.3, (2, 1, 4, 500))
+    draws = endpoints.resampled(correct, rng, seeds=True, images=True)
+    share = correct[0, 0, 0].mean()
+    assert draws[0, 0].std() == pytest.approx(math.sqrt(share * (1 - share) / 500), rel=0.1)
+    alone = endpoints.resampled(correct, rng, seeds=True, images=False)
+    assert alone.std(2).max() < 1e-6, "equal seeds do not vary"
+
+
+def test_seeds_alone_give_the_standard_error_of_their_mean():
+    """Every test image is told right by as many as the seed has accuracy: S - 1 of S are drawn."""
+    rng = np.random.default_rng(1)
+    levels = np.array([0.2, 0.3, 0.5, 0.6])
+    correct = (np.arange(1000) / 1000 < levels[:, None])[None, None]
+    draws = endpoints.resampled(correct, rng, seeds=True, images=False)
+    assert draws.std() == pytest.approx(levels.std(ddof=1) / 2, rel=0.05)
+
+
+def test_networks_that_are_alike_pass_no_rule():
+    rng = np.random.default_rng(3)
+    same = np.stack([curve(), curve()])
+    correct = told_right(same, rng, images=2000)
+    found = estimate(correct, endpoints.factor(DIMS))
+    assert found.low < 0 < found.high
+    assert C10.verdict(found) == "does not replicate"
+    assert endpoints.FEWER.verdict(found) == "mixed"
+    assert C11.verdict(estimate(correct[:, -1:], endpoints.difference)) != "replicates"
+
+
+def test_a_quarter_of_the_dimensions_is_seen():
+    rng = np.random.default_rng(3)
+    correct = told_right(np.stack([curve(), curve(3)]), rng, images=4000, spread=0.003)
+    found = estimate(correct, endpoints.factor(DIMS))
+    assert found.value == pytest.approx(3, abs=0.3)
+    assert C10.verdict(found) == "replicates"
+
+
+def found_at(low: float, high: float, seeds: int = 5) -> Estimate:
+    return Estimate((low + high) / 2, low, high, (high - low) / 4, 10.0, seeds, 100)
+
+
+@pytest.mark.parametrize(
+    ("rule", "low", "high", "expected"),
+    [
+        (C10, 2.0, 3.0, "replicates"),
+        (C10, 1.9, 3.0, "mixed"),
+        (C10, 0.5, 1.99, "does not replicate"),
+        (C11, 0.001, 0.02, "replicates"),
+        (C11, -0.001, 0.02, "mixed"),
+        (C11, 0.001, 0.004, "does not replicate"),
+        (C11, -0.02, 0.004, "does not replicate"),
+        (C11, -0.02, 0.006, "mixed"),
+    ],
+)
+def test_the_rules(rule, low, high, expected):
+    assert rule.verdict(found_at(low, high)) == expected
+    assert rule.verdict(found_at(low, high, seeds=4)) == "not run at this scale"
+
+
+def test_a_verdict_needs_that_both_lengths_agree():
+    yes, no, wide = found_at(0.01, 0.02), found_at(-0.02, -0.01), found_at(-0.02, 0.02)
+    assert final_verdict(C11, yes, yes) == ("replicates", "")
+    assert final_verdict(C11, no, no) == ("does not replicate", "")
+    verdict, note = final_verdict(C11, yes, no)
+    assert verdict == "mixed"
+    assert "shorter length: replicates" in note
+    verdict, note = final_verdict(C11, wide, wide)
+    assert verdict == "mixed"
+    assert f"{(2.228 + 0.879) * 0.01:.2g}" in note, "t quantiles at 10 degrees of freedom"
+    none = found_at(-0.004, 0.004)
+    assert final_verdict(C11, none, none) == ("does not replicate", "no difference: within ±0.005")
+    few = found_at(0.01, 0.02, seeds=3)
+    assert final_verdict(C11, few, yes)[0] == "not run at this scale"
+
+
+# --- records -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 8, 13, 2000])
+def test_bits_come_back(n):
+    correct = np.random.default_rng(n).random(n) < 0.5
+    assert ledger.unpacked(ledger.packed(correct), n).tolist() == correct.tolist()
+    with pytest.raises(ValueError, match="correct must hold"):
+        ledger.unpacked(ledger.packed(correct), n + 8)
+
+
+def entry(name: str, **more) -> dict:
+    return {"id": name, "metrics": {"a": 0.5}} | more
+
+
+def test_records_only_grow_and_an_unfinished_line_is_none(tmp_path):
+    records = Ledger(tmp_path / "new")
+    assert dict(records.found()) == {}
+    records.append("one", entry("a"))
+    records.append("two", entry("b"))
+    with records.path("one").open("a") as file:
+        file.write('{"id": "torn", "metr')
+    assert set(records.found()) == {"a", "b"}
+    records.append("one", entry("c", note="ü"))
+    assert list(records.found()) == ["a", "c", "b"]
+    assert records.path("one").read_text().count("\n") == 2
+    records.append("two", entry("a", metrics={"a": 0.9}))
+    assert records.found()["a"]["metrics"]["a"] == 0.5, "of two the first"
+
+
+@pytest.mark.parametrize("line", ["no JSON", '{"id": "a"}', "[1]", '{"metrics": {}}'])
+def test_a_damaged_record_is_named_with_the_remedy(tmp_path, line):
+    path = tmp_path / "one.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(ValueError, match=r"one.jsonl is damaged: `git checkout -- "):
+        Ledger(tmp_path).found()
+
+
+# --- the search ----------------------------------------------------------------------------------
+
+
+def landscape(task: tasks.Task, peaks: dict[tuple[str, bool], float]) -> dict:
+    """An entry whose scores fall off from a peak in log3 of the temperature, for each form."""
+    config = task.stages[0]
+    loss, projector, optimizer = config.loss, config.projector, config.optimizer
+    df = getattr(loss, "df", None)
+    kernel = {None: "cosine", math.inf: "Gaussian", 5.0: "Student t"}[df]
+    base = design.temperature(kernel, Point(projector.batchnorm, 0), projector.dim)
+    step = math.log(loss.temperature / base, 3)
+    rates = abs(math.log(optimizer.lr / 5e-3)) + abs(math.log(optimizer.weight_decay / 1.0))
+    away = abs(step - peaks[kernel, projector.batchnorm])
+    z = 0.6 - 0.02 * away - 0.001 * rates - 0.05 * projector.batchnorm
+    scores = {"knn15_cosine_z": z, "knn15_euclidean_z": z - 0.01 * (kernel == "cosine")}
+    if kernel != "cosine":
+        scores["knn15_euclidean_z"] = z + 0.01
+    return entry(task.id, metrics=scores | {"probe_h": 0.7 - 0.02 * away - 0.001 * rates})
+
+
+STEPS = {"cosine": -4, "Gaussian": 0, "Student t": 4}
+PEAKS = {(kernel, form): step for kernel, step in STEPS.items() for form in (False, True)}
+FLAT = dict.fromkeys(PEAKS, 0)
+
+
+def searched(score) -> tuple[Found, Counter]:
+    """All runs of the search on CIFAR-10, and how many each phase had."""
+    found: dict[str, dict] = {}
+    counts: Counter = Counter()
+    wanted = phases.phases(FULL)[:3]
+    while True:
+        new = []
+        for phase in wanted:
+            try:
+                runs = phase.tasks(Found(found))
+            except search.Incomplete:
+                continue
+            new += [(phase.name, task) for task in runs if task.id not in found]
+        if not new:
+            return Found(found), counts
+        for name, task in new:
+            counts[name] += task.id not in found
+            found[task.id] = score(task)
+
+
+def test_the_search_goes_on_until_the_best_temperature_is_inside():
+    found, counts = searched(lambda task: landscape(task, PEAKS))
+    for kernel, dim in ((k, d) for k in KERNELS for d in (2, 8, 64)):
+        setting = search.chosen(FULL.cifar10, kernel, dim, found)
+        own = setting["z"].point
+        assert own == Point(False, PEAKS[kernel, False], 0, 1), "the peak is at a decay of 1"
+        assert setting["z"].metric == ("cosine" if kernel == "cosine" else "euclidean")
+        assert setting["h"].point == own
+        made = search.search_of(FULL.cifar10, kernel, dim, found)
+        steps = {point.step for point in made.second if not point.batchnorm}
+        assert {own.step - 1, own.step, own.step + 1} <= steps
+        assert made.other_form().point == own._replace(batchnorm=True)
+    assert counts["cifar10-search-optimizer"] == 9 * 5, "four with a seed, one of them with both"
+
+
+def test_every_kernel_gets_the_same_search():
+    found, _ = searched(lambda task: landscape(task, FLAT))
+    for dim in (2, 8, 64):
+        sizes = set()
+        for kernel in KERNELS:
+            made = search.search_of(FULL.cifar10, kernel, dim, found)
+            sizes.add((len(made.first), len(made.second), len(made.third), len(made.last)))
+        assert len(sizes) == 1
+        assert sizes.pop()[0] == 12
+
+
+def test_a_setting_for_z_serves_h_only_where_it_is_as_good():
+    def score(task):
+        made = landscape(task, FLAT)
+        config = task.stages[0]
+        if config.projector.dim == 8 and config.projector.batchnorm:
+            made["metrics"]["probe_h"] += 0.0024 if config.projector.dim == 8 else 0
+        if config.projector.dim == 64 and config.projector.batchnorm:
+            made["metrics"]["probe_h"] += 0.0026
+        return made
+
+    found, _ = searched(score)
+    at_8 = search.chosen(FULL.cifar10, "Gaussian", 8, found)
+    assert at_8["h"] == at_8["z"]
+    at_64 = search.chosen(FULL.cifar10, "Gaussian", 64, found)
+    assert at_64["h"].point == at_64["z"].point._replace(batchnorm=True)
+
+
+def test_between_dimensions_settings_are_those_of_the_nearest():
+    def score(task):
+        dim = task.stages[0].projector.dim
+        return landscape(task, dict.fromkeys(PEAKS, {2: -2, 8: 0, 64: 1}[dim]))
+
+    found, _ = searched(score)
+    steps = {d: search.chosen(FULL.cifar10, "cosine", d, found)["z"].point.step for d in DIMS}
+    assert steps == {2: -2, 4: 0, 8: 0, 16: 0, 64: 1}
+
+
+def test_what_diverged_is_never_chosen():
+    def score(task):
+        made = landscape(task, FLAT)
+        if task.stages[0].loss.temperature == 0.3 and task.seed == 101:
+            return {"id": task.id, "diverged": "the loss became NaN"}
+        return made
+
+    found, _ = searched(score)
+    assert search.chosen(FULL.cifar10, "cosine", 8, found)["z"].point.step in (-1, 1)
+    assert search.chosen(FULL.cifar10, "Gaussian", 8, found)["z"].point.step == 0
+
+
+def test_no_choice_is_made_from_half_a_search():
+    task = tasks.searching(FULL.cifar10, FULL.cifar10.first, "cosine", 8, Point(False, 0))[0]
+    with pytest.raises(search.Incomplete):
+        search.chosen(FULL.cifar10, "cosine", 8, Found({task.id: landscape(task, PEAKS)}))
+
+
+# --- the runs ------------------------------------------------------------------------------------
+
+
+def test_runs_differ_in_what_is_compared_alone():
+    """But for loss, projector and rates, all that is compared is equal; the search sees no test."""
+    found, _ = searched(lambda task: landscape(task, PEAKS))
+    names = {phase.name: phase for phase in phases.phases(FULL)}
+    runs = names["cifar10-10-epochs-z"].tasks(found)
+    assert len(runs) == len(set(runs)) == 3 * 5 * 5
+    rest = set()
+    for task in runs:
+        (config,) = task.stages
+        assert config.data.holdout == 0
+        projector = config.projector.replace(dim=2, batchnorm=False)
+        optimizer = config.optimizer.replace(lr=1.0, weight_decay=0.0)
+        loss = KERNELS["cosine"]
+        rest.add(config.replace(loss=loss, projector=projector, optimizer=optimizer))
+    assert len(rest) == 5, "one a seed"
+    for task in names["cifar10-search-finalists"].tasks(found):
+        assert task.data.holdout > 0
+        assert task.seed not in (*FULL.seeds, *FULL.more)
+
+
+def test_a_run_is_named_by_its_configuration():
+    cell = (FULL.cifar10, "Student t", 8, Point(True, 0), 10)
+    names = {tasks.final(*cell, seed, n_train=20_000).id for seed in range(3)}
+    assert len(names) == 3
+    again = tasks.final.__wrapped__(*cell, 0, n_train=20_000)
+    assert again.id in names
+    assert again.id == tasks.digest(store.essence(again.stages[0]))
+
+
+def test_a_staged_run_takes_as_many_epochs_as_a_direct_one():
+    task = tasks.staged(FULL.cifar10, "cosine", Point(True, 1), Point(False, -1), 10, 3)
+    assert [stage.epochs for stage in task.stages] == [6, 1, 3]
+    assert [stage.projector.dim for stage in task.stages] == [64, 2, 2]
+    assert len({stage.seed for stage in task.stages}) == 3
+    assert task.stages[2].optimizer.lr == pytest.approx(0.1 * task.stages[1].optimizer.lr)
+
+
+def tiny() -> design.Design:
+    """The rehearsal with fewer dimensions, and embedded images in place of CIFAR-10."""
+    small = design.rehearsal()
+
+    def fewer(images: design.ImageDesign, dims: tuple[int, ...]) -> design.ImageDesign:
+        grids = {
+            name: tuple(grid.replace(dims=dims) for grid in getattr(images, name))
+            for name in ("lengths", "probed")
+        }
+        both = images.both_forms.replace(dims=(2,))
+        return images.replace(searched=(2, 8), both_forms=both, **grids)
+
+    cifar10 = small.cifar10.replace(name="fashion_mnist_subset", holdout=0.02)
+    return small.replace(cifar10=fewer(cifar10, (2, 4, 8)), fashion=fewer(small.fashion, (2, 8)))
+
+
+TINY = tiny()
+
+
+@pytest.fixture
+def _read_once(monkeypatch):
+    monkeypatch.setattr(image_runs, "load_images", read_once)
+    measuring._sets.cache_clear()
+
+
+@pytest.mark.usefixtures("_read_once")
+def test_a_run_is_measured_as_its_bits_say(tmp_path):
+    task = tasks.final(TINY.fashion, "Student t", 2, Point(True, 0), 1, 0, n_train=64)
+    made = json.loads(json.dumps(running.record(task, tmp_path, None)))
+    assert made["id"] == task.id
+    assert json.dumps(made["stages"][0], sort_keys=True) == store.essence(task.stages[0])
+    assert set(made["correct"]) == {"knn15_cosine_z", "knn15_euclidean_z", "probe_h"}
+    for name, bits in made["correct"].items():
+        own = ledger.unpacked(bits, made["images"]).mean()
+        assert own == pytest.approx(made["metrics"][name], abs=1e-6)
+    assert {"knn10_cosine_h", "knn15_euclidean_h", "knn10_euclidean_z"} <= made["metrics"].keys()
+    rung = TINY.fashion.first
+    (held,) = tasks.searching(TINY.fashion, rung, "Student t", 2, Point(True, 0))
+    made = running.record(held, tmp_path, None)
+    assert "correct" not in made
+    assert made["images"] == 100
+
+
+@pytest.mark.usefixtures("_read_once")
+def test_pixels_and_their_components(tmp_path):
+    made = running.record(tasks.baseline(TINY.fashion), tmp_path, None)
+    assert {"knn15_cosine_pixels", "probe_pixels", "knn15_euclidean_pca2"} <= made["metrics"].keys()
+    assert made["metrics"]["knn15_cosine_pixels"] > made["metrics"]["knn15_cosine_pca2"] > 0.1
+
+
+@pytest.mark.usefixtures("_read_once")
+def test_the_second_stage_trains_the_new_layer_alone(tmp_path, monkeypatch):
+    seen = []
+
+    def watched(config, images, *, network=None, **more):
+        before = None if network is None else _weights(network)
+        result = real(config, images, network=network, **more)
+        seen.append((before, _weights(result.model)))
+        return result
+
+    real = measuring.train
+    monkeypatch.setattr(measuring, "train", watched)
+    task = tasks.staged(TINY.fashion, "Gaussian", Point(True, 0), Point(True, 0), 3, 0)
+    running.record(task, tmp_path, None)
+    (_, first), (second, after), (third, last) = seen
+    below = [name for name in first if not name.startswith("projector.2")]
+    assert len(below) == len(first) - 2
+    assert all(torch.equal(first[name], second[name]) for name in below), "it begins with the first"
+    assert second["projector.2.weight"].shape[0] == 2
+    assert all(torch.equal(second[name], after[name]) for name in below)
+    assert not torch.equal(second["projector.2.weight"], after["projector.2.weight"])
+    assert all(torch.equal(after[name], third[name]) for name in after)
+    for name in ("projector.0.weight", "backbone.0.0.weight"):
+        assert not torch.equal(third[name], last[name])
+
+
+def _weights(network) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in network.named_parameters()}
+
+
+# --- the whole -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Runs that take no time, with accuracies of the landscape; returns the names of those made."""
+    made = []
+
+    def make(task, *, checkpoint, data_dir):
+        made.append(task.id)
+        if task.pixels:
+            return {"metrics": {"knn15_cosine_pixels": 0.1}, "images": 200}
+        metrics = landscape(task, PEAKS)["metrics"]
+        dim = task.stages[-1].projector.dim
+        rng = np.random.default_rng(task.seed)
+        correct = {}
+        for name, value in metrics.items():
+            level = value - 0.4 + 0.08 * math.log2(dim) + 0.01 * rng.standard_normal()
+            correct[name] = ledger.packed(level > np.linspace(0, 1, 200))
+        metrics |= {"knn15_cosine_h": 0.5, "knn15_euclidean_h": 0.5}
+        return {"metrics": metrics, "images": 200, "correct": correct}
+
+    monkeypatch.setattr(running, "make", make)
+    monkeypatch.setattr(running, "log", lambda text: None)
+    return made
+
+
+def test_the_whole_goes_on_where_it_stopped_and_makes_no_run_twice(tmp_path, quick, monkeypatch):
+    """Interrupted after 100 runs, resumed elsewhere with the records alone, to the end."""
+    records = Ledger(tmp_path / "records")
+    real = records.append
+
+    def append(phase, made):
+        real(phase, made)
+        if len(quick) == 100:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(records, "append", append)
+    with pytest.raises(KeyboardInterrupt):
+        running.go_on(TINY, records, results=tmp_path / "here")
+    assert len(records.found()) == 100
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    shown = running.plan_table(TINY, records)
+    assert "~" in shown
+
+    again = Ledger(tmp_path / "records")
+    running.go_on(TINY, again, results=tmp_path / "there")
+    assert len(quick) == len(set(quick)) == len(again.found())
+    assert running.go_on(TINY, again, results=tmp_path / "there") == 0
+    plan = phases.shares(TINY, again.found())
+    assert all(share.certain and share.done == share.runs for share in plan)
+    assert sum(share.runs for share in plan) == len(quick)
+    files = {path.stem for path in (tmp_path / "records").iterdir()}
+    assert files == {share.phase.name for share in plan if share.runs}
+
+    shown = running.report(TINY, again)
+    assert "C10 on z" in shown
+    assert "C11 on h" in shown
+    for found in reading.readings(TINY, again.found()):
+        assert found.verdict == "not run at this scale", "two or three seeds are too few"
+
+
+def test_five_seeds_give_verdicts(tmp_path, quick):
+    records = Ledger(tmp_path)
+    five = TINY.replace(seeds=tuple(range(5)), more=(5,))
+    running.go_on(five, records, results=tmp_path / "here")
+    found = reading.readings(five, records.found())
+    assert len(found) == 6
+    z = found[0]
+    assert (z.endpoint.claim, z.endpoint.purpose, z.images) == ("C10", "z", five.cifar10)
+    assert z.verdict == "does not replicate"
+    assert z.note == ""
+    assert {e.seeds for e in z.by_length.values()} <= {5, 6}
+
+
+def test_a_verdict_is_withheld_where_pixels_are_better(tmp_path, quick):
+    records = Ledger(tmp_path)
+    five = TINY.replace(seeds=tuple(range(5)), more=(5,))
+    assert "yet" in reading.withheld(five, five.cifar10, records.found())
+    running.go_on(five, records, results=tmp_path / "here")
+    found = records.found()
+    assert reading.withheld(five, five.cifar10, found) == ""
+    found[tasks.baseline(five.cifar10).id]["metrics"]["knn15_cosine_pixels"] = 0.6
+    assert "not as good as raw pixels" in reading.withheld(five, five.cifar10, found)
+
+
+def test_a_run_that_diverges_is_recorded_as_such(tmp_path, monkeypatch):
+    def make(task, **where):
+        raise NonFiniteLossError("the loss became NaN in seed 100")
+
+    monkeypatch.setattr(running, "make", make)
+    task = next(phases.pending(TINY, Found({})))[1]
+    made = running.record(task, tmp_path, None)
+    assert made["diverged"].startswith("the loss became NaN")
+    assert "metrics" not in made
+
+
+def test_what_another_process_is_at_is_left_to_it(tmp_path, quick):
+    records, results = Ledger(tmp_path / "records"), tmp_path / "results"
+    one, two, *_ = phases.pending(TINY, Found({}))
+    first, second = one[1], two[1]
+    sitting = running._Sitting(TINY, records, results, None, None, print)
+    with store.lock(results / "runs", first.stages[-1], wait=False):
+        outcomes = [sitting._try(phase, task) for phase, task in (one, two)]
+    assert outcomes == ["waiting", "made"]
+    assert set(records.found()) == {second.id}
+    assert sitting._try(*two) == "made"
+    assert sitting.made == 1, "it is not made again"
+
+
+def test_no_run_begins_that_would_not_end_in_time(tmp_path, quick):
+    records = Ledger(tmp_path / "records")
+    said = []
+    assert running.go_on(TINY, records, results=tmp_path, hours=1e-9, say=said.append) == 0
+    assert said[-1].startswith("time is up")
+
+
+def test_the_plan_of_the_whole_is_within_its_budget():
+    """As METHOD.md says: the phases that decide come first."""
+    plan = phases.shares(FULL, Found({}))
+    names = [share.phase.name for share in plan]
+    deciding = plan[: names.index("cifar10-30-epochs-h") + 1]
+    assert sum(share.hours for share in deciding) < 20
+    assert sum(share.hours for share in plan[:-1]) < 35
+    assert all(share.runs for share in plan)
+
+
+def test_the_command(tmp_path, capsys, quick):
+    where = ["--rehearse", "--results-dir", str(tmp_path)]
+    assert cli.main(["kernel", "--plan", *where]) == 0
+    assert "cifar10-10-epochs-z" in capsys.readouterr().out
+    assert cli.main(["kernel", "--report", *where]) == 0
+    assert "no final run is recorded yet" in capsys.readouterr().out
+    assert cli.main(["kernel", "--hours", "-1", *where]) == 1
+    assert "--hours must be positive, got -1" in capsys.readouterr().err
+    assert cli.main(["kernel", "--hours", "0.0001", *where]) == 0
