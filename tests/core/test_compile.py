@@ -15,7 +15,7 @@ import torch._inductor.config
 from helpers import unchecked
 from torch import Tensor
 
-from sscl_experiments.studies.augmentation_graph.loss_family import FAMILY
+from sscl_experiments.studies.augmentation_graph.loss_family import LOSSES
 
 torch._inductor.config.compile_threads = 1  # no pool of processes that import torch, too
 torch._inductor.config.cpp.vec_isa_ok = True  # nor one for each instruction set, to try it
@@ -91,7 +91,7 @@ def rows(z1: Tensor, z2: Tensor, **settings: dict[str, Tensor]) -> Outputs:
     """Both terms of the rows of the family that are named, each with its settings."""
     outputs = {}
     for name, values in settings.items():
-        attraction, repulsion = family.FAMILY[name].loss(z1, z2, **values)
+        attraction, repulsion = family.LOSSES[name].loss(z1, z2, **values)
         outputs |= {f"{name}, attraction": attraction, f"{name}, repulsion": repulsion}
     return outputs
 
@@ -183,7 +183,7 @@ def test_every_row_of_the_family_is_compiled():
     outputs = {}
     for function, names in GRAPHS.values():
         outputs |= function(**inputs(names, 3))
-    for name in FAMILY:
+    for name in LOSSES:
         assert {f"{name}, attraction", f"{name}, repulsion"} <= set(outputs)
 
 
