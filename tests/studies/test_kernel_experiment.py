@@ -5,11 +5,12 @@ import math
 import os
 import signal
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from helpers import read_once
+from helpers import read_once, unchecked
 
 import sscl_experiments.runs.images as image_runs
 from sscl_core.divergence import NonFiniteLossError
@@ -20,13 +21,9 @@ from sscl_experiments.studies.t_simclr.kernel_experiment import (
     endpoints,
     ledger,
     measuring,
-    phases,
-    reading,
     running,
-    search,
     tasks,
 )
-from sscl_experiments.studies.t_simclr.kernel_experiment.design import FULL, KERNELS, Point
 from sscl_experiments.studies.t_simclr.kernel_experiment.endpoints import (
     C10,
     C11,
@@ -35,8 +32,15 @@ from sscl_experiments.studies.t_simclr.kernel_experiment.endpoints import (
     final_verdict,
     octaves,
 )
-from sscl_experiments.studies.t_simclr.kernel_experiment.ledger import Found, Ledger
+from sscl_experiments.studies.t_simclr.kernel_experiment.ledger import Ledger
 
+# A whole search asks for half a million small things: as users get it, without checks of each.
+WHERE = "sscl_experiments.studies.t_simclr.kernel_experiment."
+NAMES = ("design", "endpoints", "ledger", "phases", "reading", "running", "search", "tasks")
+plain = SimpleNamespace(**{name: unchecked(WHERE + name) for name in NAMES})
+plain.store = unchecked("sscl_experiments.store")
+FULL, KERNELS = plain.design.FULL, plain.design.KERNELS
+Found, Point = plain.ledger.Found, plain.design.Point
 DIMS = (2, 4, 8, 16, 64)
 
 # --- endpoints -----------------------------------------------------------------------------------
@@ -219,13 +223,13 @@ def test_a_damaged_record_is_named_with_the_remedy(tmp_path, line):
 # --- the search ----------------------------------------------------------------------------------
 
 
-def landscape(task: tasks.Task, peaks: dict[tuple[str, bool], float]) -> dict:
+def landscape(task: plain.tasks.Task, peaks: dict[tuple[str, bool], float]) -> dict:
     """An entry whose scores fall off from a peak in log3 of the temperature, for each form."""
     config = task.stages[0]
     loss, projector, optimizer = config.loss, config.projector, config.optimizer
     df = getattr(loss, "df", None)
     kernel = {None: "cosine", math.inf: "Gaussian", 5.0: "Student t"}[df]
-    base = design.temperature(kernel, Point(projector.batchnorm, 0), projector.dim)
+    base = plain.design.temperature(kernel, Point(projector.batchnorm, 0), projector.dim)
     step = math.log(loss.temperature / base, 3)
     rates = abs(math.log(optimizer.lr / 5e-3)) + abs(math.log(optimizer.weight_decay / 1.0))
     away = abs(step - peaks[kernel, projector.batchnorm])
@@ -245,13 +249,13 @@ def searched(score) -> tuple[Found, Counter]:
     """All runs of the search on CIFAR-10, and how many each phase had."""
     found: dict[str, dict] = {}
     counts: Counter = Counter()
-    wanted = phases.phases(FULL)[:3]
+    wanted = plain.phases.phases(FULL)[:3]
     while True:
         new = []
         for phase in wanted:
             try:
                 runs = phase.tasks(Found(found))
-            except search.Incomplete:
+            except plain.search.Incomplete:
                 continue
             new += [(phase.name, task) for task in runs if task.id not in found]
         if not new:
@@ -264,12 +268,12 @@ def searched(score) -> tuple[Found, Counter]:
 def test_the_search_goes_on_until_the_best_temperature_is_inside():
     found, counts = searched(lambda task: landscape(task, PEAKS))
     for kernel, dim in ((k, d) for k in KERNELS for d in (2, 8, 64)):
-        setting = search.chosen(FULL.cifar10, kernel, dim, found)
+        setting = plain.search.chosen(FULL.cifar10, kernel, dim, found)
         own = setting["z"].point
         assert own == Point(False, PEAKS[kernel, False], 0, 1), "the peak is at a decay of 1"
         assert setting["z"].metric == ("cosine" if kernel == "cosine" else "euclidean")
         assert setting["h"].point == own
-        made = search.search_of(FULL.cifar10, kernel, dim, found)
+        made = plain.search.search_of(FULL.cifar10, kernel, dim, found)
         steps = {point.step for point in made.second if not point.batchnorm}
         assert {own.step - 1, own.step, own.step + 1} <= steps
         assert made.other_form().point == own._replace(batchnorm=True)
@@ -281,7 +285,7 @@ def test_every_kernel_gets_the_same_search():
     for dim in (2, 8, 64):
         sizes = set()
         for kernel in KERNELS:
-            made = search.search_of(FULL.cifar10, kernel, dim, found)
+            made = plain.search.search_of(FULL.cifar10, kernel, dim, found)
             sizes.add((len(made.first), len(made.second), len(made.third), len(made.last)))
         assert len(sizes) == 1
         assert sizes.pop()[0] == 12
@@ -298,9 +302,9 @@ def test_a_setting_for_z_serves_h_only_where_it_is_as_good():
         return made
 
     found, _ = searched(score)
-    at_8 = search.chosen(FULL.cifar10, "Gaussian", 8, found)
+    at_8 = plain.search.chosen(FULL.cifar10, "Gaussian", 8, found)
     assert at_8["h"] == at_8["z"]
-    at_64 = search.chosen(FULL.cifar10, "Gaussian", 64, found)
+    at_64 = plain.search.chosen(FULL.cifar10, "Gaussian", 64, found)
     assert at_64["h"].point == at_64["z"].point._replace(batchnorm=True)
 
 
@@ -310,7 +314,7 @@ def test_between_dimensions_settings_are_those_of_the_nearest():
         return landscape(task, dict.fromkeys(PEAKS, {2: -2, 8: 0, 64: 1}[dim]))
 
     found, _ = searched(score)
-    steps = {d: search.chosen(FULL.cifar10, "cosine", d, found)["z"].point.step for d in DIMS}
+    steps = {d: plain.search.chosen(FULL.cifar10, "cosine", d, found)["z"].point.step for d in DIMS}
     assert steps == {2: -2, 4: 0, 8: 0, 16: 0, 64: 1}
 
 
@@ -322,14 +326,14 @@ def test_what_diverged_is_never_chosen():
         return made
 
     found, _ = searched(score)
-    assert search.chosen(FULL.cifar10, "cosine", 8, found)["z"].point.step in (-1, 1)
-    assert search.chosen(FULL.cifar10, "Gaussian", 8, found)["z"].point.step == 0
+    assert plain.search.chosen(FULL.cifar10, "cosine", 8, found)["z"].point.step in (-1, 1)
+    assert plain.search.chosen(FULL.cifar10, "Gaussian", 8, found)["z"].point.step == 0
 
 
 def test_no_choice_is_made_from_half_a_search():
-    task = tasks.searching(FULL.cifar10, FULL.cifar10.first, "cosine", 8, Point(False, 0))[0]
-    with pytest.raises(search.Incomplete):
-        search.chosen(FULL.cifar10, "cosine", 8, Found({task.id: landscape(task, PEAKS)}))
+    task = plain.tasks.searching(FULL.cifar10, FULL.cifar10.first, "cosine", 8, Point(False, 0))[0]
+    with pytest.raises(plain.search.Incomplete):
+        plain.search.chosen(FULL.cifar10, "cosine", 8, Found({task.id: landscape(task, PEAKS)}))
 
 
 # --- the runs ------------------------------------------------------------------------------------
@@ -338,7 +342,7 @@ def test_no_choice_is_made_from_half_a_search():
 def test_runs_differ_in_what_is_compared_alone():
     """But for loss, projector and rates, all that is compared is equal; the search sees no test."""
     found, _ = searched(lambda task: landscape(task, PEAKS))
-    names = {phase.name: phase for phase in phases.phases(FULL)}
+    names = {phase.name: phase for phase in plain.phases.phases(FULL)}
     runs = names["cifar10-10-epochs-z"].tasks(found)
     assert len(runs) == len(set(runs)) == 3 * 5 * 5
     rest = set()
@@ -357,26 +361,26 @@ def test_runs_differ_in_what_is_compared_alone():
 
 def test_a_run_is_named_by_its_configuration():
     cell = (FULL.cifar10, "Student t", 8, Point(True, 0), 10)
-    names = {tasks.final(*cell, seed, n_train=20_000).id for seed in range(3)}
+    names = {plain.tasks.final(*cell, seed, n_train=20_000).id for seed in range(3)}
     assert len(names) == 3
-    again = tasks.final.__wrapped__(*cell, 0, n_train=20_000)
+    again = plain.tasks.final.__wrapped__(*cell, 0, n_train=20_000)
     assert again.id in names
-    assert again.id == tasks.digest(store.essence(again.stages[0]))
+    assert again.id == plain.tasks.digest(plain.store.essence(again.stages[0]))
 
 
 def test_a_staged_run_takes_as_many_epochs_as_a_direct_one():
-    task = tasks.staged(FULL.cifar10, "cosine", Point(True, 1), Point(False, -1), 10, 3)
+    task = plain.tasks.staged(FULL.cifar10, "cosine", Point(True, 1), Point(False, -1), 10, 3)
     assert [stage.epochs for stage in task.stages] == [6, 1, 3]
     assert [stage.projector.dim for stage in task.stages] == [64, 2, 2]
     assert len({stage.seed for stage in task.stages}) == 3
     assert task.stages[2].optimizer.lr == pytest.approx(0.1 * task.stages[1].optimizer.lr)
 
 
-def tiny() -> design.Design:
+def tiny() -> plain.design.Design:
     """The rehearsal with fewer dimensions, and embedded images in place of CIFAR-10."""
-    small = design.rehearsal()
+    small = plain.design.rehearsal()
 
-    def fewer(images: design.ImageDesign, dims: tuple[int, ...]) -> design.ImageDesign:
+    def fewer(images: plain.design.ImageDesign, dims: tuple[int, ...]) -> plain.design.ImageDesign:
         grids = {
             name: tuple(grid.replace(dims=dims) for grid in getattr(images, name))
             for name in ("lengths", "probed")
@@ -391,6 +395,9 @@ def tiny() -> design.Design:
 TINY = tiny()
 
 
+SMALL = design.rehearsal()
+
+
 @pytest.fixture
 def _read_once(monkeypatch):
     monkeypatch.setattr(image_runs, "load_images", read_once)
@@ -399,7 +406,7 @@ def _read_once(monkeypatch):
 
 @pytest.mark.usefixtures("_read_once")
 def test_a_run_is_measured_as_its_bits_say(tmp_path):
-    task = tasks.final(TINY.fashion, "Student t", 2, Point(True, 0), 1, 0, n_train=64)
+    task = tasks.final(SMALL.fashion, "Student t", 2, design.Point(True, 0), 1, 0, n_train=64)
     made = json.loads(json.dumps(running.record(task, tmp_path, None)))
     assert made["id"] == task.id
     assert json.dumps(made["stages"][0], sort_keys=True) == store.essence(task.stages[0])
@@ -408,8 +415,8 @@ def test_a_run_is_measured_as_its_bits_say(tmp_path):
         own = ledger.unpacked(bits, made["images"]).mean()
         assert own == pytest.approx(made["metrics"][name], abs=1e-6)
     assert {"knn10_cosine_h", "knn15_euclidean_h", "knn10_euclidean_z"} <= made["metrics"].keys()
-    rung = TINY.fashion.first
-    (held,) = tasks.searching(TINY.fashion, rung, "Student t", 2, Point(True, 0))
+    rung = SMALL.fashion.first
+    (held,) = tasks.searching(SMALL.fashion, rung, "Student t", 2, design.Point(True, 0))
     made = running.record(held, tmp_path, None)
     assert "correct" not in made
     assert made["images"] == 100
@@ -417,7 +424,7 @@ def test_a_run_is_measured_as_its_bits_say(tmp_path):
 
 @pytest.mark.usefixtures("_read_once")
 def test_pixels_and_their_components(tmp_path):
-    made = running.record(tasks.baseline(TINY.fashion), tmp_path, None)
+    made = running.record(tasks.baseline(SMALL.fashion), tmp_path, None)
     assert {"knn15_cosine_pixels", "probe_pixels", "knn15_euclidean_pca2"} <= made["metrics"].keys()
     assert made["metrics"]["knn15_cosine_pixels"] > made["metrics"]["knn15_cosine_pca2"] > 0.1
 
@@ -434,7 +441,9 @@ def test_the_second_stage_trains_the_new_layer_alone(tmp_path, monkeypatch):
 
     real = measuring.train
     monkeypatch.setattr(measuring, "train", watched)
-    task = tasks.staged(TINY.fashion, "Gaussian", Point(True, 0), Point(True, 0), 3, 0)
+    task = tasks.staged(
+        SMALL.fashion, "Gaussian", design.Point(True, 0), design.Point(True, 0), 3, 0
+    )
     running.record(task, tmp_path, None)
     (_, first), (second, after), (third, last) = seen
     below = [name for name in first if not name.startswith("projector.2")]
@@ -470,18 +479,20 @@ def quick(monkeypatch):
         correct = {}
         for name, value in metrics.items():
             level = value - 0.4 + 0.08 * math.log2(dim) + 0.01 * rng.standard_normal()
-            correct[name] = ledger.packed(level > np.linspace(0, 1, 200))
+            correct[name] = plain.ledger.packed(level > np.linspace(0, 1, 200))
         metrics |= {"knn15_cosine_h": 0.5, "knn15_euclidean_h": 0.5}
         return {"metrics": metrics, "images": 200, "correct": correct}
 
-    monkeypatch.setattr(running, "make", make)
-    monkeypatch.setattr(running, "log", lambda text: None)
+    for module in (running, plain.running):
+        monkeypatch.setattr(module, "make", make)
+        monkeypatch.setattr(module, "log", lambda text: None)
+    monkeypatch.setattr(plain.endpoints, "DRAWS", 200)
     return made
 
 
 def test_the_whole_goes_on_where_it_stopped_and_makes_no_run_twice(tmp_path, quick, monkeypatch):
     """Interrupted after 100 runs, resumed elsewhere with the records alone, to the end."""
-    records = Ledger(tmp_path / "records")
+    records = plain.ledger.Ledger(tmp_path / "records")
     real = records.append
 
     def append(phase, made):
@@ -491,34 +502,34 @@ def test_the_whole_goes_on_where_it_stopped_and_makes_no_run_twice(tmp_path, qui
 
     monkeypatch.setattr(records, "append", append)
     with pytest.raises(KeyboardInterrupt):
-        running.go_on(TINY, records, results=tmp_path / "here")
+        plain.running.go_on(TINY, records, results=tmp_path / "here")
     assert len(records.found()) == 100
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    shown = running.plan_table(TINY, records)
+    shown = plain.running.plan_table(TINY, records)
     assert "~" in shown
 
-    again = Ledger(tmp_path / "records")
-    running.go_on(TINY, again, results=tmp_path / "there")
+    again = plain.ledger.Ledger(tmp_path / "records")
+    plain.running.go_on(TINY, again, results=tmp_path / "there")
     assert len(quick) == len(set(quick)) == len(again.found())
-    assert running.go_on(TINY, again, results=tmp_path / "there") == 0
-    plan = phases.shares(TINY, again.found())
+    assert plain.running.go_on(TINY, again, results=tmp_path / "there") == 0
+    plan = plain.phases.shares(TINY, again.found())
     assert all(share.certain and share.done == share.runs for share in plan)
     assert sum(share.runs for share in plan) == len(quick)
     files = {path.stem for path in (tmp_path / "records").iterdir()}
     assert files == {share.phase.name for share in plan if share.runs}
 
-    shown = running.report(TINY, again)
+    shown = plain.running.report(TINY, again)
     assert "C10 on z" in shown
     assert "C11 on h" in shown
-    for found in reading.readings(TINY, again.found()):
+    for found in plain.reading.readings(TINY, again.found()):
         assert found.verdict == "not run at this scale", "two or three seeds are too few"
 
 
 def test_five_seeds_give_verdicts(tmp_path, quick):
-    records = Ledger(tmp_path)
+    records = plain.ledger.Ledger(tmp_path)
     five = TINY.replace(seeds=tuple(range(5)), more=(5,))
-    running.go_on(five, records, results=tmp_path / "here")
-    found = reading.readings(five, records.found())
+    plain.running.go_on(five, records, results=tmp_path / "here")
+    found = plain.reading.readings(five, records.found())
     assert len(found) == 6
     z = found[0]
     assert (z.endpoint.claim, z.endpoint.purpose, z.images) == ("C10", "z", five.cifar10)
@@ -528,14 +539,14 @@ def test_five_seeds_give_verdicts(tmp_path, quick):
 
 
 def test_a_verdict_is_withheld_where_pixels_are_better(tmp_path, quick):
-    records = Ledger(tmp_path)
+    records = plain.ledger.Ledger(tmp_path)
     five = TINY.replace(seeds=tuple(range(5)), more=(5,))
-    assert "yet" in reading.withheld(five, five.cifar10, records.found())
-    running.go_on(five, records, results=tmp_path / "here")
+    assert "yet" in plain.reading.withheld(five, five.cifar10, records.found())
+    plain.running.go_on(five, records, results=tmp_path / "here")
     found = records.found()
-    assert reading.withheld(five, five.cifar10, found) == ""
-    found[tasks.baseline(five.cifar10).id]["metrics"]["knn15_cosine_pixels"] = 0.6
-    assert "not as good as raw pixels" in reading.withheld(five, five.cifar10, found)
+    assert plain.reading.withheld(five, five.cifar10, found) == ""
+    found[plain.tasks.baseline(five.cifar10).id]["metrics"]["knn15_cosine_pixels"] = 0.6
+    assert "not as good as raw pixels" in plain.reading.withheld(five, five.cifar10, found)
 
 
 def test_a_run_that_diverges_is_recorded_as_such(tmp_path, monkeypatch):
@@ -543,18 +554,18 @@ def test_a_run_that_diverges_is_recorded_as_such(tmp_path, monkeypatch):
         raise NonFiniteLossError("the loss became NaN in seed 100")
 
     monkeypatch.setattr(running, "make", make)
-    task = next(phases.pending(TINY, Found({})))[1]
+    task = tasks.untrained(SMALL.fashion, 2, 0)
     made = running.record(task, tmp_path, None)
     assert made["diverged"].startswith("the loss became NaN")
     assert "metrics" not in made
 
 
 def test_what_another_process_is_at_is_left_to_it(tmp_path, quick):
-    records, results = Ledger(tmp_path / "records"), tmp_path / "results"
-    one, two, *_ = phases.pending(TINY, Found({}))
+    records, results = plain.ledger.Ledger(tmp_path / "records"), tmp_path / "results"
+    one, two, *_ = plain.phases.pending(TINY, Found({}))
     first, second = one[1], two[1]
-    sitting = running._Sitting(TINY, records, results, None, None, print)
-    with store.lock(results / "runs", first.stages[-1], wait=False):
+    sitting = plain.running._Sitting(TINY, records, results, None, None, print)
+    with plain.store.lock(results / "runs", first.stages[-1], wait=False):
         outcomes = [sitting._try(phase, task) for phase, task in (one, two)]
     assert outcomes == ["waiting", "made"]
     assert set(records.found()) == {second.id}
@@ -563,15 +574,15 @@ def test_what_another_process_is_at_is_left_to_it(tmp_path, quick):
 
 
 def test_no_run_begins_that_would_not_end_in_time(tmp_path, quick):
-    records = Ledger(tmp_path / "records")
+    records = plain.ledger.Ledger(tmp_path / "records")
     said = []
-    assert running.go_on(TINY, records, results=tmp_path, hours=1e-9, say=said.append) == 0
+    assert plain.running.go_on(TINY, records, results=tmp_path, hours=1e-9, say=said.append) == 0
     assert said[-1].startswith("time is up")
 
 
 def test_the_plan_of_the_whole_is_within_its_budget():
     """As METHOD.md says: the phases that decide come first."""
-    plan = phases.shares(FULL, Found({}))
+    plan = plain.phases.shares(FULL, Found({}))
     names = [share.phase.name for share in plan]
     deciding = plan[: names.index("cifar10-30-epochs-h") + 1]
     assert sum(share.hours for share in deciding) < 20

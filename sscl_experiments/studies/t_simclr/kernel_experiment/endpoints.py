@@ -118,15 +118,13 @@ def estimate(correct: Correct, statistic: Statistic, *, seed: int = 0) -> Estima
     return Estimate(value, value - half, value + half, error, df, seeds, images, share)
 
 
-def resampled(
-    correct: Correct, rng: np.random.Generator, *, seeds: bool, images: bool, draws: int = DRAWS
-) -> Curves:
+def resampled(correct: Correct, rng: np.random.Generator, *, seeds: bool, images: bool) -> Curves:
     """Accuracies of resampled seeds and images; each is as it was where it is not resampled."""
     *_, n_seeds, n_images = correct.shape
     parts = []
     values = correct.astype(np.float32)
-    for start in range(0, draws, CHUNK):
-        number = min(CHUNK, draws - start)
+    for start in range(0, DRAWS, CHUNK):
+        number = min(CHUNK, DRAWS - start)
         by_image = _weights(rng, n_images, n_images, number, images)
         by_seed = _weights(rng, n_seeds, n_seeds - 1, number, seeds)
         parts.append(np.einsum("kdsb,sb->kdb", values @ by_image, by_seed))
