@@ -39,7 +39,7 @@ class Performance(Parameters):
     images: PositiveInt
     ensemble: PositiveInt
     steps: PositiveInt
-    networks: tuple[Network, ...]
+    networks: Annotated[tuple[Network, ...], Field(min_length=1)]
     pairs: Annotated[int, Field(ge=2)]
     evaluated: Annotated[int, Field(ge=50, le=8_000)]
 
