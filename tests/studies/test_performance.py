@@ -112,10 +112,10 @@ def test_paths_of_our_losses_are_compared_where_they_can_be_chosen(monkeypatch):
 
     monkeypatch.setitem(contenders.CONTESTS, "info_nce", (ours, {}))
     found, _ = contenders.contenders("info_nce")
-    assert list(found) == [contenders.OURS, contenders.ONE_TILE, contenders.TILES]
+    assert list(found) == [contenders.OURS, *contenders.PATHS]
     for loss in found.values():
         loss(*contenders.views_of(20, 3, seed=0))
-    assert asked == [None, 20, contenders.BLOCK]
+    assert asked == [None, 0, contenders.BLOCK]
 
 
 @pytest.mark.parametrize("rows", [64, 1100])
@@ -408,8 +408,8 @@ def found(target, **columns):
 
 
 def test_a_target_is_judged_by_its_worst_case():
-    worst = found(TARGET, ratio=[1.0, 5.0, 3.5], ratio_low=3.0, ratio_high=6.0)
-    assert (worst.value, worst.row["rows"]) == (3.5, 2048), "2n = 512 is none of its cases"
+    worst = found(TARGET, ratio=[1.0, 3.5, 5.0], ratio_low=3.0, ratio_high=6.0)
+    assert (worst.value, worst.row["rows"]) == (3.5, 1024), "2n = 512 is none of its cases"
     assert targets.is_met(TARGET, worst)
     assert worst.text == "3.5 [3, 6]"
     assert not targets.is_met(TARGET, found(TARGET, ratio=[9.0, 9.0, 2.9]))

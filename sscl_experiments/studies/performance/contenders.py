@@ -135,7 +135,8 @@ CONTESTS: dict[str, tuple[Callable[..., Tensor], dict[str, Callable[[], Loss]]]]
     ),
     "t-SNE, ν = 1": (partial(t_simclr, df=1.0), {TORCHDR: _torchdr}),
 }
-ONE_TILE, TILES = "ours, one tile", f"ours, tiles of {BLOCK}"
+# The paths inside our losses by their `tile`, where it can be chosen; 0 is one matrix.
+PATHS = {"ours, dense": 0, f"ours, tiles of {BLOCK}": BLOCK}
 
 
 def contenders(name: str) -> tuple[dict[str, Loss], dict[str, str]]:
@@ -143,17 +144,13 @@ def contenders(name: str) -> tuple[dict[str, Loss], dict[str, str]]:
     ours, others = CONTESTS[name]
     found, missing = {OURS: ours}, {}
     if "tile" in inspect.signature(ours).parameters:  # else the loss has one path
-        found |= {ONE_TILE: _in_one_tile(ours), TILES: partial(ours, tile=BLOCK)}
+        found |= {path: partial(ours, tile=tile) for path, tile in PATHS.items()}
     for method, make in others.items():
         try:
             found[method] = make()
         except ImportError as error:
             missing[method] = f"{error.name or method} is not installed"
     return found, missing
-
-
-def _in_one_tile(ours: Callable[..., Tensor]) -> Loss:
-    return lambda z1, z2: ours(z1, z2, tile=2 * len(z1))
 
 
 def gradient(loss: Loss, views: list[Tensor]) -> tuple[Tensor, ...]:
