@@ -251,6 +251,24 @@ def test_a_method_stops_and_the_others_go_on(monkeypatch):
     assert large.loc[("info_nce", contenders.IDIOM), "ms"] > 0
 
 
+def test_what_is_only_a_comparison_is_not_run_alone(monkeypatch):
+    first_run = sweep._first_run
+
+    def run(call, device):
+        others = contenders.contenders(contenders.T_SNE)[0]
+        is_peer = getattr(call.args[0], "__qualname__", "") == others["torchdr"].__qualname__
+        return (2.0**30, 0.1) if is_peer else first_run(call, device)
+
+    monkeypatch.setattr(sweep, "_first_run", run)
+    table = sweep.loss_times(smoke(rows=[16, 32], dims=[4], most_gib=2.0), CPU)
+    of_t_sne = table[(table.loss == contenders.T_SNE) & (table["rows"] == 32)].set_index("method")
+    assert of_t_sne.why["torchdr"] == "≈ 4 GiB"
+    assert of_t_sne.why["ours"] == "without torchdr"
+    assert np.isnan(of_t_sne.ms["ours"])
+    assert sweep._only_beside(("info_nce", contenders.TILES)) == ("info_nce", contenders.DENSE)
+    assert sweep._only_beside(("info_nce", contenders.OURS)) is None
+
+
 def test_every_loss_is_measured_by_every_method(tables):
     table, p = tables["losses"], smoke()
     for name in contenders.CONTESTS:

@@ -109,6 +109,10 @@ def _torchdr() -> Loss:
     return t_sne
 
 
+# The paths inside our losses by their `tile`, where it can be chosen; 0 is one matrix.
+DENSE, TILES = "ours, dense", f"ours, tiles of {BLOCK}"
+PATHS = {DENSE: 0, TILES: BLOCK}
+T_SNE = "t-SNE, ν = 1"
 # By name: ours, then functions that make the others, which import what may not be installed.
 CONTESTS: dict[str, tuple[Callable[..., Tensor], dict[str, Callable[[], Loss]]]] = {
     "info_nce": (
@@ -133,10 +137,8 @@ CONTESTS: dict[str, tuple[Callable[..., Tensor], dict[str, Callable[[], Loss]]]]
             IDIOM: lambda: partial(from_one_product, joint=False),
         },
     ),
-    "t-SNE, ν = 1": (partial(t_simclr, df=1.0), {TORCHDR: _torchdr}),
+    T_SNE: (partial(t_simclr, df=1.0), {TORCHDR: _torchdr}),
 }
-# The paths inside our losses by their `tile`, where it can be chosen; 0 is one matrix.
-PATHS = {"ours, dense": 0, f"ours, tiles of {BLOCK}": BLOCK}
 
 
 def contenders(name: str) -> tuple[dict[str, Loss], dict[str, str]]:

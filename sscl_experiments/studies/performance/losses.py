@@ -14,11 +14,15 @@ from torch.profiler import ProfilerActivity, profile
 
 from .contenders import (
     CONTESTS,
+    DENSE,
     FLOOR,
     FLOOR_IN_BLOCKS,
     IDIOM,
     METRIC_LEARNING,
     OURS,
+    T_SNE,
+    TILES,
+    TORCHDR,
     check_agreement,
     contenders,
     gradient,
@@ -112,6 +116,10 @@ def _at_size(
     calls = _calls(views_of(size, dim, p.seed, device))
     excluded = {key: reach.why_not(key, size) for key in calls}
     excluded[("", FLOOR)] = excluded[("", FLOOR)] or _too_large(p, size)
+    for key in calls:
+        other = _only_beside(key)
+        if other and excluded.get(other, "absent"):
+            excluded[key] = excluded[key] or f"without {other[1]}"
     calls = {key: call for key, call in calls.items() if not excluded[key]}
     held, once = {}, {}
     for key, call in calls.items():
@@ -123,6 +131,14 @@ def _at_size(
     for name in CONTESTS:
         rows += _rows_of(name, times, held, excluded)
     return [row | {"rows": size} for row in rows]
+
+
+def _only_beside(key: Key) -> Key | None:
+    """What a method is compared with and nothing else: it is not run where that one is not."""
+    loss, method = key
+    if loss == T_SNE and method != TORCHDR:
+        return loss, TORCHDR
+    return (loss, DENSE) if method == TILES else None
 
 
 def _too_large(p: Performance, size: int) -> str:
