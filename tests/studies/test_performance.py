@@ -170,8 +170,7 @@ def test_ratios_are_taken_within_a_round():
 
 @pytest.mark.parametrize("pieces", [1, 2048])
 def test_peak_memory_is_what_is_held_at_once(pieces):
-    """Also the second time, when the allocator could take what was freed before; in small pieces,
-    which the C library keeps for itself when they are freed."""
+    """To the byte, also the second time, and inside an operation."""
 
     def call():
         size = 64 * MIB // 4 // pieces
@@ -179,15 +178,11 @@ def test_peak_memory_is_what_is_held_at_once(pieces):
         del large
         torch.ones(16 * MIB // 4)
 
-    call()
     for _ in range(2):
-        assert measuring.peak_bytes(call, CPU) / MIB == pytest.approx(64, abs=4)
-    assert measuring.peak_bytes(lambda: None, CPU) < MIB
-
-
-def test_memory_is_unknown_where_the_system_does_not_tell(monkeypatch, tmp_path):
-    monkeypatch.setattr(measuring, "PROC", tmp_path)
-    assert math.isnan(measuring.peak_bytes(lambda: None, CPU))
+        assert measuring.peak_bytes(call, CPU) == 64 * MIB
+    assert measuring.peak_bytes(lambda: None, CPU) == 0
+    x = torch.ones(MIB // 4)
+    assert measuring.peak_bytes(lambda: x.logsumexp(0), CPU) > MIB / 2, "one array of its own"
 
 
 class FakeEvent:
@@ -373,13 +368,9 @@ def test_an_exponents_interval_is_that_of_least_squares():
     assert analysis.slope(x, y) == pytest.approx((1.4, 1.4 - half, 1.4 + half), rel=1e-5)
 
 
-def test_there_is_no_exponent_of_two_sizes_or_of_noise():
+def test_there_is_no_exponent_of_two_sizes():
     (row,) = analysis.exponents(power_law(2), 1024).to_dict("records")
     assert np.isnan(row["time exponent"])
-    quiet = power_law(2).assign(MiB=0.1)
-    (row,) = analysis.exponents(quiet, 512).to_dict("records")
-    assert row["time exponent"] == pytest.approx(2)
-    assert np.isnan(row["memory exponent"])
 
 
 def test_the_answer_is_ours_over_the_floor_at_the_largest_batch():

@@ -27,8 +27,6 @@ from .parts import part_times
 from .steps import step_times
 from .targets import Tables, target_table
 
-NOISE = 0.5  # MiB: below it peak memory says nothing
-
 
 def measure(p: Performance) -> dict[str, pd.DataFrame]:
     """All that is measured, in turn; a line on the progress of each."""
@@ -193,7 +191,7 @@ def exponents(losses: pd.DataFrame, fit_from: int) -> pd.DataFrame:
     rows = []
     for (loss, method), group in some[~again].groupby(["loss", "method"], sort=False):
         time_fit = slope(group.rows, group.ms)
-        memory = slope(group.rows, group.MiB.where(group.MiB > NOISE))
+        memory = slope(group.rows, group.MiB)
         sizes = {"sizes": int(group.ms.notna().sum())}
         known = {"loss": "" if method in FLOORS else loss, "method": method}
         rows.append(known | sizes | _named("time", time_fit) | _named("memory", memory))

@@ -1,7 +1,5 @@
 """Forward and backward of every loss by every method, over sizes of batches; and what it spends."""
 
-import gc
-import os
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -10,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity
 
 from .contenders import (
     CONTESTS,
@@ -36,6 +34,7 @@ from .measuring import (
     interleaved,
     on_threads,
     peak_bytes,
+    quiet_profile,
     seconds,
 )
 from .parameters import Performance
@@ -112,7 +111,6 @@ def _calls(views: list[Tensor]) -> dict[Key, Call]:
 def _at_size(
     p: Performance, size: int, dim: int, device: torch.device, reach: Reach
 ) -> list[dict[str, Any]]:
-    gc.collect()  # what other sizes left does not count
     calls = _calls(views_of(size, dim, p.seed, device))
     excluded = {key: reach.why_not(key, size) for key in calls}
     excluded[("", FLOOR)] = excluded[("", FLOOR)] or _too_large(p, size)
@@ -212,7 +210,6 @@ def spending(p: Performance, device: torch.device) -> pd.DataFrame:
     A kind's time is that of its operations themselves, as PyTorch's profiler has it; the rest, up
     to the time of the call, is Python, launches and the profiler.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler prints what it begins
     size = min(PROFILED, max(p.rows))
     views = views_of(size, p.main_dim, p.seed, device)
     rows = []
@@ -226,7 +223,7 @@ def spending(p: Performance, device: torch.device) -> pd.DataFrame:
 def _shares(call: Call, device: torch.device) -> dict[str, float]:
     call()
     cuda = [ProfilerActivity.CUDA] if device.type == "cuda" else []
-    with profile(activities=[ProfilerActivity.CPU, *cuda]) as profiler:
+    with quiet_profile([ProfilerActivity.CPU, *cuda]) as profiler:
         took = 1e6 * seconds(call, device)
     spent = dict.fromkeys([*KINDS, ELEMENTWISE], 0.0)
     for event in profiler.key_averages():

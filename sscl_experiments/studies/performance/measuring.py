@@ -1,21 +1,20 @@
 """Time and memory of calls that are compared: side by side, in one process."""
 
-import ctypes
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
+from torch.profiler import ProfilerActivity, profile
 
 Call = Callable[[], object]
 SHORTEST = 0.02  # seconds of a turn: a shorter call is made several times in it
 MOST_CALLS = 100  # in one turn
 FEWEST = 3  # rounds, however long they take
-PROC = Path("/proc/self")
 
 
 @contextmanager
@@ -50,35 +49,34 @@ def _repeat(call: Call, times: int) -> None:
 
 
 def peak_bytes(call: Call, device: torch.device) -> float:
-    """The most memory that a call holds at a time, above what was held before it.
+    """The most that PyTorch's allocator has given out at a time during a call, above before it.
 
-    On a GPU it is what PyTorch's allocator has given out. On a CPU it is the resident set of this
-    process, by the kernel's high-water mark, so that buffers inside operations and libraries count:
-    freed memory is first given back to the system, or the call would reuse it unseen. Good to a few
-    hundred kB. NaN where the system is not Linux. What libraries set up once must be there already.
+    Temporaries inside operations count, buffers that BLAS keeps for itself and arrays of other
+    libraries do not. On a GPU the allocator keeps count; on a CPU its allocations and releases are
+    added up from PyTorch's profiler, which takes some 10 kB an operation itself.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-        allocated = torch.cuda.memory_allocated(device)
+        before = torch.cuda.memory_allocated(device)
         call()
         torch.cuda.synchronize(device)
-        return float(torch.cuda.max_memory_allocated(device) - allocated)
-    if not (PROC / "clear_refs").exists():
-        return float("nan")
-    with suppress(AttributeError, OSError):  # another C library than glibc
-        ctypes.CDLL(None).malloc_trim(0)
-    (PROC / "clear_refs").write_text("5", encoding="ascii")  # the mark falls to what is held now
-    held = _resident("VmRSS")
-    call()
-    return max(0.0, _resident("VmHWM") - held)
+        return float(torch.cuda.max_memory_allocated(device) - before)
+    with quiet_profile([ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    results = profiler.profiler.kineto_results
+    events = [event for event in results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    held = np.cumsum([event.nbytes() for event in events])
+    return float(held.max(initial=0))
 
 
-def _resident(field: str) -> float:
-    """Bytes, from a line such as `VmHWM:  1234 kB`."""
-    lines = (PROC / "status").read_text(encoding="ascii", errors="replace").splitlines()
-    (line,) = [line for line in lines if line.startswith(f"{field}:")]
-    return float(line.split()[1]) * 1024
+def quiet_profile(
+    activities: Sequence[ProfilerActivity], *, profile_memory: bool = False
+) -> profile:
+    """PyTorch's profiler, which else prints when it begins."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    return profile(activities=activities, profile_memory=profile_memory)
 
 
 def interleaved(
