@@ -11,14 +11,16 @@ scikit-learn they are those of its own search on the same squared distances.
 
 Sparse: n = 0 leaves it out.
 Points are standard normal, so that few of them are near to each other: for the truncation error a
-hard case. Memory is the peak resident set of the whole process and its growth since the inputs and
-a small warm-up. The floor of the time is one matrix of inner products, n²·d multiplications and
-additions, at the speed that a product of two n'·d matrices is measured at here.
+hard case. Memory is the growth of the peak resident set since the inputs and a small warm-up. The
+floor of the time is one matrix of inner products, n²·d multiplications and additions, at the speed
+that a product of two n'·d matrices is measured at here.
 """
 
 import argparse
 import os
 import platform
+import resource
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +28,6 @@ from statistics import median
 
 import numpy as np
 import torch
-from losses import peak_bytes, seconds  # and with it the path to the checkout
 from sklearn.manifold import _utils
 from sklearn.manifold._t_sne import _joint_probabilities
 from sklearn.metrics import pairwise_distances
@@ -34,6 +35,9 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sscl_core.affinities import perplexity_matched, sparse_perplexity_matched
+from sscl_experiments.studies.performance.measuring import seconds
+
+CPU = torch.device("cpu")
 
 
 def main() -> None:
@@ -99,22 +103,27 @@ def measure_sparse(x: Tensor, a: argparse.Namespace) -> None:
     check_few(x[:500], a.perplexity)
     floor = floor_seconds(x)
 
-    baseline, start = peak_bytes(), time.perf_counter()
-    P, truncation = sparse_perplexity_matched(
-        x, perplexity=a.perplexity, neighbors=a.neighbors, normalization="joint"
-    )
-    took, peak = time.perf_counter() - start, peak_bytes()
+    how = {"perplexity": a.perplexity, "neighbors": a.neighbors, "normalization": "joint"}
+    start = time.perf_counter()
+    before = peak_resident()
+    P, truncation = sparse_perplexity_matched(x, **how)
+    grown = peak_resident() - before
+    took = time.perf_counter() - start
 
     points = f"n = {a.n}, d = {a.dim}, perplexity {a.perplexity:g}, joint"
-    grown, dense = (peak - baseline) / 2**30, 8 * a.n**2 / 2**30
+    dense = 8 * a.n**2 / 2**30
     rows = f"mean of {len(truncation)} rows; largest {truncation.max():.3f}"
     print(f"\nsparse P, {points}; {a.threads} thread(s)\n")
     print(f"time        {took:10.1f} s, {took / floor:.1f} × floor ({floor:.1f} s)")
-    print(
-        f"peak memory {peak / 2**30:10.2f} GiB, grown by {grown:.2f}; a dense P is {dense:.1f} GiB"
-    )
+    print(f"peak memory {grown / 2**30:10.2f} GiB; a dense P is {dense:.1f} GiB")
     print(f"entries     {P.nnz:10d}, {P.nnz / a.n:.0f} a row; they sum to 1 {P.sum() - 1:+.0e}")
     print(f"truncation  {truncation.mean():10.3f} total variation, {rows}")
+
+
+def peak_resident() -> int:
+    """Bytes, of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def arguments() -> argparse.Namespace:
@@ -141,7 +150,7 @@ def check_few(x: Tensor, perplexity: float) -> None:
 
 def floor_seconds(x: Tensor) -> float:
     block = x[:4096].double()
-    fastest = min(seconds(lambda: block @ block.T) for _ in range(5))
+    fastest = min(seconds(lambda: block @ block.T, CPU) for _ in range(5))
     return fastest * (len(x) / len(block)) ** 2
 
 

@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
         _add_data,
         _add_claims,
         _add_carry,
+        _add_bench,
     ):
         add(commands)
     return top
@@ -135,6 +136,15 @@ def _add_carry(commands: Any) -> None:
     names = list(study.all_studies())
     command.add_argument("--notebooks", nargs="+", default=[], choices=names, metavar="NAME")
     command.add_argument("--device", default="auto", choices=DEVICES)
+
+
+def _add_bench(commands: Any) -> None:
+    text = "time and memory of the losses and all else beside peers and floors (notebook 12)"
+    command = _command(commands, "bench", _bench, text, _places(), _scale())
+    pair = ("KEY", "VALUE")
+    command.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=pair)
+    command.add_argument("--device", default="auto", choices=DEVICES)
+    command.add_argument("--out", type=Path, metavar="FILE", help="write all tables as a record")
 
 
 def _command(
@@ -393,6 +403,16 @@ def _carry(a: argparse.Namespace) -> int:
     if done.differences:
         print("Nothing was changed, since these differ:", *done.differences, sep="\n")
     return 1 if done.differences else 0
+
+
+def _bench(a: argparse.Namespace) -> int:
+    with importing():
+        from sscl_experiments.studies.performance import STUDY, analysis
+
+    given = {key: _value(value) for key, value in a.parameter}
+    given |= {"scale": a.scale, "device": a.device, "data_dir": a.data_dir}
+    analysis.bench(study.resolve(STUDY.notebook, given), a.out)
+    return 0
 
 
 def _positive(text: str) -> int:
