@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import nbformat
 import pytest
@@ -197,6 +198,15 @@ def test_a_longer_scale_is_published_as_a_record(checkout, mended):
     assert record["tables"]["identities"].startswith("batch,form,")
     assert str(checkout.root) not in text
     assert not checkout.sscl("reproduce").stderr
+
+
+def test_a_record_of_a_notebook_that_trains_nothing_has_day_and_versions(monkeypatch, tmp_path):
+    plan = planning.plan("smoke", tmp_path, ["12_performance"])
+    (job,) = plan.jobs
+    found = publishing._provenance(plan, job)
+    assert (found["runs"], found["core_hours"]) == (0, 0)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["date"])
+    assert found["versions"]["torch"] == version("torch")
 
 
 def test_changed_code_is_run_again_and_a_comment_is_not(checkout, mended):
