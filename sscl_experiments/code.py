@@ -8,7 +8,7 @@ field by field (see `store.run_key`).
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from .paths import PACKAGES
@@ -46,17 +46,20 @@ def closure(roots: Iterable[str]) -> list[str]:
 
 def imported_by(source: str, package: str = "") -> Iterator[str]:
     """Our modules that a source text imports; `package` is what its relative imports start from."""
+    return (name for name in _named(source, package) if path_of(name) is not None)
+
+
+@cache
+def _named(source: str, package: str) -> tuple[str, ...]:
+    """All that may be a module among the names that a source text imports."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node, package)
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            if path_of(name) is not None:
-                yield name
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return tuple(names)
 
 
 def _imported(name: str) -> tuple[str, ...]:
@@ -91,6 +94,7 @@ def source_of(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
+@cache  # by text: modules that several studies reach are read once a process
 def _meaning(source: str) -> str:
     """The text without comments, docstrings, layout and the number of our own release."""
     tree = ast.parse(source)

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +72,14 @@ def load_images(
 def _load_subset(split: str) -> ImageData:
     path = EMBEDDED / SUBSET_FILE.name
     remedy = f"`git checkout -- {path}`, in the checkout, brings it back"
-    content = archives.read(path, SUBSET_FILE, remedy)
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+    images, labels = _unpacked(archives.read(path, SUBSET_FILE, remedy), split)
     return ImageData(torch.tensor(images)[:, None], torch.tensor(labels).long(), FASHION_CLASSES)
+
+
+@lru_cache(maxsize=2)  # a job makes tens of runs on the same images
+def _unpacked(content: bytes, split: str) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return arrays[f"{split}_images"], arrays[f"{split}_labels"]
 
 
 def _load_published(name: str, split: str, data_dir: Path | None) -> ImageData:

@@ -1,11 +1,14 @@
 """Puts what a finished plan found into the checkout, to be committed."""
 
+import datetime
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
 from sscl_core.files import write_bytes, write_json, write_text
 from sscl_experiments import paths, store
+from sscl_experiments.record import release
 
 from .planning import Job, Plan, notebook_path
 from .state import State
@@ -59,6 +62,8 @@ def _publish_record(state: State, job: Job) -> Path:
 def _provenance(state: State, job: Job) -> dict[str, Any]:
     records = [state.records[key] for group in job.groups for key in group.keys]
     runs = [record["provenance"] for record in records if record is not None]
+    if not runs:
+        return _of_today()
     seconds = sum(run["seconds"] * run["threads"] for run in runs)
     return {
         "runs": len(runs),
@@ -66,6 +71,17 @@ def _provenance(state: State, job: Job) -> dict[str, Any]:
         "date": max(run["date"] for run in runs)[:10],
         "devices": sorted({run["device"] for run in runs}),
         "versions": runs[0]["versions"],
+    }
+
+
+def _of_today() -> dict[str, Any]:
+    """Of a notebook that trains nothing: it was run here, by the libraries that are here."""
+    return {
+        "runs": 0,
+        "core_hours": 0.0,
+        "date": datetime.date.today().isoformat(),
+        "devices": [platform.machine()],
+        "versions": {name: release(name) for name in ("torch", "numpy")},
     }
 
 

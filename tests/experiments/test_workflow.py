@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from importlib.metadata import version
 from unittest import mock
 
 import nbformat
@@ -248,6 +249,15 @@ def test_publish_is_byte_stable_and_without_machine_or_time(checkout, made):
     assert "injected" not in first
     # The outputs are not source: publishing does not make the notebook stale.
     assert "Nothing changed" in checkout.sscl("reproduce").stdout
+
+
+def test_a_record_of_a_notebook_that_trains_nothing_has_day_and_versions(monkeypatch, tmp_path):
+    plan = planning.plan("smoke", tmp_path, ["12_performance"])
+    (job,) = plan.jobs
+    found = publishing._provenance(look(plan), job)
+    assert (found["runs"], found["core_hours"]) == (0, 0)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["date"])
+    assert found["versions"]["torch"] == version("torch")
 
 
 def test_failing_training_runs_are_reported_with_their_log(checkout, made):

@@ -18,7 +18,10 @@ NOTEBOOKS = sorted(all_studies())
 def test_every_scale_is_complete(scale, name):
     parameters = resolve(name, {"scale": scale})
     runs = parameters.runs()
-    assert len(runs) == len(set(runs)) > 0
+    assert len(runs) == len(set(runs))
+    if not runs:
+        assert not study_of(name).claims, "what decides a claim trains something"
+        return
     seeds = [
         value
         for field, value in parameters.model_dump().items()
