@@ -593,7 +593,7 @@ def test_the_plan_of_the_whole_is_within_its_budget():
 def test_the_command(tmp_path, capsys, quick):
     where = ["--rehearse", "--results-dir", str(tmp_path)]
     assert cli.main(["kernel", "--plan", *where]) == 0
-    assert "cifar10-10-epochs-z" in capsys.readouterr().out
+    assert "cifar10-1-epochs-z" in capsys.readouterr().out
     assert cli.main(["kernel", "--report", *where]) == 0
     assert "no final run is recorded yet" in capsys.readouterr().out
     assert cli.main(["kernel", "--hours", "-1", *where]) == 1
