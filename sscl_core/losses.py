@@ -298,7 +298,7 @@ def _tile(rows: Tensor, tile: int | None) -> int:
     if torch.compiler.is_compiling():
         return 0
     if tile is None:
-        return 0 if len(rows) < SMALLEST_TILED else fastest_tile(rows)
+        return 0 if len(rows) < SMALLEST_TILED else fastest_tile(len(rows), rows.device)
     return tile
 
 

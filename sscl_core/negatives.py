@@ -34,6 +34,8 @@ TILE, CUDA_TILE = 512, 4096
 SMALLEST_SUM = {torch.float32: 1e-18, torch.float64: 1e-150}
 # By whole rows, so many entries at a time.
 ENTRIES = 2**22
+# Under vmap, as many batches at a time as have so many entries in one tile each: they fit a cache.
+MAPPED_ENTRIES = 2**20
 # Up to here a power of 1 + ‖x - y‖² has the digits that log1p has.
 LARGEST_POWER_DF = 30.0
 
@@ -130,10 +132,9 @@ class _StudentPower(_Student):
 _Form = _Cosine | _Gaussian | _Student | _StudentPower
 
 
-def fastest_tile(x: Tensor) -> int:
-    """The rows of a tile that are fastest for so many features on their device."""
-    rows = x.shape[-2]
-    if x.is_cuda:
+def fastest_tile(rows: int, device: torch.device) -> int:
+    """The rows of a tile that are fastest for so many features on a device."""
+    if device.type == "cuda":
         return min(rows, CUDA_TILE)
     return rows if rows <= ONE_TILE else TILE
 
@@ -192,8 +193,7 @@ class _LogSums(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, x: Tensor, df: Any, *settings: Any) -> tuple:
-        x, df = _batched(info.batch_size, in_dims, x, df)
-        return _LogSums.apply(x, df, *settings), (0, 0, 0)
+        return _mapped(_LogSums, info.batch_size, in_dims, x, df, *settings), (0, 0, 0)
 
 
 class _LogTotal(Function):
@@ -232,8 +232,7 @@ class _LogTotal(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, x: Tensor, df: Any, *settings: Any) -> tuple:
-        x, df = _batched(info.batch_size, in_dims, x, df)
-        return _LogTotal.apply(x, df, *settings), (0, 0, 0)
+        return _mapped(_LogTotal, info.batch_size, in_dims, x, df, *settings), (0, 0, 0)
 
 
 def _form(metric: Metric, df: Any) -> _Form:
@@ -259,12 +258,22 @@ def _saved(ctx: Any) -> tuple[tuple[Tensor, ...], Any]:
     return tensors[:4], tensors[4] if ctx.learned else ctx.df
 
 
-def _batched(size: int, in_dims: tuple, x: Tensor, df: Any) -> tuple[Tensor, Any]:
-    """x, and df where it is learned, with the axis that is mapped as their first."""
+def _mapped(
+    function: type[Function], size: int, in_dims: tuple, x: Tensor, df: Any, *settings: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `function` gives for each entry of the axes that vmap maps, stacked."""
     x = x.expand(size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
+    rows = min(x.shape[-2], settings[1])
+    at_once = max(1, MAPPED_ENTRIES // rows**2)
+    parts, dfs = x.split(at_once), [df] * math.ceil(size / at_once)
     if isinstance(df, Tensor):
-        df = df.expand(size) if in_dims[1] is None else df.movedim(in_dims[1], 0)
-    return x, df
+        df = df.expand(size, *df.shape) if in_dims[1] is None else df.movedim(in_dims[1], 0)
+        dfs = df.split(at_once)
+    outputs = [
+        function.apply(part, own, *settings)[0] for part, own in zip(parts, dfs, strict=True)
+    ]
+    # What the backward passes need is held by each part.
+    return torch.cat(outputs), x.new_empty(size, 0), x.new_empty(size, 0)
 
 
 def _in_range(sums: Tensor) -> bool:
