@@ -512,6 +512,10 @@ def test_labels_of_a_wrong_kind_number_or_sign_are_named(labels, error, message)
             "^penalty must be positive .*got 0.0",
         ),
         (
+            lambda: linear_probe(torch.eye(3), torch.arange(3), torch.eye(3), tolerance=0.0),
+            "^tolerance must be .*got 0",
+        ),
+        (
             lambda: linear_probe(torch.eye(3), torch.arange(3), torch.eye(3), max_iter=0),
             "^max_iter must be .*got 0",
         ),
@@ -578,7 +582,7 @@ def test_labels_of_a_wrong_kind_number_or_sign_are_named(labels, error, message)
             "^at_most must be at least 1, the given grouping, got 0",
         ),
     ],
-    ids=range(26),
+    ids=range(27),
 )
 def test_what_has_no_answer_is_an_error_that_says_so(call, message):
     with pytest.raises(ValueError, match=message):
@@ -628,7 +632,7 @@ def test_the_probe_minimises_the_objective_of_its_docstring(penalty):
     best = minimised_by_hand(train, labels, test, penalty).topk(2)
     clear = best.values[:, 0] - best.values[:, 1] > 1e-4
     assert clear.float().mean() > 0.99
-    found = linear_probe(train, labels, test, penalty=penalty)
+    found = linear_probe(train, labels, test, penalty=penalty, tolerance=1e-8)
     assert torch.equal(found[clear], best.indices[clear, 0])
     other = minimised_by_hand(
         train, labels, test, penalty / 100 if penalty > 0.01 else penalty * 100
@@ -641,7 +645,7 @@ def test_the_probe_standardises_by_the_unbiased_deviation():
     train, labels, test, _ = blobs(6, 20_000, noise=2.0)
     best = minimised_by_hand(train, labels, test, 1.0).topk(2)
     clear = best.values[:, 0] - best.values[:, 1] > 1e-4
-    found = linear_probe(train, labels, test, penalty=1.0)
+    found = linear_probe(train, labels, test, penalty=1.0, tolerance=1e-8)
     assert torch.equal(found[clear], best.indices[clear, 0])
     other = minimised_by_hand(train, labels, test, 1.0 * 5 / 6).argmax(1)
     assert (other[clear] != found[clear]).sum() > 10, "the other deviation would show"
@@ -662,7 +666,7 @@ def test_the_probe_is_scikit_learns_at_a_tolerance_of_1e_10(penalty, dtype):
     best = torch.from_numpy(tight.decision_function(x_test)).topk(2)
     clear = best.values[:, 0] - best.values[:, 1] > 1e-2 * penalty**0.25
     assert clear.float().mean() > 0.98
-    found = linear_probe(train, labels, test, penalty=penalty)
+    found = linear_probe(train, labels, test, penalty=penalty, tolerance=1e-8)
     assert torch.equal(found[clear], best.indices[clear, 0])
     loose = LogisticRegression(C=1 / (penalty * 400), tol=1e-2).fit(x, labels.numpy())
     assert (loose.predict(x_test)[clear] != found[clear].numpy()).any()
