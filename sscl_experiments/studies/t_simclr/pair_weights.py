@@ -70,7 +70,7 @@ def example_crops(image: Tensor, *, seed: int) -> dict[str, Float[Tensor, "k ...
 
     `first` and `second`: their boxes; `iou`: the overlap.
     """
-    first, second = crop_pairs(200, image.shape[1:], (0.2, 1.0), seed=seed)
+    first, second = crop_pairs(200, image.shape[-2:], (0.2, 1.0), seed=seed)
     overlap = crop_overlap(first, second)
     six = overlap.argsort()[torch.linspace(0, 199, 6).long()]
     return {"first": first[six], "second": second[six], "iou": overlap[six]}
