@@ -28,7 +28,7 @@ from sscl_experiments.datasets.synthetic import GaussianMixture
 
 MEANS = ((1.0,), (2.0,), (3.0,), (4.0,))
 COMPONENTS = GaussianMixture(torch.tensor(MEANS), Mixture().std)
-PAIRS_AND_WIDTHS = ((16, 64), (64, 64), (128, 64))
+PAIRS_AND_WIDTHS = ((16, 64), (32, 64), (64, 64), (128, 64), (16, 16), (16, 128), (16, 256))
 
 
 def config(pairs: int, width: int, steps: int, seed: int) -> TrainConfig:

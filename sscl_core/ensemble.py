@@ -2,9 +2,8 @@
 
 A small network on small batches is all overhead: a step costs what launching its operations costs,
 and a stack launches them once. The gain ends where the operations themselves cost more. On one
-core, 256 seeds of two hidden layers of 64 (benchmarks/ensembles.py): 11 times faster than one after
-the other at 16 pairs a batch, 7.5 at 32, 3.5 at 64, 1.2 at 128, as the (2n)² similarities take
-over; and 25 times at width 16, 4 at width 128, as the products of weights do.
+core, 256 seeds of two hidden layers of 64 (benchmarks/ensembles.py): 9 times faster than one after
+the other at 16 pairs a batch, 5 at 64, 3 at 128.
 """
 
 import copy
