@@ -2,7 +2,6 @@
 or interrupts it.
 """
 
-import contextlib
 import errno
 import hashlib
 import inspect
@@ -216,14 +215,6 @@ def test_global_random_states_neither_matter_nor_change(make):
     second = train(make(), on_epoch=lambda *_: torch.rand(17))  # nor does what runs beside it
     assert same(first, second)
     assert states() != before
-
-
-def test_stream_gives_the_state_back_after_an_error():
-    before = torch.get_rng_state()
-    with contextlib.suppress(KeyError), stream(0, INIT):
-        assert not torch.equal(torch.get_rng_state(), before)
-        raise KeyError
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_no_epochs_give_the_untrained_network():
