@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from sscl_core.losses import info_nce, t_simclr
 
+from .measuring import installed
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 OURS = "ours"
 DIRECT, IDIOM = "direct formula", "ten lines"
@@ -144,15 +146,11 @@ CONTESTS: dict[str, tuple[Callable[..., Tensor], dict[str, Callable[[], Loss]]]]
 def contenders(name: str) -> tuple[dict[str, Loss], dict[str, str]]:
     """Of one loss: every implementation that is here, ours first, and why others are not."""
     ours, others = CONTESTS[name]
-    found, missing = {OURS: ours}, {}
+    found = {OURS: ours}
     if "tile" in inspect.signature(ours).parameters:  # else the loss has one path
         found |= {path: partial(ours, tile=tile) for path, tile in PATHS.items()}
-    for method, make in others.items():
-        try:
-            found[method] = make()
-        except ImportError as error:
-            missing[method] = f"{error.name or method} is not installed"
-    return found, missing
+    made, missing = installed(others)
+    return found | made, missing
 
 
 def gradient(loss: Loss, views: list[Tensor]) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from torch.profiler import ProfilerActivity, profile
 
 Call = Callable[[], object]
+T = TypeVar("T")
 SHORTEST = 0.02  # seconds of a turn: a shorter call is made several times in it
 MOST_CALLS = 100  # in one turn
 FEWEST = 3  # rounds, however long they take
@@ -27,6 +28,17 @@ def on_threads(number: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+def installed(makers: Mapping[str, Callable[[], T]]) -> tuple[dict[str, T], dict[str, str]]:
+    """What can be made here, and why the rest cannot."""
+    made, missing = {}, {}
+    for name, make in makers.items():
+        try:
+            made[name] = make()
+        except ImportError as error:
+            missing[name] = f"{error.name or name} is not installed"
+    return made, missing
 
 
 def seconds(call: Call, device: torch.device, times: int = 1) -> float:

@@ -18,7 +18,7 @@ from sscl_core.train import train
 from sscl_experiments.datasets.synthetic import GaussianMixture
 
 from .contenders import OURS
-from .measuring import Call, compared, interleaved, on_threads
+from .measuring import Call, compared, installed, interleaved, on_threads
 from .parameters import Performance
 
 PRODUCT = "one product and top-k"
@@ -59,7 +59,7 @@ def _rows(
     per_call: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """`per_call`: what share of the units a call does where that is not all of them."""
-    calls, missing = _installed(makers)
+    calls, missing = installed(makers)
     times = interleaved(calls, device, repeats=p.seeds, patience=p.patience)
     times = {name: taken / (per_call or {}).get(name, 1.0) for name, taken in times.items()}
     known = {"part": part, "size": size}
@@ -68,16 +68,6 @@ def _rows(
         columns = compared(taken, times[OURS]) | {"rate": units / float(np.median(taken))}
         rows.append(known | {"method": name, "why": ""} | columns)
     return rows + [known | {"method": name, "why": why} for name, why in missing.items()]
-
-
-def _installed(makers: Makers) -> tuple[dict[str, Call], dict[str, str]]:
-    calls, missing = {}, {}
-    for name, make in makers.items():
-        try:
-            calls[name] = make()
-        except ImportError as error:
-            missing[name] = f"{error.name or name} is not installed"
-    return calls, missing
 
 
 # --- nearest neighbors ---------------------------------------------------------------------------

@@ -21,7 +21,7 @@ KERNELS: dict[Kernel, InfoNCE | TSimCLR] = {
 Purpose = Literal["z", "h"]
 # What a setting can be chosen for: 15-NN on z in the better of two metrics, or the probe on h.
 PURPOSES: tuple[Purpose, ...] = ("z", "h")
-METRICS = ("cosine", "euclidean")
+METRICS: tuple[Literal["cosine", "euclidean"], ...] = ("cosine", "euclidean")
 
 FACTOR = 3.0  # between temperatures, and between learning rates
 STEPS = range(-3, 3)  # the six temperatures that are tried first, base · FACTOR^step

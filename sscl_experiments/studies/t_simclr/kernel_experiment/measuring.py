@@ -100,7 +100,7 @@ def measure(trained: TrainResult, sets: ImageSets, *, tested: bool) -> Measured:
         metrics |= _neighbors("h", (h, labels), (h_test, truth))
         told = {"probe_h": probed}
         for metric in METRICS:
-            told[f"knn15_{metric}_z"] = knn(z, labels, z_test, k=15, metric=metric)  # type: ignore[arg-type]
+            told[f"knn15_{metric}_z"] = knn(z, labels, z_test, k=15, metric=metric)
         found["correct"] = {name: packed((own == truth).numpy()) for name, own in told.items()}
         # Of two neighbors equally near, rounding may name either: the figure is that of the bits.
         metrics |= {name: accuracy(own, truth) for name, own in told.items()}
