@@ -35,16 +35,26 @@ def features(z: Tensor, *, name: str = "z", validate: bool = True, cosine: bool)
         raise ValueError(
             f"{name} must have shape (n, d) with n >= 2 and d >= 1, got {tuple(z.shape)}"
         )
-    if validate and not holds(z.isfinite().all()):
+    if validate:
+        _check_values(name, z.detach(), cosine=cosine)
+    return single(z)
+
+
+def _check_values(name: str, z: Tensor, *, cosine: bool) -> None:
+    # Norms that are positive and finite say all of it in one pass over z. Squares that overflow or
+    # vanish are no error: what the norms leave open is looked at entry by entry.
+    norms = torch.linalg.vector_norm(z, dim=1)
+    if holds(((norms > 0) & norms.isfinite()).all()):
+        return
+    if not holds(z.isfinite().all()):
         raise ValueError(
             f"{name} must be finite, got NaN or infinity: "
             "look for it before the loss (learning rate, precision)"
         )
-    if validate and cosine and not holds((z != 0).any(1).all()):
+    if cosine and not holds((z != 0).any(1).all()):
         raise ValueError(
             f"{name} has a row of zeros, which has no direction: cosine similarity needs a norm > 0"
         )
-    return single(z)
 
 
 def single(x: Tensor) -> Tensor:

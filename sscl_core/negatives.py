@@ -28,6 +28,7 @@ from .similarities import full_precision, same_sample
 
 # Up to so many rows one tile, kept for the backward pass, is faster than several made twice.
 ONE_TILE = 1024
+CACHED_ROWS = 256  # of weights of that tile that are made at a time, to stay in a cache
 # Three arrays of so many rows and columns fit the cache of a CPU core; a GPU wants larger ones.
 TILE, CUDA_TILE = 512, 4096
 # Sums of s from this number to its inverse: no entry lost to underflow can matter to them.
@@ -181,14 +182,18 @@ class _LogSums(Function):
         _save(ctx, x, df, output)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor, *_: Any) -> tuple:
+    def backward(ctx: Any, v: Tensor | None, *_: Any) -> tuple:
+        if v is None:  # no gradient arrives, which second derivatives let happen
+            return (None,) * 4
         (x, log_r, r, kept), df = _saved(ctx)
         form = _form(ctx.metric, df)
         with full_precision(x):
             if torch.is_grad_enabled():
                 return *_differentiable(form, x, df, v), None, None
+            if kept.numel():
+                return _gradient_of_kept(form, x, v / r, kept), None, None, None
             if r.numel():
-                return _gradient(form, x, v / r, ctx.tile, kept), None, None, None
+                return _gradient(form, x, v / r, ctx.tile), None, None, None
             return *_gradient_by_rows(form, x, df, log_r, v), None, None
 
     @staticmethod
@@ -215,7 +220,9 @@ class _LogTotal(Function):
         _save(ctx, x, df, output)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor, *_: Any) -> tuple:
+    def backward(ctx: Any, v: Tensor | None, *_: Any) -> tuple:
+        if v is None:
+            return (None,) * 5
         (x, log_total, total, gradient), df = _saved(ctx)
         form, nothing = _form(ctx.metric, df), (None, None, None)
         with full_precision(x):
@@ -247,6 +254,7 @@ def _form(metric: Metric, df: Any) -> _Form:
 
 def _save(ctx: Any, x: Tensor, df: Any, output: tuple[Tensor, ...]) -> None:
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # else each of these gets a gradient, all zeros
     ctx.learned = isinstance(df, Tensor)
     ctx.df = None if ctx.learned else df
     ctx.save_for_backward(x, *output, *((df,) if ctx.learned else ()))
@@ -282,9 +290,13 @@ def _in_range(sums: Tensor) -> bool:
     return holds((least > smallest) & (most < 1 / smallest))
 
 
+def _parts(rows: int, height: int) -> list[slice]:
+    return [slice(start, min(start + height, rows)) for start in range(0, rows, height)]
+
+
 def _tiles(rows: int, tile: int) -> Iterator[tuple[slice, slice]]:
     """Tiles on and above the diagonal, as slices of rows and of columns."""
-    parts = [slice(start, min(start + tile, rows)) for start in range(0, rows, tile)]
+    parts = _parts(rows, tile)
     for number, part in enumerate(parts):
         for other in parts[number:]:
             yield part, other
@@ -309,11 +321,11 @@ class _Gatherer:
 
     def add(self, weights: Tensor, part: slice, other: slice) -> None:
         """The weights of rows `part` with rows `other`; and of the latter with the former."""
-        self._add(weights, part, other)
+        self.add_to_rows(weights, part, other)
         if other != part:
-            self._add(weights.mT, other, part)
+            self.add_to_rows(weights.mT, other, part)
 
-    def _add(self, weights: Tensor, part: slice, other: slice) -> None:
+    def add_to_rows(self, weights: Tensor, part: slice, other: slice) -> None:
         self.sums[..., part, :] += weights @ self.x[..., other, :]
         if self.form.distances:
             self.totals[..., part] += weights.sum(-1)
@@ -340,19 +352,23 @@ def _sums(form: _Form, x: Tensor, tile: int) -> tuple[Tensor, Tensor]:
     return r, kept
 
 
-def _gradient(
-    form: _Form, x: Tensor, weight: Tensor, tile: int, kept: Tensor | None = None
-) -> Tensor:
-    """That of  Σ_i v_i log r_i  at x, of weight = v/r; `kept` as `_sums` has it."""
+def _gradient_of_kept(form: _Form, x: Tensor, weight: Tensor, kept: Tensor) -> Tensor:
+    """As `_gradient`, of the one tile that `_sums` kept: a few rows of weights at a time."""
+    gatherer, everything = _Gatherer(form, x), slice(0, x.shape[-2])
+    for part in _parts(x.shape[-2], CACHED_ROWS):
+        weights = weight[..., part, None] + weight[..., None, :]
+        gatherer.add_to_rows(weights.mul_(kept[..., part, :]), part, everything)
+    return gatherer.gradient()
+
+
+def _gradient(form: _Form, x: Tensor, weight: Tensor, tile: int) -> Tensor:
+    """That of  Σ_i v_i log r_i  at x, of weight = v/r."""
     n, (left, right) = x.shape[-2] // 2, form.operands(x)
     gatherer = _Gatherer(form, x)
     for part, other in _tiles(2 * n, tile):
-        if kept is not None and kept.numel():
-            sloped = kept
-        else:
-            product = left[..., part, :] @ right[..., other, :].mT
-            sloped = form.s_and_sloped(product)[1]
-            sloped = _only_negatives(sloped, part, other, n, 0.0)
+        product = left[..., part, :] @ right[..., other, :].mT
+        sloped = form.s_and_sloped(product)[1]
+        sloped = _only_negatives(sloped, part, other, n, 0.0)
         weights = weight[..., part, None] + weight[..., None, other]
         gatherer.add(weights.mul_(sloped), part, other)
     return gatherer.gradient()
@@ -372,11 +388,8 @@ def _total(form: _Form, x: Tensor, tile: int, needs_gradient: bool) -> tuple[Ten
     return total, 2 * gatherer.gradient() if needs_gradient else x.new_empty(0)
 
 
-def _row_blocks(x: Tensor) -> Iterator[slice]:
-    rows = x.shape[-2]
-    height = max(1, ENTRIES // x[..., 0].numel())
-    for start in range(0, rows, height):
-        yield slice(start, min(start + height, rows))
+def _row_blocks(x: Tensor) -> list[slice]:
+    return _parts(x.shape[-2], max(1, ENTRIES // x[..., 0].numel()))
 
 
 def _log_sums_by_rows(form: _Form, x: Tensor) -> Tensor:
@@ -403,7 +416,7 @@ def _gradient_by_rows(
         log_s = _log_s_of_rows(form, left, right, part)
         weights = v[..., part, None] * (log_s - log_r[..., part, None]).exp_()
         weights += v[..., None, :] * (log_s - log_r[..., None, :]).exp_()
-        gatherer._add(weights * form.slope(log_s), part, everything)
+        gatherer.add_to_rows(weights * form.slope(log_s), part, everything)
         if isinstance(df, Tensor):
             # Each pair comes twice, once from either side.
             share = (weights * log_s).sum((-2, -1)) / (2 * (df + 1))

@@ -191,23 +191,23 @@ def test_a_seed_on_points_is_the_seed_alone(setting, monkeypatch):
 )
 @pytest.mark.parametrize("double", [False, True])
 def test_the_settings_of_notebook_3(double, changes, monkeypatch):
-    """200 steps at the sizes of the notebook.
+    """200 steps at the sizes of the notebook: to 1e-5 in float64.
 
-    In float32, as there, AdamW gives the same to the last bit where stacked and single products
-    round alike, which is the processor's business. So the results agree to 1e-5 in float64, and in
-    float32 to what rounding may become.
+    In float32, as there, stacked and single products may round differently, which is the
+    processor's business, and a difference of 1e-7 may grow tenfold in a few steps. So there the
+    losses of the first ten steps agree, to 1e-4.
     """
     if double:
         in_double(monkeypatch)
-    configs = [order_run(changes, steps=200).replace(seed=seed) for seed in SEEDS]
+    steps = 200 if double else 15
+    configs = [order_run(changes, steps=steps).replace(seed=seed) for seed in SEEDS]
     for config, found in zip(configs, train_ensemble(configs, device="cpu"), strict=True):
         expected = train(config, device="cpu")
         if double:
             assert_same(found, expected)
         else:
-            torch.testing.assert_close(
-                torch.tensor(found.losses), torch.tensor(expected.losses), rtol=0, atol=0.02
-            )
+            first, as_expected = torch.tensor(found.losses[:10]), torch.tensor(expected.losses[:10])
+            torch.testing.assert_close(first, as_expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
