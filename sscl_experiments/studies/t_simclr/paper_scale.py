@@ -24,9 +24,8 @@ from sscl_core.files import write_json
 from sscl_experiments.paths import RECORDS, committed
 from sscl_experiments.record import Record
 from sscl_experiments.runner import run
+from sscl_experiments.searches import RULE
 from sscl_experiments.store import SCHEMA
-
-from .searches import RULE
 
 FOLDER = RECORDS / "paper"
 CURVE = 1000  # points that a record keeps of the loss: means over as many stretches of training

@@ -5,8 +5,14 @@ from pathlib import Path
 import pandas as pd
 
 from sscl_experiments.runner import results
-
-from .searches import DIMS, LOSSES, METHOD_LOSSES, loss_of, search_space, search_table
+from sscl_experiments.searches import (
+    DIMS,
+    LOSSES,
+    METHOD_LOSSES,
+    loss_of,
+    search_space,
+    search_table,
+)
 
 
 def tune(image_set: str, *, runs: Path, data_dir: str | Path | None = None) -> pd.DataFrame:
@@ -32,13 +38,6 @@ def tune(image_set: str, *, runs: Path, data_dir: str | Path | None = None) -> p
 def subset_search() -> pd.DataFrame:
     """The committed search on the embedded set."""
     return pd.DataFrame(search_table())
-
-
-def cifar_search() -> pd.DataFrame:
-    """The committed search on CIFAR-10, with t-SimCLR's τ in units of d_z beside it."""
-    table = pd.DataFrame(search_table("cifar10"))
-    per_dim = table.temperature / table.d_z
-    return table.assign(**{"τ / d_z": per_dim.where(table.loss == loss_of("t-SimCLR"))})
 
 
 def best_temperatures(search: pd.DataFrame, measure: str) -> pd.DataFrame:

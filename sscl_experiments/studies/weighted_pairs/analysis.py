@@ -1,41 +1,50 @@
 """Positive pairs weighted by the overlap of their crops: how strong it is, what it does. (C9)"""
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sscl_core.augmentations import crop_overlap, random_boxes
-from sscl_core.config import Images, PairWeights, TrainConfig
-from sscl_core.train import train
-from sscl_experiments.runs.images import image_sets
+from sscl_experiments.claims import decide
+from sscl_experiments.frames import images_as_rows
+from sscl_experiments.scores import Runs, accuracies, pixel_scores
 from sscl_experiments.settings import AUGMENTATION
 from sscl_experiments.statistics import interval
 
-from .parameters import MILD_CROPS
+from .claims import CLAIMS
+from .parameters import MILD_CROPS, WeightedPairs
 
 BATCH, BATCHES = 128, 64
-MEASURES = ("knn15_cosine_h", "knn1_cosine_h", "knn15_z", "linear_probe_h")  # whose gain is shown
-SUMMARISED = ("knn1_cosine_h", "knn15_cosine_h", "knn15_z", "linear_probe_h")
+COLUMNS = ("epochs", "crops", "score", "τ'")
+ENDPOINT = "knn15_cosine_h"
+MEASURES = {
+    ENDPOINT: "15-NN on h",
+    "linear_probe_h": "linear probe on h",
+    "knn15_z": "15-NN on z",
+}
+
+
+def scores_of(records: Runs) -> pd.DataFrame:
+    """`accuracies` of `WeightedPairs.weight_runs`."""
+    return accuracies(records, COLUMNS)
 
 
 def weight_effects(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Differences of runs with weighted pairs from unweighted ones with the same crops.
+    """Differences of runs with weighted pairs from unweighted ones of the same crops and length.
 
-    `scores`: a row a run with crops, score ("none" is unweighted), τ', seed and the metrics. Paired
-    by seed, with their 95 % intervals over seeds.
+    `scores`: a row a run with the columns `COLUMNS`, seed and the metrics; the score "none" is
+    unweighted. Paired by seed, with their 95 % intervals over seeds.
     """
     rows = []
     weighted = scores[scores.score != "none"]
-    for key, part in weighted.groupby(["crops", "score", "τ'"], sort=False):
-        named = dict(zip(("crops", "score", "τ'"), key, strict=True))
-        plain = scores[(scores.crops == named["crops"]) & (scores.score == "none")]
-        base, own = plain.set_index("seed"), part.set_index("seed")
+    for key, part in weighted.groupby(list(COLUMNS), sort=False):
+        named = dict(zip(COLUMNS, key, strict=True))
+        same = (scores.crops == named["crops"]) & (scores.epochs == named["epochs"])
+        base = scores[same & (scores.score == "none")].set_index("seed")
+        own = part.set_index("seed")
         for metric in metrics:
             mean, low, high = interval((own[metric] - base[metric]).tolist())
             row = named | {"metric": metric, "difference": mean}
@@ -43,15 +52,38 @@ def weight_effects(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
-def gains(scores: pd.DataFrame, metric: str, *, temperature: float) -> list[float]:
-    """For each seed the metric with pairs weighted by overlap minus without, with mild crops.
+def gains(scores: pd.DataFrame, *, temperature: float, epochs: int) -> list[float]:
+    """For each seed the endpoint with pairs weighted by overlap minus without, with mild crops.
 
     Empty where that temperature was not run.
     """
-    mild = scores[scores.crops == MILD_CROPS]
-    own = mild[(mild.score == "iou") & np.isclose(mild["τ'"], temperature)].set_index("seed")
-    plain = mild[mild.score == "none"].set_index("seed")
-    return (own[metric] - plain[metric]).tolist() if len(own) else []
+    same = scores[(scores.crops == MILD_CROPS) & (scores.epochs == epochs)]
+    is_own = (same.score == "iou") & ((same["τ'"] - temperature).abs() < 1e-9)
+    own = same[is_own].set_index("seed")[ENDPOINT]
+    plain = same[same.score == "none"].set_index("seed")[ENDPOINT]
+    return (own - plain).tolist() if len(own) else []
+
+
+def withheld(scores: pd.DataFrame, pixels: float, *, temperature: float) -> str:
+    """Why no verdict can be given; empty where one can.
+
+    The unweighted backbone must be as good as raw pixels, `pixels`, and of several lengths the last
+    two must give the same verdict.
+    """
+    lengths = sorted(scores.epochs.unique())
+    plain = scores[(scores.score == "none") & (scores.crops == MILD_CROPS)]
+    backbone = plain[plain.epochs == lengths[-1]][ENDPOINT].mean()
+    if not backbone >= pixels:
+        return f"the backbone ({backbone:.3f}) is not as good as raw pixels ({pixels:.3f})"
+    last = [gains(scores, temperature=temperature, epochs=epochs) for epochs in lengths[-2:]]
+    verdicts = {decide(CLAIMS[0], values, scale="full").verdict for values in last}
+    return "" if len(verdicts) == 1 else "the last two lengths do not agree"
+
+
+def raw_pixels(p: WeightedPairs) -> float:
+    """15-NN accuracy of the pixels that the runs are trained on, in the better metric."""
+    rows = images_as_rows(p.unweighted(p.lengths[-1]), p.data_dir)
+    return float(pixel_scores(rows, [2]).knn15_z[0])
 
 
 def crop_pairs(
@@ -96,16 +128,3 @@ def weight_dose(overlap: Float[Tensor, " n"]) -> pd.DataFrame:
         row = {"τ'": temperature, "standard deviation of w": w.std().item()}
         rows.append(row | {f"effective pairs of {BATCH}": equal})
     return pd.DataFrame(rows)
-
-
-def losses_by_weight(
-    run: TrainConfig, data_dir: str | Path | None = None
-) -> dict[float | None, list[float]]:
-    """The losses of one epoch on 512 images without weights (None), and at two temperatures τ'."""
-    small = run.replace(epochs=1, data=Images(n_train=512, augmentation=AUGMENTATION))
-    images = image_sets(small, data_dir).train.images
-    losses: dict[float | None, list[float]] = {None: train(small, images).losses}
-    for temperature in (math.inf, 0.3):
-        weighted = small.replace(weights=PairWeights(temperature=temperature))
-        losses[temperature] = train(weighted, images).losses
-    return losses
