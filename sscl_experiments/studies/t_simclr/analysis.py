@@ -52,6 +52,11 @@ def scores_of(records: Runs) -> pd.DataFrame:
     return table.assign(steps=steps, knn15_best_z=best)
 
 
+def scores_of_large(records: Runs) -> pd.DataFrame:
+    """`accuracies` of runs by image set, method and d_z."""
+    return accuracies(records, ("image_set", "method", "d_z"))
+
+
 def steps_of(config: TrainConfig) -> int:
     """Of the optimiser: epochs times batches, of which the last may be smaller."""
     assert isinstance(config.data, Images)

@@ -116,6 +116,17 @@ def by_length(found_readings: Sequence[Reading]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def with_recorded(here: pd.DataFrame, design: Design, found: Found) -> pd.DataFrame:
+    """Contrasts of a notebook's own runs, and those of the experiment.
+
+    Where it has an image set, its runs stand instead of the notebook's.
+    """
+    recorded = recorded_contrasts(design, found)
+    if recorded.empty:
+        return here
+    return pd.concat([here[~here.images.isin(recorded.images)], recorded], ignore_index=True)
+
+
 def recorded_contrasts(design: Design, found: Found) -> pd.DataFrame:
     """As `analysis.contrasts`, of the final runs that are recorded; over seeds and test images."""
     rows = []

@@ -1,17 +1,22 @@
 """The searches that fix the settings of notebook 05: making their tables, and reading them."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from sscl_experiments.runner import results
 from sscl_experiments.searches import (
     DIMS,
+    KERNEL_LOSSES,
     LOSSES,
     METHOD_LOSSES,
     loss_of,
     search_space,
     search_table,
+    temperatures,
+    tuned,
 )
 
 
@@ -66,4 +71,21 @@ def search_by_probe(search: pd.DataFrame, dims: tuple[int, ...]) -> pd.DataFrame
             row = {"method": method, "d_z": dim}
             row["chosen by 15-NN on z: probe on h"] = by_neighbors[in_use].iloc[0].probe_h
             rows.append(row | {"best probe on h": best.probe_h, "loss": best.loss})
+    return pd.DataFrame(rows)
+
+
+def chosen_temperatures(dims: Sequence[int]) -> pd.DataFrame:
+    """A row a kernel, a column a d_z: the temperature in use.
+
+    Marked where it is at an end of its grid.
+    """
+    rows = []
+    for kernel, loss in KERNEL_LOSSES.items():
+        row: dict[str, Any] = {"kernel": kernel}
+        for dim in dims:
+            temperature = tuned(loss, dim).loss.temperature
+            tried = temperatures(loss, dim)
+            at_edge = temperature in (min(tried), max(tried))
+            row[f"τ at d_z = {dim}"] = f"{temperature:g}{' (edge)' if at_edge else ''}"
+        rows.append(row)
     return pd.DataFrame(rows)

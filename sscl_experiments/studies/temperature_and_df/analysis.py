@@ -39,6 +39,11 @@ def norms_without_batchnorm(grid: pd.DataFrame) -> pd.DataFrame:
     return norms.reset_index()
 
 
+def learned_of(records: Runs) -> pd.DataFrame:
+    """A row a run in which ν was learned."""
+    return accuracies(records, ("d_z", "start"))[["d_z", "start", "seed", "df", "knn15_z"]]
+
+
 def learned_means(learned: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds of ν after training and of accuracy, a row a d_z and ν at the start."""
     groups = learned.groupby(["d_z", "start"])

@@ -14,7 +14,7 @@ from sscl_experiments.scores import Runs, accuracies, pixel_scores
 from sscl_experiments.settings import AUGMENTATION
 from sscl_experiments.statistics import interval
 
-from .claims import CLAIMS
+from .claims import CLAIMS, TEMPERATURE
 from .parameters import MILD_CROPS, WeightedPairs
 
 BATCH, BATCHES = 128, 64
@@ -128,3 +128,25 @@ def weight_dose(overlap: Float[Tensor, " n"]) -> pd.DataFrame:
         row = {"τ'": temperature, "standard deviation of w": w.std().item()}
         rows.append(row | {f"effective pairs of {BATCH}": equal})
     return pd.DataFrame(rows)
+
+
+def spread(overlap: Float[Tensor, " n"]) -> pd.DataFrame:
+    """Quantiles of the overlap of crops."""
+    parts = [0.05, 0.25, 0.5, 0.75, 0.95]
+    values = overlap.quantile(torch.tensor(parts)).tolist()
+    return pd.DataFrame([{f"IoU, {part:.0%}": v for part, v in zip(parts, values, strict=True)}])
+
+
+def answer(effects: pd.DataFrame) -> str:
+    """What the runs say of the endpoint, in words: both directions, at the longest training."""
+    own = effects[(effects.metric == ENDPOINT) & (effects.crops == MILD_CROPS)]
+    own = own[(own.score == "iou") & (own.epochs == own.epochs.max())]
+    lines = []
+    names = {TEMPERATURE: "large overlap", -TEMPERATURE: "small overlap"}
+    for temperature, name in names.items():
+        for row in own[(own["τ'"] - temperature).abs() < 1e-9].itertuples():
+            ends = f"[{100 * row.low:.1f}, {100 * row.high:.1f}]"
+            gain = f"{100 * row.difference:+.1f} points {ends}"
+            lines.append(f"Favouring pairs with {name} (τ' = {temperature:g}): {gain}")
+    where = f"15-NN on h, {own.epochs.max()} epochs, n = {own.n.max()} seeds, 95 % intervals."
+    return "**The answer.** " + "; ".join(lines) + f". {where}"
