@@ -124,12 +124,12 @@ def test_the_runs_of_notebook_5_are_those_of_its_groups(scale):
             assert [run.seed for run in runs] == list(p.seed_range), key
             assert len({run.replace(seed=0) for run in runs}) == 1, "they differ in seed alone"
     kernels = groups["kernel"]
-    assert {key[0] for key in kernels} == set(searches.KERNEL_LOSSES)
+    assert {key[0] for key in kernels} == set(p.kernels)
     for dim in p.compared_dims:
-        three = [kernels[name, dim, p.epochs][0] for name in searches.KERNEL_LOSSES]
-        rest = {run.replace(loss=InfoNCE()) for run in three}
+        all_of_them = [kernels[name, dim, p.epochs][0] for name in p.kernels]
+        rest = {run.replace(loss=InfoNCE()) for run in all_of_them}
         assert len(rest) == 1, "kernels differ in their loss alone"
-        assert three[0].projector.batchnorm
+        assert all_of_them[0].projector.batchnorm
 
 
 def test_shorter_lengths_are_run_at_the_outer_dimensions():
@@ -266,7 +266,7 @@ def test_baselines_of_larger_sets_are_of_the_images_that_are_trained_on(monkeypa
 
 def records_of(accuracy) -> dict:
     """Runs of three kernels, d_z = 2 and 8, three seeds; `accuracy(kernel, dim, seed, metric)`."""
-    p = resolve("05_t_simclr", {"dims": [2, 8], "seeds": 3, "lengths": [3], "n_train": 8000})
+    p = resolve("05_t_simclr", {"scale": "full", "dims": [2, 8], "seeds": 3, "lengths": [3]})
     names = [f"{k}_{m}_z" for k in ("knn1", "knn", "knn15") for m in ("cosine", "euclidean")]
     found = {}
     for key, runs in p.kernel_runs().items():

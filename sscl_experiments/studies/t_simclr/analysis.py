@@ -17,10 +17,12 @@ from sscl_experiments.paths import RECORDS, committed
 from sscl_experiments.record import Record
 from sscl_experiments.scores import MEASURES, Pixels, Runs, accuracies, paired, pixel_scores
 from sscl_experiments.searches import KERNEL_LOSSES, METHOD_LOSSES
+from sscl_experiments.settings import SUBSET
 from sscl_experiments.statistics import interval
 
 from .parameters import LARGE_SETS
 
+BATCH = 128  # of all runs on images here
 NAMES = ("method", "d_z", "epochs")
 CHOSEN = {"z": "knn15_best_z", "h": "linear_probe_h"}
 # The contrasts of kernels that the notebook is about: (minus, plus).
@@ -75,14 +77,34 @@ def contrasts(scores: pd.DataFrame, images: str) -> pd.DataFrame:
     Columns: contrast, purpose ("z" or "h"), d_z, epochs, steps, difference, low, high, n, images.
     """
     parts = []
+    run = set(scores.method)
     for contrast, (minus, plus) in CONTRASTS.items():
+        if not {minus, plus} <= run:
+            continue
         sides = {"column": "method", "minus": minus, "plus": plus}
         part = paired(scores, ["d_z", "epochs", "steps"], list(CHOSEN.values()), **sides)
         plain = {f"{plus} − {minus}": "difference", "95 % low": "low", "95 % high": "high"}
         parts.append(part.rename(columns=plain).assign(contrast=contrast))
+    if not parts:
+        return pd.DataFrame(columns=["contrast", "images"])
     table = pd.concat(parts, ignore_index=True)
     purposes = {metric: purpose for purpose, metric in CHOSEN.items()}
     return table.assign(purpose=table.metric.map(purposes), images=images).drop(columns="metric")
+
+
+def contrasts_of_record(record: Mapping[str, Any], dims: Sequence[int]) -> pd.DataFrame:
+    """`contrasts` of a record of scale full, whose z is read in the metric of each loss."""
+    parameters, table = record["parameters"], record["figures"]["accuracy_by_dimension"]
+    names = dict(zip(_IN_RECORD["with BatchNorm"], KERNEL_LOSSES, strict=True))
+    own = table[table.method.isin(names) & table.d_z.isin(dims)]
+    batches = math.ceil(parameters["n_train"] / BATCH)
+    scores = own.assign(
+        method=own.method.map(names),
+        knn15_best_z=own.knn15_z,
+        epochs=parameters["epochs"],
+        steps=parameters["epochs"] * batches,
+    )
+    return contrasts(scores, SUBSET)
 
 
 def by_metric(scores: pd.DataFrame) -> pd.DataFrame:

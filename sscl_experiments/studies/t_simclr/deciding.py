@@ -19,7 +19,7 @@ from sscl_core.files import write_text
 from sscl_experiments.claims import Outcome
 from sscl_experiments.study import all_claims
 
-from .analysis import CHOSEN, CONTRASTS
+from .analysis import BATCH, CHOSEN, CONTRASTS
 from .kernel_experiment import endpoints
 from .kernel_experiment.design import PURPOSES, Design
 from .kernel_experiment.endpoints import Estimate, Statistic
@@ -29,7 +29,6 @@ from .kernel_experiment.reading import COMPARED, Reading, correct_of
 from .kernel_experiment.search import Incomplete
 
 Accuracies = Float[np.ndarray, "kernels dims seeds"]
-BATCH = 128  # of all runs of the experiment
 UNDECIDED = "not run at this scale"
 
 
@@ -117,9 +116,9 @@ def by_length(found_readings: Sequence[Reading]) -> pd.DataFrame:
 
 
 def with_recorded(here: pd.DataFrame, design: Design, found: Found) -> pd.DataFrame:
-    """Contrasts of a notebook's own runs, and those of the experiment.
+    """Contrasts of short runs, and those of the experiment.
 
-    Where it has an image set, its runs stand instead of the notebook's.
+    Where it has an image set, its runs stand instead of the others.
     """
     recorded = recorded_contrasts(design, found)
     if recorded.empty:

@@ -44,7 +44,7 @@ def ring(z: Float[Array, "n 2"], *, seed: int) -> Points:
 
 
 def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
-    """Accuracy over d_z of three kernels, on z and on h.
+    """Accuracy over d_z of the kernels that were run, on z and on h.
 
     Means with 95 % intervals over seeds; raw pixels beside them, on z PCA to d_z, on h the
     untrained network.
@@ -53,6 +53,8 @@ def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
     for axis, metric in measured(axes[0], SHOWN):
         for i, (kernel, color) in enumerate(KERNEL_COLORS.items()):
             by_dim = scores[scores.method == kernel].groupby("d_z")[metric]
+            if not len(by_dim):
+                continue
             _curve(axis, by_dim, shift=1.04**i, color=color, label=kernel, marker=MARKERS[i])
         _baselines(axis, scores, baselines, metric)
         dimension_axis(axis, scores.d_z, "test accuracy")

@@ -10,9 +10,9 @@ from sscl_core.config import Frozen, Images, TrainConfig
 from sscl_experiments.parameters import Parameters
 from sscl_experiments.searches import (
     DIMS,
-    KERNEL_LOSSES,
     LOSSES,
     METHOD_LOSSES,
+    Kernel,
     kernel_run,
     trains,
     tuned,
@@ -53,9 +53,9 @@ Dims = Annotated[tuple[Annotated[int, Field(ge=1, le=128)], ...], Field(min_leng
 
 
 class TSimCLRFeatures(Parameters):
-    """05: three kernels by dimension and by length of training.
+    """05: kernels by dimension and by length of training.
 
-    With features of each of `dims` dimensions, for the last of `lengths` in epochs on `n_train` of
+    `kernels` with features of each of `dims` dimensions, for the last of `lengths` in epochs on `n_train` of
     the embedded images; for the lengths before it at the smallest and largest dimension only. The
     further `losses`, and the larger `image_sets`. The experiment on kernels is no part of this: its
     records are shown.
@@ -64,6 +64,7 @@ class TSimCLRFeatures(Parameters):
     dims: Dims
     lengths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
     n_train: Annotated[int, Field(ge=200, le=10_000)]
+    kernels: tuple[Kernel, ...]
     losses: tuple[str, ...]
     image_sets: tuple[Literal["fashion_mnist", "cifar10"], ...]
 
@@ -78,6 +79,8 @@ class TSimCLRFeatures(Parameters):
             raise ValueError("dims must hold one above 1: cosines do not train in one dimension")
         if list(self.lengths) != sorted(set(self.lengths)):
             raise ValueError(f"lengths must ascend, got {list(self.lengths)}")
+        if not {"cosine", "Student t"} <= set(self.kernels):
+            raise ValueError(f"kernels must hold cosine and Student t, got {list(self.kernels)}")
         if unknown_losses := sorted(set(self.losses) - set(LOSSES)):
             raise ValueError(f"losses must be among {list(LOSSES)}, got {unknown_losses}")
         return self
@@ -98,7 +101,7 @@ class TSimCLRFeatures(Parameters):
 
     @property
     def compared_dims(self) -> list[int]:
-        """Those in which all kernels train."""
+        """Those in which all kernels train, in ascending order."""
         return [dim for dim in sorted(set(self.dims)) if dim > 1]
 
     def kernel_runs(self) -> dict[tuple[str, int, int], list[TrainConfig]]:
@@ -108,10 +111,10 @@ class TSimCLRFeatures(Parameters):
             dims = self.compared_dims
             if epochs != self.epochs:
                 dims = sorted({dims[0], dims[-1]})
-            for kernel, dim in itertools.product(KERNEL_LOSSES, dims):
+            for kernel, dim in itertools.product(self.kernels, dims):
                 where = {"dim": dim, "epochs": epochs, "seed": self.seed}
                 first = kernel_run(kernel, self.images, **where)
-                runs[str(kernel), dim, epochs] = with_seeds(first, self.seed_range)
+                runs[kernel, dim, epochs] = with_seeds(first, self.seed_range)
         return runs
 
     def untrained_runs(self) -> dict[tuple[str, int, int], list[TrainConfig]]:

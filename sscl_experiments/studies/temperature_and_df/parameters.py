@@ -11,16 +11,17 @@ from sscl_experiments.parameters import Parameters
 from sscl_experiments.searches import (
     DEGREES_OF_FREEDOM,
     FREE_TEMPERATURES,
-    KERNEL_LOSSES,
     RULE,
     SEARCH_EPOCHS,
     SEARCHED_IMAGES,
     TEMPERATURES_PER_DIM,
+    Kernel,
     kernel_run,
 )
 from sscl_experiments.settings import AUGMENTATION, METHODS, Setting, image_run, vector_run
 from sscl_experiments.variants import with_seeds
 
+KERNELS: tuple[Kernel, ...] = ("cosine", "Student t")
 LARGEST = 32  # d_z up to which runs keep the features of pairs of views
 DIGITS = Points(points=Table(table="digits"), augmentation=(Masking(rate=0.3),))
 DIGITS_STEPS = 400
@@ -31,7 +32,7 @@ Dims = Annotated[tuple[Annotated[int, Field(ge=2, le=LARGEST)], ...], Field(min_
 class TemperatureAndDf(Parameters):
     """09: t-SimCLR by τ and ν; how crowded features are, and where the loss pushes.
 
-    Crowding: three kernels with features of each of `dims` dimensions, `epochs` on `n_train` of the
+    Crowding: cosine and Student's t with features of each of `dims` dimensions, `epochs` on `n_train` of the
     embedded images; with `alternatives` in the plane at other temperatures too. Maps over τ and ν
     at `map_dims`, for images and digits.
     """
@@ -51,9 +52,9 @@ class TemperatureAndDf(Parameters):
     def kernel_runs(self) -> dict[tuple[str, int], list[TrainConfig]]:
         """(kernel, d_z) and its runs, which are those of notebook 05 at equal sizes."""
         runs = {}
-        for kernel, dim in itertools.product(KERNEL_LOSSES, sorted(set(self.dims))):
+        for kernel, dim in itertools.product(KERNELS, sorted(set(self.dims))):
             where = {"dim": dim, "epochs": self.epochs, "seed": self.seed}
-            runs[str(kernel), dim] = with_seeds(
+            runs[kernel, dim] = with_seeds(
                 kernel_run(kernel, self.images, **where), self.seed_range
             )
         return runs
