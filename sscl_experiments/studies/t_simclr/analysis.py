@@ -181,7 +181,7 @@ def in_points(differences: pd.DataFrame) -> pd.DataFrame:
     table = differences.rename(columns=columns)
     table["text"] = [_points(row.difference, row.low, row.high) for row in table.itertuples()]
     wide = table.pivot(index=["image_set", "d_z"], columns="metric", values="text")
-    return wide[list(MEASURES)].rename(columns=MEASURES).reset_index()
+    return wide[list(MEASURES)].rename(columns=MEASURES).reset_index().rename_axis(columns=None)
 
 
 def _points(value: float, low: float, high: float) -> str:

@@ -30,6 +30,7 @@ Points = Float[np.ndarray, "n 2"]
 PURPOSES = {"z": "15-NN on z", "h": "linear probe on h"}
 SHOWN = {"knn15_best_z": "15-NN on z", "linear_probe_h": "linear probe on h"}
 IN_RECORD = {"knn15_z": "15-NN on z", "linear_probe_h": "linear probe on h"}
+LENGTHS = (120, 20_000)  # optimiser steps: those of all lengths, recorded or not
 IMAGES = {"cifar10": "CIFAR-10", "fashion_mnist_subset": "Fashion-MNIST, embedded"}
 
 
@@ -117,6 +118,7 @@ def _by_length(axis: Axes, table: pd.DataFrame, dims: Sequence[int]) -> None:
             differences(axis, part.steps * 1.04**i, part, label=f"d_z = {dim}", **style)
     zero_line(axis)
     axis.set_xscale("log")
+    axis.set_xlim(*LENGTHS)
 
 
 def two_by_two(effects: pd.DataFrame) -> Figure:
@@ -127,7 +129,7 @@ def two_by_two(effects: pd.DataFrame) -> Figure:
     figure, axes = panels(1, len(IN_RECORD), width=5, height=4, sharey=True)
     groups = [(change, form) for change in effects.change.unique() for form in _FORMS]
     for axis, metric in measured(axes[0], IN_RECORD):
-        own = effects[effects.metric == metric]
+        own = effects[(effects.metric == metric) & (effects.d_z > 1)]
         for i, (change, form) in enumerate(groups):
             part = own[(own.change == change) & (own.form == form)]
             color = OTHER_COLORS[0] if change == "leave the sphere" else OTHER_COLORS[1]

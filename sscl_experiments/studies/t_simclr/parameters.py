@@ -55,10 +55,10 @@ Dims = Annotated[tuple[Annotated[int, Field(ge=1, le=128)], ...], Field(min_leng
 class TSimCLRFeatures(Parameters):
     """05: kernels by dimension and by length of training.
 
-    `kernels` with features of each of `dims` dimensions, for the last of `lengths` in epochs on `n_train` of
-    the embedded images; for the lengths before it at the smallest and largest dimension only. The
-    further `losses`, and the larger `image_sets`. The experiment on kernels is no part of this: its
-    records are shown.
+    `kernels` with features of each of `dims` dimensions, for the last of `lengths` in epochs on
+    `n_train` of the embedded images; for the lengths before it at the smallest and largest
+    dimension only. The further `losses`, and the larger `image_sets`. The experiment on kernels is
+    no part of this: its records are shown.
     """
 
     dims: Dims

@@ -55,7 +55,7 @@ def search_summary(search: pd.DataFrame) -> pd.DataFrame:
     best = best_temperatures(search, "knn15_z")
     wide = best.pivot(index="loss", columns="d_z", values="knn15_z").loc[list(LOSSES)]
     wide["mean, d_z ≥ 2"] = wide[list(DIMS[1:])].mean(axis=1)
-    return wide.reset_index()
+    return wide.reset_index().rename_axis(columns=None)
 
 
 def search_by_probe(search: pd.DataFrame, dims: tuple[int, ...]) -> pd.DataFrame:

@@ -32,9 +32,9 @@ Dims = Annotated[tuple[Annotated[int, Field(ge=2, le=LARGEST)], ...], Field(min_
 class TemperatureAndDf(Parameters):
     """09: t-SimCLR by τ and ν; how crowded features are, and where the loss pushes.
 
-    Crowding: cosine and Student's t with features of each of `dims` dimensions, `epochs` on `n_train` of the
-    embedded images; with `alternatives` in the plane at other temperatures too. Maps over τ and ν
-    at `map_dims`, for images and digits.
+    Crowding: cosine and Student's t with features of each of `dims` dimensions, `epochs` on
+    `n_train` of the embedded images; with `alternatives` in the plane at other temperatures too.
+    Maps over τ and ν at `map_dims`, for images and digits.
     """
 
     dims: Dims

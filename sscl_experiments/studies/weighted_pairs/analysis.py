@@ -70,7 +70,7 @@ def withheld(scores: pd.DataFrame, pixels: float, *, temperature: float) -> str:
     The unweighted backbone must be as good as raw pixels, `pixels`, and of several lengths the last
     two must give the same verdict.
     """
-    lengths = sorted(scores.epochs.unique())
+    lengths = sorted(map(int, scores.epochs.unique()))
     plain = scores[(scores.score == "none") & (scores.crops == MILD_CROPS)]
     backbone = plain[plain.epochs == lengths[-1]][ENDPOINT].mean()
     if not backbone >= pixels:
