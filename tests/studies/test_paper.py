@@ -86,7 +86,7 @@ def searched(score) -> dict:
     """A search to its end, by a score of points."""
     found = {}
     while missing := [p for p in paper_scale.search_points("Gaussian", 8, found) if p not in found]:
-        found |= {p: {"z": score(p), "h": score(p)} for p in missing}
+        found |= {p: dict.fromkeys(("z", "h"), float(score(p))) for p in missing}
     return found
 
 
@@ -108,7 +108,7 @@ def test_what_decides_follows_from_the_records_of_the_search(monkeypatch):
         {
             "name": paper_scale.search_name(p),
             "metrics": {
-                "knn15_cosine_z": -9,
+                "knn15_cosine_z": -9.0,
                 "knn15_euclidean_z": s["z"],
                 "linear_probe_h": s["h"],
             },
