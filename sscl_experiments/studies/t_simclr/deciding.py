@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from sscl_core.files import write_text
-from sscl_experiments.claims import Outcome
+from sscl_experiments.claims import Outcome, Verdict
 from sscl_experiments.study import all_claims
 
 from .analysis import BATCH, CHOSEN, CONTRASTS
@@ -29,7 +29,8 @@ from .kernel_experiment.reading import COMPARED, Reading, correct_of
 from .kernel_experiment.search import Incomplete
 
 Accuracies = Float[np.ndarray, "kernels dims seeds"]
-UNDECIDED = "not run at this scale"
+UNDECIDED: Verdict = "not run at this scale"
+PRIMARY = {"C10": "z", "C11": "h"}  # what the endpoint that decides is about
 
 
 def accuracies_of(scores: pd.DataFrame, metric: str, dims: Sequence[int]) -> Accuracies:
@@ -110,7 +111,7 @@ def by_length(found_readings: Sequence[Reading]) -> pd.DataFrame:
         endpoint = reading.endpoint
         named = {"claim": endpoint.claim, "on": endpoint.purpose, "images": reading.images.name}
         for epochs, estimated in reading.by_length.items():
-            row = named | {"epochs": epochs, **_columns(estimated)}
+            row: dict[str, Any] = {**named, "epochs": epochs, **_columns(estimated)}
             rows.append(row | {"at this length": endpoint.rule.verdict(estimated)})
     return pd.DataFrame(rows)
 
@@ -134,8 +135,8 @@ def recorded_contrasts(design: Design, found: Found) -> pd.DataFrame:
             for grid in images.grids(purpose):
                 for dim in grid.dims:
                     where = (design, images, grid.epochs, (dim,), purpose, found)
-                    row = {"images": images.name, "purpose": purpose, "contrast": contrast}
-                    row |= {"d_z": dim, "epochs": grid.epochs}
+                    row: dict[str, Any] = {"images": images.name, "purpose": purpose}
+                    row |= {"contrast": contrast, "d_z": dim, "epochs": grid.epochs}
                     rows += _contrast(where, pair, row)
     return pd.DataFrame(rows)
 
@@ -155,9 +156,8 @@ def _contrast(where: Any, pair: Any, row: dict[str, Any]) -> list[dict[str, Any]
 
 def primary(found_readings: Sequence[Reading], claim: str) -> Reading | None:
     """The one that decides a claim: on CIFAR-10; for C10 on z."""
-    purpose = {"C10": "z", "C11": "h"}[claim]
     for reading in found_readings:
-        is_own = (reading.endpoint.claim, reading.endpoint.purpose) == (claim, purpose)
+        is_own = (reading.endpoint.claim, reading.endpoint.purpose) == (claim, PRIMARY[claim])
         if is_own and reading.images.name == "cifar10":
             return reading
     return None
@@ -173,16 +173,29 @@ def outcome(
     the shortest or shorter.
     """
     reading = primary(found_readings, claim)
-    where = {"claim": all_claims()[claim], "scale": scale, "values": ()}
     if reading is not None and reading.verdict != UNDECIDED:
         last = reading.by_length[max(reading.by_length)]
-        numbers = {"estimate": last.value, "low": last.low, "high": last.high, "n": last.seeds}
+        estimated = (last.value, last.low, last.high, last.seeds)
+        verdict = reading.verdict
         note = "; ".join(filter(None, ("CIFAR-10, from the records of scale full", reading.note)))
-        return Outcome(**where, **numbers, verdict=reading.verdict, note=note)
-    (row,) = here[(here.claim == claim) & (here.on == {"C10": "z", "C11": "h"}[claim])].itertuples()
-    numbers = {"estimate": row.estimate, "low": row[4], "high": row[5], "n": row.seeds}
-    note = f"{lacking} The estimate is that of the embedded images, which decides nothing"
-    return Outcome(**where, **numbers, verdict=UNDECIDED, note=note)
+    else:
+        own = here[(here.claim == claim) & (here.on == PRIMARY[claim])].iloc[0]
+        ends = [float(own[name]) for name in ("estimate", "95 % low", "95 % high")]
+        estimated = (ends[0], ends[1], ends[2], int(own.seeds))
+        verdict = UNDECIDED
+        note = f"{lacking} The estimate is that of the embedded images, which decides nothing"
+    value, low, high, n = estimated
+    return Outcome(
+        claim=all_claims()[claim],
+        scale=scale,
+        values=(),
+        estimate=value,
+        low=low,
+        high=high,
+        n=n,
+        verdict=verdict,
+        note=note,
+    )
 
 
 def keep(found: Outcome, out: Path) -> None:

@@ -179,7 +179,7 @@ def chosen(kernel: Kernel, dim: int, purpose: Purpose, found: Scores) -> Point:
 
 def search_scores() -> Scores:
     """What is recorded of the search: for z 15-NN in the better metric, for h the probe."""
-    found = {}
+    found: dict[Point, dict[Purpose, float]] = {}
     for record in records():
         if point := _point_of(record["name"]):
             metrics = record["metrics"]

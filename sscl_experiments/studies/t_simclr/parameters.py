@@ -106,7 +106,7 @@ class TSimCLRFeatures(Parameters):
 
     def kernel_runs(self) -> dict[tuple[str, int, int], list[TrainConfig]]:
         """(kernel, d_z, epochs) and its runs, with the settings that the search chose."""
-        runs = {}
+        runs: dict[tuple[str, int, int], list[TrainConfig]] = {}
         for epochs in self.lengths:
             dims = self.compared_dims
             if epochs != self.epochs:

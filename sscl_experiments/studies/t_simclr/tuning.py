@@ -83,7 +83,7 @@ def chosen_temperatures(dims: Sequence[int]) -> pd.DataFrame:
     for kernel, loss in KERNEL_LOSSES.items():
         row: dict[str, Any] = {"kernel": kernel}
         for dim in dims:
-            temperature = tuned(loss, dim).loss.temperature
+            temperature = getattr(tuned(loss, dim).loss, "temperature", 1.0)
             tried = temperatures(loss, dim)
             at_edge = temperature in (min(tried), max(tried))
             row[f"τ at d_z = {dim}"] = f"{temperature:g}{' (edge)' if at_edge else ''}"

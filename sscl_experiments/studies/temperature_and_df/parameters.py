@@ -51,7 +51,7 @@ class TemperatureAndDf(Parameters):
 
     def kernel_runs(self) -> dict[tuple[str, int], list[TrainConfig]]:
         """(kernel, d_z) and its runs, which are those of notebook 05 at equal sizes."""
-        runs = {}
+        runs: dict[tuple[str, int], list[TrainConfig]] = {}
         for kernel, dim in itertools.product(KERNELS, sorted(set(self.dims))):
             where = {"dim": dim, "epochs": self.epochs, "seed": self.seed}
             runs[kernel, dim] = with_seeds(
