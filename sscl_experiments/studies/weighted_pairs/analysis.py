@@ -148,7 +148,7 @@ def answer(effects: pd.DataFrame) -> str:
             ends = f"[{100 * row.low:.1f}, {100 * row.high:.1f}]"
             gain = f"{100 * row.difference:+.1f} points {ends}"
             lines.append(f"Favouring pairs with {name} (τ' = {temperature:g}): {gain}")
-    where = (
-        f"15-NN on h, length {own.epochs.max()} epochs, n = {own.n.max()} seeds, 95 % intervals."
-    )
+    last = own.epochs.max()
+    length = f"{last} epochs" if last > 1 else "one epoch"
+    where = f"15-NN on h after {length}, n = {own.n.max()} seeds, 95 % intervals."
     return "**The answer.** " + "; ".join(lines) + f". {where}"
