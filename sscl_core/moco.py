@@ -151,12 +151,12 @@ def momentum_update(keys: nn.Module, queries: nn.Module, momentum: float) -> Non
         slow.mul_(momentum).add_(fast, alpha=1 - momentum)
 
 
-def dealt(n: int, groups: int) -> list[Int64[Tensor, " m"]]:
+def dealt(n: int, groups: int) -> list[Int64[Tensor, "..."]]:
     """The rows 0..n-1 dealt like cards to groups: g, g + groups, g + 2·groups, …"""
     return [torch.arange(first, n, groups) for first in range(groups)]
 
 
-def contiguous(n: int, groups: int) -> list[Int64[Tensor, " m"]]:
+def contiguous(n: int, groups: int) -> list[Int64[Tensor, "..."]]:
     """The rows 0..n-1 cut into groups of neighbors."""
     return list(torch.arange(n).tensor_split(groups))
 
@@ -201,18 +201,25 @@ class MoCo(nn.Module):
     def forward(self, x1: Float[Tensor, "n ..."], x2: Float[Tensor, "n ..."]) -> Float[Tensor, ""]:
         n = len(x1)
         groups = max(1, min(self.groups, n // 2))
-        q = _in_groups(self.queries, x1, contiguous(n, groups))
+        q = in_groups(self.queries, x1, contiguous(n, groups))
         momentum_update(self.key_encoder, self.queries, self.momentum)
-        parts = (dealt if self.shuffle else contiguous)(n, groups)
         with torch.no_grad():
-            k = _in_groups(self.key_encoder, x2, parts)
+            k, of_all = self.keys(x2, groups)
         loss = _against_queue(self.similarity, q, k, self.queue.keys(), validate=False)
-        self.queue.push(k)
+        self.queue.push(of_all)
         return loss
 
+    def keys(
+        self, x2: Float[Tensor, "n ..."], groups: int
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
+        """The keys of these images, and those that go into the queue: here the same."""
+        parts = (dealt if self.shuffle else contiguous)(len(x2), groups)
+        k = in_groups(self.key_encoder, x2, parts)
+        return k, k
 
-def _in_groups(
-    encoder: nn.Module, x: Float[Tensor, "n ..."], groups: list[Int64[Tensor, " m"]]
+
+def in_groups(
+    encoder: nn.Module, x: Float[Tensor, "n ..."], groups: list[Int64[Tensor, "..."]]
 ) -> Float[Tensor, "n d"]:
     """z of every row in at least float32, each group through the encoder by itself."""
     parts = [encoder(x[rows.to(x.device)])[1] for rows in groups]

@@ -231,7 +231,7 @@ def test_keys_come_back_in_the_order_of_their_images():
     network = encoder().eval()
     x = normal(13, 6).float()
     for groups in (moco.dealt(13, 4), moco.contiguous(13, 4)):
-        z = moco._in_groups(network, x, groups)
+        z = moco.in_groups(network, x, groups)
         assert (z - network(x)[1]).abs().max() < 1e-6
 
 
@@ -270,8 +270,8 @@ def _first(model, x1, x2, queue, shuffle):
     """The share of queries to which their positive is nearer than all keys of the queue."""
     n, groups = len(x1), model.groups
     split = moco.dealt if shuffle else moco.contiguous
-    q = moco._in_groups(model.queries, x1, moco.contiguous(n, groups))
-    k = moco._in_groups(model.key_encoder, x2, split(n, groups))
+    q = moco.in_groups(model.queries, x1, moco.contiguous(n, groups))
+    k = moco.in_groups(model.key_encoder, x2, split(n, groups))
     q, k, others = (nn.functional.normalize(z, dim=1) for z in (q, k, queue))
     return ((q * k).sum(1) > (q @ others.T).amax(1)).float().mean().item()
 
