@@ -16,6 +16,7 @@ from .searches import tuned
 UNTRAINED, PIXELS = "untrained", "raw pixels"
 CONTRAST = ("SimCLR", "t-SimCLR", "MoCo", "t-MoCo")  # those of which the claims speak
 EMBEDDED = "fashion_mnist_subset"
+SHAPES = {source: (3, 32, 32) if "cifar" in source else (1, 28, 28) for source in SOURCES}
 Runs = dict[tuple[str, str, int], list[TransferRun]]
 
 
@@ -46,6 +47,17 @@ class Transfer(Parameters):
     def larger_sets(self) -> tuple[str, ...]:
         """Those sources that are not embedded."""
         return tuple(source for source in self.sources if source != EMBEDDED)
+
+    def require_data(self) -> None:
+        """Reads sources that are not embedded, and all targets, once. Errors: `load_target`'s."""
+        super().require_data()
+        # Here, since it imports PyTorch, which plans do without.
+        from sscl_experiments.datasets.targets import load_target
+
+        for source, names in self.targets().items():
+            for name in names:
+                shape = SHAPES[source]
+                load_target(name, shape, shots=self.shots, data_dir=self.data_dir)
 
     def targets(self) -> dict[str, tuple[str, ...]]:
         """What is judged on, by source."""
