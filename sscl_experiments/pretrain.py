@@ -46,8 +46,9 @@ def encoder_of(recipe: Recipe) -> Encoder:
 
 def _backbone(recipe: Recipe) -> tuple[nn.Module, int]:
     if recipe.backbone == "tiny":
-        layers = [nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2), nn.ReLU()]
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten()), 128
+        first = [nn.Conv2d(3, 16, 3, 2), nn.ReLU()]
+        then = [nn.Conv2d(16, 32, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+        return nn.Sequential(*first, *then), 128
     return imagenet_resnet(18 if recipe.backbone == "resnet18" else 50)
 
 
@@ -56,7 +57,7 @@ def imagenet_resnet(depth: int) -> tuple[nn.Sequential, int]:
     network, width = resnet(depth, 3)
     stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, padding=3, bias=False), nn.BatchNorm2d(64))
     pooled = nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, 2, padding=1))
-    return nn.Sequential(stem, pooled, *network[2:]), width
+    return nn.Sequential(stem, pooled, *list(network)[2:]), width
 
 
 def objective_of(recipe: Recipe, encoder: Encoder) -> nn.Module:
@@ -97,8 +98,8 @@ def loader_of(
 
     `images`: in an epoch, where there are shards, whose images nobody has counted.
     """
-    is_sharded = any(data.rglob("*.tar"))
-    where = {"seed": recipe.seed, "skip": skip}
+    is_sharded = data.is_dir() and any(data.rglob("*.tar"))
+    where: dict[str, Any] = {"seed": recipe.seed, "skip": skip}
     options: dict[str, Any] = {"num_workers": workers, "collate_fn": together}
     if not is_sharded:
         folder = Folder(data, recipe.size, **where)
