@@ -91,9 +91,7 @@ def searched(method, accuracy):
             return rows
         for setting, seed in itertools.product(settings, SEEDS):
             probe = accuracy(setting) + 1e-4 * (seed - 0.5)
-            row = SearchRow(
-                method, setting.temperature, setting.lr, seed, accuracy(setting) + noise
-            )
+            row = SearchRow(method, setting.temperature, setting.lr, seed, probe)
             rows.append(row)
     raise AssertionError("the search does not end")
 
