@@ -247,7 +247,7 @@ def test_labels_are_those_of_the_batch(monkeypatch):
 def test_labels_can_be_learned():
     labels = torch.arange(64) % 2
     images = (labels * 255).byte()[:, None, None, None].expand(-1, 1, 28, 28).contiguous()
-    config = run("labels", epochs=8, optimizer=Optimizer(lr=1e-2))
+    config = run("labels", epochs=40, optimizer=Optimizer(lr=1e-2))
     trained = transfer.train_with_labels(config, ImageData(images, labels, tuple("0123456789")))
     assert trained.losses[-1] < 0.1 < trained.losses[0]
     logits = embed(trained.model, images)[1]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,7 +91,7 @@ def accuracies(found: Judged) -> pd.DataFrame:
     rows = []
     for (source, method, epochs, target, measure), right in found.right.items():
         if epochs in (0, found.lengths[-1]):
-            row = {"source": source, "target": target, "method": method}
+            row: dict[str, Any] = {"source": source, "target": target, "method": method}
             row |= {"measure": MEASURES[measure]}
             row |= with_interval("accuracy", crossed_interval([right.astype(float)]))
             rows.append(row | {"seeds": len(right), "images": right.shape[1]})
@@ -105,7 +106,7 @@ def accuracy_table(table: pd.DataFrame) -> pd.DataFrame:
     wide = (100 * table.set_index([*keys, "measure"]).accuracy).unstack("measure")
     rows = list(dict.fromkeys(table[keys].itertuples(index=False, name=None)))
     rows.sort(key=lambda row: row[:2])
-    return wide.loc[rows, list(MEASURES.values())].round(1).reset_index()
+    return wide.loc[rows][list(MEASURES.values())].round(1).reset_index()
 
 
 # --- differences ----------------------------------------------------------------------------------
@@ -143,9 +144,15 @@ def difference_table(found: Judged) -> pd.DataFrame:
                     where = {source: (target,)}
                     values = differences(found, method, other, measure=measure, targets=where)
                     row = {"pair": f"{method} − {other}", "source": source, "target": target}
-                    points = tuple(100 * end for end in crossed_interval(values))
+                    points = in_points(crossed_interval(values))
                     rows.append(row | {"measure": shown} | with_interval("points", points))
     return pd.DataFrame(rows)
+
+
+def in_points(estimate: tuple[float, float, float]) -> tuple[float, float, float]:
+    """A mean and its interval in percentage points."""
+    mean, low, high = estimate
+    return 100 * mean, 100 * low, 100 * high
 
 
 def by_seed(values: Sequence[Float[np.ndarray, "seeds images"]]) -> list[float]:
@@ -195,9 +202,9 @@ def rule_table(found: Judged, claims: Sequence[Claim]) -> pd.DataFrame:
         cases = [(method, length) for length in reversed(found.lengths)]
         for name, epochs in [*cases, (UNTRAINED, None), (PIXELS, None)]:
             values = differences(found, name, other, epochs=epochs)
-            points = tuple(100 * end for end in crossed_interval(values))
+            points = in_points(crossed_interval(values))
             what = f"{name}, {epochs} epochs" if epochs else name
-            row = {"claim": claim.id, "case": f"{what} − {other}"}
+            row: dict[str, Any] = {"claim": claim.id, "case": f"{what} − {other}"}
             row |= with_interval("points", points)
             rows.append(row | {"the rule says": _verdict(found, claim, name, epochs=epochs)})
     return pd.DataFrame(rows)
@@ -221,7 +228,7 @@ def answer(found: Judged, claims: Sequence[Claim]) -> str:
     for claim in claims:
         method, other = PAIRS[claim.id]
         decided = decision(found, claim)
-        mean, low, high = (100 * end for end in decided.estimate)
+        mean, low, high = in_points(decided.estimate)
         seeds = len(decided.values)
         least = 100 * detectable(decided.estimate, seeds)
         lines.append(

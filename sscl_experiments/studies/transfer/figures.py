@@ -81,8 +81,8 @@ def _dots(axis: Axes, table: pd.DataFrame) -> None:
             label=measure,
         )
         if is_probe:
-            ends = 100 * rows[["95 % low", "95 % high"]].to_numpy().T
-            axis.hlines(place, *ends, colors=edge, lw=1.5)
+            low, high = 100 * rows["95 % low"], 100 * rows["95 % high"]
+            axis.hlines(place, low, high, colors=edge, lw=1.5)
     axis.grid(axis="x", color="0.9")
 
 
@@ -101,7 +101,7 @@ def differences(table: pd.DataFrame, measures: Sequence[str] = tuple(MARKERS)) -
             axis.hlines(place, rows["95 % low"], rows["95 % high"], colors=tone, lw=1.5)
             axis.scatter(rows.points, place, c=tone, marker=MARKERS[measure], s=34, label=measure)
         axis.axvline(0, color="0.6", lw=1, zorder=0)
-        axis.set(title=pair, xlabel="points")
+        axis.set(title=pair, xlabel="points", ylim=(-0.5, len(keys) - 0.5))
     shown = [named(s) if t == OWN else f"{named(s)} → {named(t)}" for s, t in keys]
     axes[0].set_yticks(range(len(keys)), shown)
     axes[0].invert_yaxis()
