@@ -106,7 +106,8 @@ def accuracy_table(table: pd.DataFrame) -> pd.DataFrame:
     wide = (100 * table.set_index([*keys, "measure"]).accuracy).unstack("measure")
     rows = list(dict.fromkeys(table[keys].itertuples(index=False, name=None)))
     rows.sort(key=lambda row: row[:2])
-    return wide.loc[rows][list(MEASURES.values())].round(1).reset_index()
+    shown = wide.loc[rows][list(MEASURES.values())].round(1)
+    return shown.rename_axis(columns=None).reset_index()
 
 
 # --- differences ----------------------------------------------------------------------------------
