@@ -49,15 +49,24 @@ class Outcome(Frozen):
     note: str = ""
 
 
-def decide(claim: Claim, values: Sequence[float], *, scale: str, withheld: str = "") -> Outcome:
+def decide(
+    claim: Claim,
+    values: Sequence[float],
+    *,
+    scale: str,
+    withheld: str = "",
+    estimate: tuple[float, float, float] | None = None,
+) -> Outcome:
     """The verdict on a claim by its values, one a seed.
+
+    `estimate`: mean and interval where that is over more than seeds, as over test images too.
 
     *Replicates* if the whole interval satisfies the rule, *does not replicate* if none of it does,
     else *mixed*. Below 5 seeds, or where a precondition fixed in advance is not met (`withheld`
     says which), there is no verdict: *not run at this scale*. `ValueError`: values that `interval`
     refuses, or values of a rate that are neither 0 nor 1.
     """
-    mean, low, high = _estimate(claim, values)
+    mean, low, high = estimate or _estimate(claim, values)
     few = f"{len(values)} seeds, a verdict needs {MIN_SEEDS}" if len(values) < MIN_SEEDS else ""
     note = "; ".join(filter(None, (few, withheld)))
     verdict: Verdict = "not run at this scale" if note else _verdict(claim, low, high)

@@ -116,9 +116,20 @@ class Notebook:
         print(f"Record of scale {scale} ({made}), {release}: {content['parameters']}")
         return content
 
-    def claim(self, claim_id: str, values: Sequence[float], *, withheld: str = "") -> Outcome:
-        """Decides a claim by its rule on one value a seed, shows the verdict and keeps it."""
-        outcome = decide(all_claims()[claim_id], values, scale=self.p.scale, withheld=withheld)
+    def claim(
+        self,
+        claim_id: str,
+        values: Sequence[float],
+        *,
+        withheld: str = "",
+        estimate: tuple[float, float, float] | None = None,
+    ) -> Outcome:
+        """Decides a claim by its rule on one value a seed, shows the verdict and keeps it.
+
+        `withheld`, `estimate`: as for `decide`.
+        """
+        claim, scale = all_claims()[claim_id], self.p.scale
+        outcome = decide(claim, values, scale=scale, withheld=withheld, estimate=estimate)
         path = self.out / "claims" / f"{claim_id}.json"
         write_text(path, outcome.model_dump_json(indent=1) + "\n")
         display(HTML(_verdict_html(outcome)))
