@@ -38,7 +38,7 @@ def pgd(
     Steps of length `step_size` (2.5 · radius / steps by default) along the gradient, for "linf"
     along its sign, each followed by the projection onto the ball and onto [0, 1]. It begins at x,
     and again `restarts` - 1 times at a random point of the ball. Every row keeps the best point
-    that any step reached, so more restarts never find less.
+    that any step reached, so more restarts never find less, nor does x itself.
 
     `ValueError`: a radius or step size that is not positive and finite, an unknown norm, steps or
     restarts below 1, x without rows, outside [0, 1] or not finite, a loss that is not one number a
@@ -46,30 +46,32 @@ def pgd(
     """
     _check_attack(x, radius, norm, steps, step_size, restarts)
     step = 2.5 * radius / steps if step_size is None else step_size
-    best, found = x.clone(), _rows(loss, x).detach()
+    best, found = x.clone(), x.new_full(x.shape[:1], -math.inf)
     for number in range(restarts):
         at = x if number == 0 else random_start(x, radius, norm, generator)
         for _ in range(steps):
-            moved = at + step * _steepest(_slope(loss, at), norm)
-            at = project(moved, x, radius, norm)
-            best, found = _better(loss, at, best, found)
+            values, slope = _value_and_slope(loss, at)
+            best, found = _better(at, values, best, found)
+            at = project(at + step * _steepest(slope, norm), x, radius, norm)
+        with torch.no_grad():
+            best, found = _better(at, _rows(loss, at), best, found)
     return best
 
 
-def _better(loss: Function, at: Tensor, best: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.no_grad():
-        values = _rows(loss, at)
+def _better(at: Tensor, values: Tensor, best: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
     larger = values > found
     rows = larger.view(-1, *[1] * (at.ndim - 1))
     return torch.where(rows, at, best), torch.where(larger, values, found)
 
 
-def _slope(loss: Function, at: Tensor) -> Tensor:
+def _value_and_slope(loss: Function, at: Tensor) -> tuple[Tensor, Tensor]:
     at = at.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(_rows(loss, at).sum(), at)
+    values = _rows(loss, at)
+    (slope,) = torch.autograd.grad(values.sum(), at)
     # Where the loss has a minimum, as a displacement has at 0, any direction leads up.
     flat = slope.flatten(1).abs().amax(1) == 0
-    return torch.where(flat.view(-1, *[1] * (at.ndim - 1)), _fixed_direction(slope), slope)
+    slope = torch.where(flat.view(-1, *[1] * (at.ndim - 1)), _fixed_direction(slope), slope)
+    return values.detach(), slope
 
 
 def _fixed_direction(like: Tensor) -> Tensor:

@@ -100,7 +100,9 @@ def measure(trained: TrainResult) -> Measures:
     return metrics, arrays
 
 
-def world_scores(z: Callable[[Tensor], Tensor], config: TrainConfig, world: str) -> dict[str, float]:
+def world_scores(
+    z: Callable[[Tensor], Tensor], config: TrainConfig, world: str
+) -> dict[str, float]:
     data = spec(config)
     x, labels = draws(config, world, data.support, 0)
     queries, truth = draws(config, world, data.queries, 1)
