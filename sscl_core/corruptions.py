@@ -191,7 +191,7 @@ def _quantised(x: Tensor, table: tuple[int, ...], quality: float) -> Tensor:
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
     steps = torch.tensor(table, dtype=x.dtype).view(BLOCK, BLOCK)
     steps = ((steps * scale + 50) / 100).floor().clamp(1, 255)
-    n, c, h, w = x.shape
+    h, w = x.shape[2:]
     padded = F.pad(x, (0, -w % BLOCK, 0, -h % BLOCK), mode="replicate")
     blocks = padded.unfold(2, BLOCK, BLOCK).unfold(3, BLOCK, BLOCK)
     basis = cosine_basis()

@@ -1,4 +1,4 @@
-"""Tables of notebook 04: unseen components, corruptions, attacks, and what augmentations predict."""
+"""Tables of notebook 04: unseen components, corruptions, attacks, predictions."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
