@@ -49,6 +49,7 @@ def without_difficulty(table: pd.DataFrame, column: str) -> pd.Series:
 def agreement(table: pd.DataFrame) -> tuple[float, float, float]:
     """Spearman's ρ of prediction and measurement, each without the mean of its corruption.
 
+    The rule, fixed before the run: P predicts robustness where the whole interval is above 0.
     95 % interval: percentiles over 2,000 draws of augmentations and corruptions, both with
     replacement, crossed.
     """
