@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from sscl_core.config import (
     MLP,
@@ -64,6 +64,7 @@ IMAGE_LOSSES = {
     "t-SimCLR": "t joint, BatchNorm",
     "Gaussian": "Euclidean SNE, BatchNorm",
 }
+COMPARED = ("SimCLR", "t-SimCLR")
 IMAGE_TEMPERATURES = {
     "fashion_mnist_subset": {"SimCLR": 0.1, "t-SimCLR": 0.16, "Gaussian": 6.4},
     # Those of 64 dimensions, in units of d_z; the Gaussian was not searched there.
@@ -85,8 +86,8 @@ class Robustness(Parameters):
     """04: features away from what they were trained on.
 
     Mixture: `seeds` networks of each kernel and each of `dims`, trained for `steps`. Images:
-    `image_seeds` networks a method on `n_train` images of `image_set` for `epochs`, and for half as
-    many; `tested` test images are corrupted, `attacked` attacked. Augmentations: SimCLR with each
+    `image_seeds` networks of SimCLR, t-SimCLR and untrained ones on `n_train` images of `image_set`
+    for `epochs`; `control_seeds` of other methods, and of the two for half the epochs; `tested` test images are corrupted, `attacked` attacked. Augmentations: SimCLR with each
     of `augmentations`, `augmentation_seeds` networks.
     """
 
@@ -94,6 +95,7 @@ class Robustness(Parameters):
     steps: PositiveInt
     image_set: Literal["fashion_mnist_subset", "cifar10"]
     image_seeds: PositiveInt
+    control_seeds: PositiveInt
     epochs: Annotated[int, Field(ge=2, multiple_of=2)]
     n_train: Annotated[int, Field(ge=200, le=50_000)]
     tested: Annotated[int, Field(ge=10, le=10_000)]
@@ -102,6 +104,13 @@ class Robustness(Parameters):
     augmentation_seeds: PositiveInt
 
     records: ClassVar[tuple[str, ...]] = (SEARCH,)
+
+    @model_validator(mode="after")
+    def _known(self) -> "Robustness":
+        if unknown := sorted(set(self.augmentations) - set(AUGMENTATIONS)):
+            rule = f"among {list(AUGMENTATIONS)}"
+            raise ValueError(f"augmentations must be {rule}, got {unknown}")
+        return self
 
     @property
     def larger_sets(self) -> tuple[str, ...]:
@@ -134,18 +143,17 @@ class Robustness(Parameters):
         }
         logits = Projector(hidden=0, dim=10)
         firsts["supervised"] = firsts["SimCLR"].replace(supervised=True, projector=logits)
-        seeds = self.first_seeds(self.image_seeds)
-        runs = {method: with_seeds(first, seeds) for method, first in firsts.items()}
+        runs = {}
+        for method, first in firsts.items():
+            number = self.image_seeds if method in COMPARED else self.control_seeds
+            runs[method] = with_seeds(first, self.first_seeds(number))
         return runs | {"untrained": untrained(runs["SimCLR"])}
 
     def shorter_runs(self) -> dict[str, list[TrainConfig]]:
         """SimCLR and t-SimCLR trained half as long: no verdict where the two lengths disagree."""
-        seeds = self.first_seeds(self.image_seeds)
+        seeds = self.first_seeds(self.control_seeds)
         half = self.epochs // 2
-        return {
-            method: with_seeds(self.image_run(method, half, 0), seeds)
-            for method in ("SimCLR", "t-SimCLR")
-        }
+        return {method: with_seeds(self.image_run(method, half, 0), seeds) for method in COMPARED}
 
     def augmentation_runs(self) -> dict[str, list[TrainConfig]]:
         """An augmentation and its runs of SimCLR."""
