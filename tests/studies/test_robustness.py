@@ -1,4 +1,4 @@
-"""Notebook 04: the exact optimum, what an augmentation covers, and a rule that nulls do not pass."""
+"""Notebook 04: the exact optimum, what an augmentation covers, a rule that nulls do not pass."""
 
 import numpy as np
 import pandas as pd

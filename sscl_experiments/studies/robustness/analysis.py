@@ -19,6 +19,7 @@ from sscl_experiments.statistics import interval
 from .parameters import KERNELS, Robustness
 from .prediction import covered
 
+FEW = 5  # seeds
 ON_H = ("cosine_h", "euclidean_h")
 Runs = Mapping[str, Sequence[Record]]
 
@@ -61,7 +62,7 @@ def gaps(table: pd.DataFrame, world: str = "new") -> pd.DataFrame:
 def world_summary(table: pd.DataFrame, dim: int) -> pd.DataFrame:
     """Means over seeds at one d_z, a row a kernel, a column a world; detection by norm beside."""
     part = table[table.d_z == dim]
-    columns = [*WORLDS, "auroc_norm", "auroc_distance"]
+    columns = [*WORLDS, "new_other", "auroc_norm", "fpr95_norm", "auroc_distance"]
     return part.groupby("kernel", sort=False)[columns].mean().reset_index()
 
 
@@ -133,7 +134,7 @@ def methods_table(runs: Runs, pixels: Record) -> pd.DataFrame:
             interval([f(r) for r in group])[0] for f in (clean_accuracy, corrupt_accuracy)
         )
         row: dict = {"method": method, "n": len(group), "clean": clean}
-        row |= with_interval("corrupted", interval([corrupt_accuracy(r) for r in group]))
+        row |= _column("corrupted", [corrupt_accuracy(r) for r in group])
         row["corrupted / clean"] = corrupt / clean
         row["relative error"] = float(np.mean([relative_error(r) for r in group]))
         for name in ("clean_probe_h", "corrupt_probe_h", "displacement"):
@@ -143,9 +144,9 @@ def methods_table(runs: Runs, pixels: Record) -> pd.DataFrame:
 
 
 def relative_error(record: Record) -> float:
-    """Mean corruption error relative to clean: what is lost, over what raw chance is from it.
+    """Mean corruption error relative to clean: error on corrupted images less that on clean ones.
 
-    (1 - accuracy on corrupted) - (1 - accuracy on clean), averaged over corruptions; 10-NN on h.
+    10-NN on h, averaged over corruptions, severities and metrics.
     """
     return clean_accuracy(record) - corrupt_accuracy(record)
 
@@ -157,7 +158,7 @@ def attacks_table(runs: Runs) -> pd.DataFrame:
     for method, group in runs.items():
         row: dict = {"method": method}
         row |= {name.replace("_", " "): _mean(group, name) for name in names}
-        row |= with_interval("lipschitz", interval([r.metrics["lipschitz"] for r in group]))
+        row |= {"n": len(group)} | _column("lipschitz", [r.metrics["lipschitz"] for r in group])
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -169,14 +170,27 @@ def detection_table(runs: Runs) -> pd.DataFrame:
         row: dict = {"method": method}
         for score in ("norm_z", "norm_h", "distance_h"):
             values = [r.metrics[f"foreign_auroc_{score}"] for r in group]
-            mean, low, high = interval(values)
-            row[f"AUROC, {score}"] = f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+            row[f"AUROC, {score}"] = _text(values)
             row[f"FPR95, {score}"] = _mean(group, f"foreign_fpr95_{score}")
         row["AUROC of ‖z‖, corrupted"] = float(
             np.mean([r.arrays["auroc_norm"][1:].mean() for r in group])
         )
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _column(name: str, values: Sequence[float]) -> dict[str, float]:
+    """The mean, and its interval from `FEW` seeds on: that of fewer says nothing."""
+    mean, low, high = interval(values)
+    known = {"95 % low": low, "95 % high": high} if len(values) >= FEW else {}
+    return {name: mean} | known
+
+
+def _text(values: Sequence[float]) -> str:
+    """The mean of rates, with its interval from `FEW` seeds on."""
+    mean, low, high = interval(values)
+    known = f" [{max(low, 0):.2f}, {min(high, 1):.2f}]" if len(values) >= FEW else ""
+    return f"{mean:.2f}{known}"
 
 
 def _mean(group: Sequence[Record], name: str) -> float:

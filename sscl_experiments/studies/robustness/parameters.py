@@ -87,8 +87,9 @@ class Robustness(Parameters):
 
     Mixture: `seeds` networks of each kernel and each of `dims`, trained for `steps`. Images:
     `image_seeds` networks of SimCLR, t-SimCLR and untrained ones on `n_train` images of `image_set`
-    for `epochs`; `control_seeds` of other methods, and of the two for half the epochs; `tested` test images are corrupted, `attacked` attacked. Augmentations: SimCLR with each
-    of `augmentations`, `augmentation_seeds` networks.
+    for `epochs`; `control_seeds` of other methods, and of the two for half the epochs; `tested`
+    test images are corrupted, `attacked` attacked. Augmentations: SimCLR with each of
+    `augmentations`, `augmentation_seeds` networks.
     """
 
     dims: Annotated[tuple[Annotated[int, Field(ge=2, le=64)], ...], Field(min_length=1)]
