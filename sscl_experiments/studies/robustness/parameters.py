@@ -108,6 +108,8 @@ class Robustness(Parameters):
 
     @model_validator(mode="after")
     def _known(self) -> "Robustness":
+        if 2 not in self.dims:
+            raise ValueError(f"dims must hold 2, which is drawn, got {self.dims}")
         if unknown := sorted(set(self.augmentations) - set(AUGMENTATIONS)):
             rule = f"among {list(AUGMENTATIONS)}"
             raise ValueError(f"augmentations must be {rule}, got {unknown}")
