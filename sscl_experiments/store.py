@@ -29,6 +29,7 @@ from sscl_core.files import remove, sweep, unwritten
 from .code import code_hash, digest
 from .flock import held
 from .record import Record, release
+from .runs.robust_config import StressedImages, UnseenMixture
 from .runs.transfer_config import TransferImages
 
 SCHEMA = 1
@@ -41,6 +42,8 @@ KINDS = {
     Images: "sscl_experiments.runs.images",
     Mixture: "sscl_experiments.runs.mixture",
     Points: "sscl_experiments.runs.points",
+    StressedImages: "sscl_experiments.runs.robust_images",
+    UnseenMixture: "sscl_experiments.runs.unseen",
 }
 
 
