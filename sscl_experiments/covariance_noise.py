@@ -66,6 +66,9 @@ def whitening(x: Float[Tensor, "n d"]) -> Whitening:
 class _Back(nn.Module):
     """`Whitening.back` as a layer that is not trained."""
 
+    mean: Tensor
+    basis: Tensor
+
     def __init__(self, map_: Whitening) -> None:
         super().__init__()
         self.register_buffer("mean", map_.mean.clone())
@@ -89,12 +92,13 @@ def train_with_covariance_noise(
     first = [initial_network(c, x.shape[1:]) for c, x in zip(configs, points, strict=True)]
     networks = []
     for map_, network in zip(maps, first, strict=True):
-        networks.append(Encoder(nn.Sequential(_Back(map_), *network.backbone), network.projector))
+        layers = [_Back(map_), *network.backbone.children()]
+        networks.append(Encoder(nn.Sequential(*layers), network.projector))
     white = [map_(x) for map_, x in zip(maps, points, strict=True)]
     results = train_ensemble(configs, white, networks=networks, device=device)
     for result in results:
-        backbone = result.model.backbone[1:]  # type: ignore[index]
-        result.model = Encoder(backbone, result.model.projector).eval()
+        layers = list(result.model.backbone.children())[1:]
+        result.model = Encoder(nn.Sequential(*layers), result.model.projector).eval()
     return results
 
 

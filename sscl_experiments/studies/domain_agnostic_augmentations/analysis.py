@@ -57,7 +57,7 @@ def control_table(best: pd.DataFrame, clouds: Sequence[str]) -> pd.DataFrame:
     wide, rows = by_augmentation(best), []
     for cloud in clouds:
         own = wide.loc[cloud]
-        row = {"cloud": cloud} | own.mean()[["noise", "mixup", "covariance noise"]].to_dict()
+        row = {"cloud": cloud} | own[["noise", "mixup", "covariance noise"]].mean().to_dict()
         difference = interval((own["covariance noise"] - own["mixup"]).tolist())
         row |= with_interval("covariance noise − mixup", difference)
         rows.append(row | {"n": len(own)})
