@@ -13,36 +13,24 @@ import pytest
 import scipy.special
 import torch
 from helpers import cloud_run, normal, on_cloud
-from matplotlib.figure import Figure
 from scipy import stats
-from sklearn.decomposition import PCA
 
 from sscl_core.config import (
     MLP,
-    Cloud,
     Corruption,
     Masking,
     Mixup,
     Noise,
     Points,
-    Table,
-    TrainConfig,
 )
-from sscl_core.evaluate import accuracy, knn, linear_probe
-from sscl_experiments import plotting
 from sscl_experiments.grouping import ensembles
 from sscl_experiments.record import Record
 from sscl_experiments.runs.points import point_set
-from sscl_experiments.settings import AUGMENTATION, METHODS, vector_run
-from sscl_experiments.studies.domain_agnostic_augmentations import analysis, figures
-from sscl_experiments.studies.domain_agnostic_augmentations.analysis import (
-    best_settings,
-    raw_scores,
-)
+from sscl_experiments.settings import METHODS, vector_run
+from sscl_experiments.studies.domain_agnostic_augmentations import analysis
 from sscl_experiments.studies.domain_agnostic_augmentations.parameters import (
     CLOUD_STEPS,
     CLOUDS,
-    IMAGE_VIEWS,
     TABLE_STEPS,
 )
 from sscl_experiments.studies.domain_agnostic_augmentations.sne import (

@@ -40,6 +40,25 @@ def _mean_over(wide: pd.DataFrame, clouds: Sequence[str], first: str, second: st
     return (own[first] - own[second]).groupby("seed").mean().tolist()
 
 
+def exceptions(gain: pd.DataFrame) -> str:
+    """The clouds whose gain does not have the sign of log variance ratio, as a sentence.
+
+    `gain` has the columns of `gains`. A gain whose interval includes 0 has no sign.
+    """
+    ahead = (gain.low > 0).astype(int) - (gain.high < 0).astype(int)
+    expected = (gain["variance ratio"] > 1).astype(int) * 2 - 1
+    other = gain[ahead != expected]
+    named = [
+        f"{cloud} (ratio {ratio:.2g}, gain {mean:+.3f})"
+        for cloud, ratio, mean in zip(
+            other.cloud, other["variance ratio"], other[GAIN], strict=True
+        )
+    ]
+    return (
+        f"{len(gain) - len(other)} of {len(gain)} clouds as the ratio says; not: {'; '.join(named)}"
+    )
+
+
 def control_rows(
     measured: Mapping[tuple[str, float], Sequence[Mapping[str, float]]], seeds: Sequence[int]
 ) -> pd.DataFrame:

@@ -140,7 +140,7 @@ CLOUD_STEPS: list[tuple[float, Agnostic]] = [
     *((scale, Noise(scale=scale)) for scale in (0.01, 0.03, 0.1, 0.3, 1.0)),
     *((strength, Mixup(strength=strength)) for strength in (0.05, 0.1, 0.3, 0.6, 1.0)),
 ]
-CONTROL_STRENGTHS = (0.05, 0.1, 0.3, 0.6, 1.0)
+CONTROL_STRENGTHS = (0.1, 0.3, 0.6, 1.0, 2.0)
 # Whatever the scale, claims are decided on these. The premise holds (see `separation`) in the
 # first, and two directions of nuisance or more are wider than the means are apart in the second.
 PREMISE_CLOUDS = ("isotropic, d=8", "5 nuisances, σ=0.3", "manifold, d=64")
