@@ -17,7 +17,6 @@ from scipy import stats
 
 from sscl_core.config import (
     MLP,
-    Corruption,
     Masking,
     Mixup,
     Noise,
@@ -29,9 +28,13 @@ from sscl_experiments.runs.points import point_set
 from sscl_experiments.settings import METHODS, vector_run
 from sscl_experiments.studies.domain_agnostic_augmentations import analysis
 from sscl_experiments.studies.domain_agnostic_augmentations.parameters import (
+    BASE,
     CLOUD_STEPS,
     CLOUDS,
-    TABLE_STEPS,
+    CONTROL_STRENGTHS,
+    NUISANCE_CLOUDS,
+    PREMISE_CLOUDS,
+    separation,
 )
 from sscl_experiments.studies.domain_agnostic_augmentations.sne import (
     agreement,
@@ -40,6 +43,7 @@ from sscl_experiments.studies.domain_agnostic_augmentations.sne import (
     distance_and_flat_limit,
     kl_ratios,
     noise_P,
+    over_best_null,
     procrustes_aligned,
     rank_correlation,
     scaled_kl,
@@ -51,7 +55,10 @@ from sscl_experiments.studies.domain_agnostic_augmentations.views import (
     counted_mixup,
     counted_noise,
     energy_in_span,
+    over_seeds,
     perturbation,
+    span_ratios,
+    training_masses,
     view_densities,
     within_two_errors,
 )
@@ -187,8 +194,13 @@ def test_noise_P_equals_a_double_loop():
                 np.prod(law.pdf(x[i] - anchor)) * np.prod(law.pdf(x[j] - anchor)) for anchor in x
             )
         torch.testing.assert_close(
-            noise_P(config.data, 3), torch.from_numpy(expected / expected.sum())
+            noise_P(config.data, 3, "joint"), torch.from_numpy(expected / expected.sum())
         )
+        density = [sum(np.prod(law.pdf(point - anchor)) for anchor in x) for point in x]
+        ratio = expected / np.outer(density, density)
+        found = noise_P(config.data, 3)
+        torch.testing.assert_close(found, torch.from_numpy(ratio / ratio.sum()))
+        assert (found - noise_P(config.data, 3, "joint")).abs().sum() > 0.05
 
 
 def test_sne_finds_the_map_that_P_was_made_of():
@@ -407,60 +419,111 @@ def test_counted_mixup_is_calibrated():
     assert max(p) < 1 - ALPHA / 7
 
 
-def test_partners_of_counted_mixup_are_others():
-    """Two points: half of every segment is on either side.
-
-    More were on its own if a point could be its own partner.
-    """
+def test_a_partner_may_be_the_point_itself_as_in_training():
+    """Two points: half of every segment is on either side, and half of the partners are the point
+    itself, whose view is the point."""
     exact, counted = counted_mixup(torch.tensor([[0.0], [1.0]]), draws=2000, seed=0)
-    assert exact.flatten().tolist() == pytest.approx([0.5] * 4)
-    assert counted.flatten().tolist() == pytest.approx([0.5] * 4, abs=0.05)
+    assert exact.flatten().tolist() == pytest.approx([0.75, 0.25, 0.25, 0.75])
+    assert counted.flatten().tolist() == pytest.approx([0.75, 0.25, 0.25, 0.75], abs=0.04)
+    x = normal(6, 2)
+    torch.testing.assert_close(training_masses(x, strength=0.5).sum(1), torch.ones(6).double())
 
 
-CLOUD_NAMES = ("isotropic, d=8", "isotropic, d=64", "5 nuisances, d=16")
+CLOUD_NAMES = (*PREMISE_CLOUDS, *NUISANCE_CLOUDS)
+AUGMENTATIONS = ("noise", "mixup", "covariance noise")
 
 
 def clouds_frame() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Accuracies of the best strengths, and what they do before training, of three clouds."""
+    """Accuracies of the best strengths, and what they do before training, of five clouds."""
     rng = np.random.default_rng(0)
-    best = pd.DataFrame(
-        {"cloud": cloud, "augmentation": name, "seed": seed, "knn_h_test": rng.random()}
-        for cloud in CLOUD_NAMES
-        for name in ("noise", "mixup")
-        for seed in range(4)
-    )
-    what = ("strength", "energy in span", "views at own mean", "P within", "selectivity")
-    before = pd.DataFrame(
-        {"cloud": cloud, "augmentation": name} | {key: rng.random() for key in what}
-        for cloud in CLOUD_NAMES
-        for name in ("noise", "mixup")
-    )
+    keys = list(itertools.product(CLOUD_NAMES, AUGMENTATIONS, range(4)))
+    best = pd.DataFrame(keys, columns=["cloud", "augmentation", "seed"])
+    best["knn_h_test"] = rng.random(len(keys))
+    before = best[best.augmentation != "covariance noise"].drop(columns="knn_h_test")
+    before["strength"] = np.where(before.augmentation == "noise", 0.3, 0.6)
+    for key in ("energy in span", "views at own mean", "P within", "selectivity"):
+        before[key] = rng.random(len(before))
     return best, before
 
 
+def paired(best: pd.DataFrame, cloud: str, first: str, second: str) -> np.ndarray:
+    part = best[best.cloud == cloud]
+    a, b = (part[part.augmentation == n].knn_h_test.to_numpy() for n in (first, second))
+    return a - b
+
+
 def test_gains_of_mixup_are_paired_by_seed():
-    best, before = clouds_frame()
-    order = list(CLOUD_NAMES[::-1])
+    best, rows = clouds_frame()
+    before, order = over_seeds(rows), list(CLOUD_NAMES[::-1])
     gain = analysis.gains(best, before, order)
-    assert list(gain.columns) == ["cloud", "mixup − noise", "low", "high", "variance ratio"]
+    columns = ["cloud", "mixup − noise", "low", "high", "separation", "variance ratio"]
+    assert list(gain.columns) == columns
     assert gain.cloud.tolist() == order
     for row in gain.to_dict("records"):
-        part = best[best.cloud == row["cloud"]]
-        mixup, noise = (part[part.augmentation == n].knn_h_test.to_numpy() for n in MIX_AND_NOISE)
-        low, high = stats.ttest_rel(mixup, noise).confidence_interval()
-        assert list(row.values())[1:4] == pytest.approx([(mixup - noise).mean(), low, high])
-        own = before[(before.cloud == row["cloud"]) & (before.augmentation == "noise")]
-        assert row["variance ratio"] == 1 / own.selectivity.item()
-    isotropic = best[best.cloud.str.startswith("isotropic")]
-    means = isotropic.groupby(["augmentation", "seed"]).knn_h_test.mean()
-    assert analysis.isotropic_gains(best) == pytest.approx(means["mixup"] - means["noise"])
+        own = paired(best, row["cloud"], "mixup", "noise")
+        low, high = stats.t.interval(0.95, 3, own.mean(), stats.sem(own))
+        assert list(row.values())[1:4] == pytest.approx([own.mean(), low, high])
+        part = rows[(rows.cloud == row["cloud"]) & (rows.augmentation == "noise")]
+        assert row["variance ratio"] == pytest.approx(1 / part.selectivity.mean())
+
+
+def test_claims_are_decided_on_their_own_clouds_paired_by_seed():
+    best, rows = clouds_frame()
+    premise = [paired(best, cloud, "mixup", "noise") for cloud in PREMISE_CLOUDS]
+    assert analysis.premise_gains(best) == pytest.approx(np.mean(premise, 0))
+    wide = [paired(best, cloud, "covariance noise", "mixup") for cloud in NUISANCE_CLOUDS]
+    assert analysis.covariance_gains(best) == pytest.approx(np.mean(wide, 0))
+    shares = rows.set_index(["augmentation", "cloud", "seed"])["energy in span"]
+    ratios = [
+        [shares["mixup", cloud, seed] / shares["noise", cloud, seed] for cloud in PREMISE_CLOUDS]
+        for seed in range(4)
+    ]
+    assert span_ratios(rows) == pytest.approx(np.min(ratios, 1))
+
+
+def test_the_control_is_listed_beside_the_others():
+    measured = {("isotropic, d=8", 0.3): [{"knn_h_test": 0.1}, {"knn_h_test": 0.2}]}
+    rows = analysis.control_rows(measured, range(7, 9))
+    assert rows.seed.tolist() == [7, 8]
+    assert rows.knn_h_test.tolist() == [0.1, 0.2]
+    assert rows.augmentation.unique().tolist() == ["covariance noise"]
+    best, _ = clouds_frame()
+    table = analysis.control_table(best, NUISANCE_CLOUDS)
+    own = paired(best, NUISANCE_CLOUDS[0], "covariance noise", "mixup")
+    first = table.iloc[0]
+    assert first["covariance noise − mixup"] == pytest.approx(own.mean())
+    assert first["covariance noise"] - first["mixup"] == pytest.approx(own.mean())
+    assert first["95 % high"] > own.mean() > first["95 % low"]
+
+
+def test_exceptions_are_the_clouds_without_the_sign_of_the_ratio():
+    columns = ["cloud", "mixup − noise", "low", "high", "variance ratio"]
+    rows = [("a", 0.1, 0.05, 0.2, 3.0), ("b", -0.1, -0.2, -0.05, 0.3), ("c", 0.1, -0.1, 0.3, 2.0)]
+    text = analysis.exceptions(pd.DataFrame([*rows, ("d", 0.1, 0.05, 0.2, 0.5)], columns=columns))
+    assert text.startswith("2 of 4 clouds as the ratio says")
+    assert "c (ratio 2, gain +0.100); d (ratio 0.5, gain +0.100)" in text
+
+
+def test_clouds_are_separated_where_means_are_farther_apart_than_points_of_a_component():
+    for name, cloud in CLOUDS.items():
+        config = cloud_run(Points(points=cloud, augmentation=(Noise(scale=0.1),)))
+        data = point_set(config)
+        assert data.means is not None
+        own = data.means[data.test.labels]
+        within = 2 * (data.test.x - own).square().sum(1).mean()
+        found = (torch.pdist(data.means).square().mean() / within).sqrt().item()
+        rel = 0.2 if cloud.structure == "manifold" else 0.06
+        assert separation(cloud) == pytest.approx(found, rel=rel), name
+    assert all(separation(CLOUDS[name]) > 1 for name in PREMISE_CLOUDS)
+    assert not any(separation(CLOUDS[name]) > 1 for name in NUISANCE_CLOUDS)
 
 
 MIX_AND_NOISE = ("mixup", "noise")
 
 
 def test_predictors_are_held_against_the_gain_by_rank():
-    best, before = clouds_frame()
+    best, rows = clouds_frame()
+    before = over_seeds(rows)
     gain = analysis.gains(best, before, CLOUD_NAMES)
     table = analysis.predictors(before, gain)
     assert table.cloud.tolist() == list(CLOUD_NAMES)
@@ -474,7 +537,7 @@ def test_predictors_are_held_against_the_gain_by_rank():
         difference = table[f"{what}, mixup"] - table[f"{what}, noise"]
         expected = stats.spearmanr(difference, gain["mixup − noise"]).statistic
         assert row["rank correlation with the gain"] == pytest.approx(expected)
-        assert row.clouds == 3
+        assert row.clouds == 5
 
 
 def test_every_run_beside_sne_on_its_own_points_or_on_those_of_the_base():
@@ -490,11 +553,17 @@ def test_every_run_beside_sne_on_its_own_points_or_on_those_of_the_base():
     assert table.KL[:2].tolist() == pytest.approx(table.KL[2:4].tolist())
     assert table.KL[0] == pytest.approx(sne_agreement(records["control", "mixup"][0], base)["KL"])
     means = agreement_means(table)
-    assert means.loc[1, "rank correlation"] == table["rank correlation"][2:4].mean()
-    assert means.columns[2:4].tolist() == ["rank correlation", "95 % interval"]
-    ratios = kl_ratios(table)
-    assert ratios["KL to the noise's P"].str.startswith("trained with noise ÷ ").all()
-    assert ratios.ratio.tolist() == pytest.approx([1, 1], abs=1e-6)
+    assert means.loc[1, "KL"] == table["KL"][2:4].mean()
+    assert means.columns[2:4].tolist() == ["KL", "95 % interval"]
+    ratios = kl_ratios({"ratio": table}).set_index("noise over")
+    assert ratios.ratio[["mixup", "untrained"]].tolist() == pytest.approx([1, 1], abs=1e-6)
+    expected = (table["KL"][:2] / table["KL, input"][:2]).mean()
+    assert ratios.ratio["input"] == pytest.approx(expected)
+    least = [min(table["KL, input"][i], table["KL"][i]) for i in (0, 1)]
+    assert over_best_null(table) == pytest.approx([table["KL"][i] / least[i] for i in (0, 1)])
+    joint = agreement_by_factor(records, "joint")
+    assert joint.KL[0] == pytest.approx(sne_agreement(records[BASE][0], form="joint")["KL"])
+    assert abs(joint.KL[0] - table.KL[0]) > 1e-3
 
 
 def test_the_limit_of_equally_dense_anchors_is_a_gaussian_of_twice_the_variance():
@@ -547,11 +616,9 @@ def every_group(p) -> list[list]:
     return [
         runs
         for groups in (
-            p.view_runs(),
             p.noise_runs(),
             p.map_runs(),
             p.untrained_runs(),
-            p.table_runs(),
         )
         for runs in groups.values()
     ]
@@ -563,28 +630,26 @@ def test_the_runs_are_those_of_the_groups_and_each_is_made_once(scale):
     grouped = [run for runs in every_group(p) for run in runs]
     assert len(set(p.runs())) == len(p.runs()) == len(grouped)
     assert set(p.runs()) == set(grouped)
-    sizes = {
-        "view": p.image_seeds,
-        "noise": p.seeds,
-        "map": p.seeds,
-        "untrained": p.seeds,
-        "table": p.table_seeds,
-    }
-    for group, n in sizes.items():
-        for name, runs in getattr(p, f"{group}_runs")().items():
-            assert [run.seed for run in runs] == list(range(n)), (group, name)
-            assert len({run.replace(seed=0) for run in runs}) == 1, (
-                "they differ in their seed alone"
-            )
+    for runs in [*every_group(p), *p.control_runs().values()]:
+        assert [run.seed for run in runs] == list(range(p.seeds))
+        assert len({run.replace(seed=0) for run in runs}) == 1, "they differ in their seed alone"
 
 
 def test_what_is_asked_for_twice_is_made_once():
-    p = agnostic(
-        scale="smoke", clouds=["isotropic, d=8"] * 2, tables=["iris", "wine", "iris"], seed=7
-    )
+    p = agnostic(scale="smoke", clouds=[*CLOUD_NAMES] * 2, seed=7)
     assert len(set(p.runs())) == len(p.runs())
     assert {run.seed for run in p.runs()} == {7, 8}
-    assert len(p.map_runs()) == len(CLOUD_STEPS)
+    assert len(p.map_runs()) == len(CLOUD_STEPS) * len(CLOUD_NAMES)
+
+
+def test_the_control_is_trained_as_the_map_but_for_its_noise():
+    p = agnostic(scale="smoke")
+    runs = p.control_runs()
+    assert set(runs) == set(itertools.product(p.control_clouds, CONTROL_STRENGTHS))
+    for (cloud, strength), (run, *_) in runs.items():
+        beside = p.map_runs()[cloud, "noise", 0.3][0]
+        step = Noise(scale=strength)
+        assert run == beside.replace(data=beside.data.replace(augmentation=(step,)))
 
 
 def test_runs_on_vectors_are_ensembles_of_their_seeds():
@@ -592,7 +657,7 @@ def test_runs_on_vectors_are_ensembles_of_their_seeds():
     together = ensembles(run for run in p.runs() if isinstance(run.data, Points))
     vectors = [
         runs
-        for groups in (p.noise_runs(), p.map_runs(), p.untrained_runs(), p.table_runs())
+        for groups in (p.noise_runs(), p.map_runs(), p.untrained_runs())
         for runs in groups.values()
     ]
     assert sorted(map(str, together)) == sorted(map(str, vectors))
@@ -602,18 +667,18 @@ def test_runs_on_vectors_are_ensembles_of_their_seeds():
     ("given", "words"),
     [
         (
-            {"clouds": ["isotropic, d=8", "isotropic, d=9"]},
+            {"clouds": [*CLOUD_NAMES, "isotropic, d=9"]},
             r"clouds must be among .*, got \['isotropic, d=9'\]",
         ),
         ({"clouds": []}, "clouds"),
-        ({"tables": ["boston"]}, "tables.0 = 'boston'"),
-        ({"tables": []}, "tables"),
+        ({"clouds": ["isotropic, d=8"]}, r"clouds must include \['5 nuisances, σ=0.3', "),
+        ({"control_clouds": []}, r"control_clouds must include \['5 nuisances, σ=0.5', "),
+        (
+            {"control_clouds": [*NUISANCE_CLOUDS, "isotropic, d=64"]},
+            r"control_clouds must be among clouds, got \['isotropic, d=64'\]",
+        ),
         ({"points": 29}, "points = 29"),
         ({"steps": 0}, "steps = 0"),
-        ({"table_seeds": 0}, "table_seeds = 0"),
-        ({"image_seeds": 0}, "image_seeds = 0"),
-        ({"image_epochs": 0}, "image_epochs = 0"),
-        ({"n_train": 10_001}, "n_train = 10001"),
     ],
     ids=str,
 )
@@ -623,13 +688,11 @@ def test_wrong_parameters_of_the_domain_agnostic_study(given, words):
         agnostic(scale="smoke", **given)
 
 
-@pytest.mark.parametrize(
-    ("steps", "kinds", "number"),
-    [(CLOUD_STEPS, (Noise, Mixup), 5), (TABLE_STEPS, (Noise, Mixup, Masking, Corruption), 3)],
-)
-def test_every_augmentation_has_as_many_strengths(steps, kinds, number):
+def test_every_augmentation_has_as_many_strengths():
     """An equal budget for the choice among them."""
-    assert [type(step) for _, step in steps] == [kind for kind in kinds for _ in range(number)]
+    steps = CLOUD_STEPS
+    assert [type(step) for _, step in steps] == [Noise] * 5 + [Mixup] * 5
+    assert len(CONTROL_STRENGTHS) == 5
     assert len(set(steps)) == len(steps)
     for strength, step in steps:
         (value,) = (
@@ -698,7 +761,7 @@ def test_the_noise_of_sne_is_changed_in_one_factor_at_a_time():
 @SCALES
 def test_networks_on_vectors_are_trained_for_as_many_steps_as_asked(scale):
     p = agnostic(scale=scale)
-    for groups in (p.noise_runs(), p.map_runs(), p.table_runs()):
+    for groups in (p.noise_runs(), p.map_runs(), p.control_runs()):
         for name, runs in groups.items():
             steps = 0 if "untrained" in name else p.steps
             assert {run.epochs * run.data.steps_per_epoch for run in runs} == {steps}, name
