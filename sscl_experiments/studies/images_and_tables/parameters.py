@@ -40,8 +40,8 @@ class ImagesAndTables(Parameters):
     """Sizes, and how many seeds each part has.
 
     Tables: `seeds` splits of each of `tables`. At the small budget, which trains for `steps`, every
-    strength of every augmentation is tried; at the others in `budgets` the middle strength. Images:
-    `image_seeds` networks a kind of view, on `n_train` of the embedded images for `image_epochs`.
+    strength of every augmentation is tried; at the others in `budgets` those of `LARGER_STEPS`.
+    Images: `image_seeds` networks a kind of view, on `n_train` of the embedded images for `image_epochs`.
     """
 
     tables: Annotated[tuple[TableName, ...], Field(min_length=1)]
@@ -55,7 +55,7 @@ class ImagesAndTables(Parameters):
         """(table, augmentation, strength, budget) and its runs, all of SimCLR."""
         runs: dict[TableKey, list[TrainConfig]] = {}
         for table, budget in itertools.product(dict.fromkeys(self.tables), self.budgets):
-            steps = TABLE_STEPS if budget == "small" else MIDDLE_STEPS
+            steps = TABLE_STEPS if budget == "small" else LARGER_STEPS
             for strength, step in steps:
                 key = (table, step.name, strength, budget)
                 runs[key] = self._table_group(table, step, budget)
@@ -115,15 +115,18 @@ BUDGETS = {
     "medium": Budget(width=128, batch=128, longer=3),
     "large": Budget(width=256, batch=256, longer=4),
 }
-# Three strengths of each augmentation, among which the validation part decides; the middle one is
-# trained at the larger budgets too.
+# Three strengths of each augmentation, among which the validation part decides. At the larger
+# budgets one strength of the two that were best in validation at the small one.
 TABLE_STEPS: list[tuple[float, Agnostic]] = [
     *((scale, Noise(scale=scale)) for scale in (0.1, 0.3, 1.0)),
     *((strength, Mixup(strength=strength)) for strength in (0.2, 0.5, 1.0)),
     *((rate, Masking(rate=rate)) for rate in (0.1, 0.3, 0.6)),
     *((rate, Corruption(rate=rate)) for rate in (0.1, 0.3, 0.6)),
 ]
-MIDDLE_STEPS = [step for step in TABLE_STEPS if step[0] in (0.3, 0.5)]
+LARGER_STEPS: list[tuple[float, Agnostic]] = [
+    (1.0, Noise(scale=1.0)),
+    (0.3, Masking(rate=0.3)),
+]
 COVARIANCE_STRENGTHS = (0.1, 0.3, 1.0)
 
 
