@@ -41,7 +41,8 @@ class ImagesAndTables(Parameters):
 
     Tables: `seeds` splits of each of `tables`. At the small budget, which trains for `steps`, every
     strength of every augmentation is tried; at the others in `budgets` those of `LARGER_STEPS`.
-    Images: `image_seeds` networks a kind of view, on `n_train` of the embedded images for `image_epochs`.
+    Images: `image_seeds` networks a kind of view, on `n_train` of the embedded images for
+    `image_epochs`.
     """
 
     tables: Annotated[tuple[TableName, ...], Field(min_length=1)]
