@@ -499,9 +499,11 @@ def test_the_control_is_listed_beside_the_others():
 def test_exceptions_are_the_clouds_without_the_sign_of_the_ratio():
     columns = ["cloud", "mixup − noise", "low", "high", "variance ratio"]
     rows = [("a", 0.1, 0.05, 0.2, 3.0), ("b", -0.1, -0.2, -0.05, 0.3), ("c", 0.1, -0.1, 0.3, 2.0)]
-    text = analysis.exceptions(pd.DataFrame([*rows, ("d", 0.1, 0.05, 0.2, 0.5)], columns=columns))
-    assert text.startswith("2 of 4 clouds as the ratio says")
-    assert "c (ratio 2, gain +0.100); d (ratio 0.5, gain +0.100)" in text
+    table = pd.DataFrame([*rows, ("d", 0.1, 0.05, 0.2, 0.5)], columns=columns)
+    found = analysis.exceptions({"quick": table, "full": table[:2]})
+    assert found.cloud.tolist() == ["c", "d"]
+    assert found.scale.tolist() == ["quick: 2 of 4"] * 2
+    assert found.high.tolist() == [0.3, 0.2]
 
 
 def test_clouds_are_separated_where_means_are_farther_apart_than_points_of_a_component():

@@ -40,23 +40,20 @@ def _mean_over(wide: pd.DataFrame, clouds: Sequence[str], first: str, second: st
     return (own[first] - own[second]).groupby("seed").mean().tolist()
 
 
-def exceptions(gain: pd.DataFrame) -> str:
-    """The clouds whose gain does not have the sign of log variance ratio, as a sentence.
+def exceptions(gains_by_scale: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The clouds whose gain does not have the sign of log variance ratio, by scale.
 
-    `gain` has the columns of `gains`. A gain whose interval includes 0 has no sign.
+    The values have the columns of `gains`. A gain whose interval includes 0 has no sign.
     """
-    ahead = (gain.low > 0).astype(int) - (gain.high < 0).astype(int)
-    expected = (gain["variance ratio"] > 1).astype(int) * 2 - 1
-    other = gain[ahead != expected]
-    named = [
-        f"{cloud} (ratio {ratio:.2g}, gain {mean:+.3f})"
-        for cloud, ratio, mean in zip(
-            other.cloud, other["variance ratio"], other[GAIN], strict=True
-        )
-    ]
-    return (
-        f"{len(gain) - len(other)} of {len(gain)} clouds as the ratio says; not: {'; '.join(named)}"
-    )
+    parts = []
+    for scale, gain in gains_by_scale.items():
+        ahead = (gain.low > 0).astype(int) - (gain.high < 0).astype(int)
+        expected = (gain["variance ratio"] > 1).astype(int) * 2 - 1
+        other = gain[ahead != expected]
+        part = other[["cloud", "variance ratio", GAIN, "low", "high"]]
+        part.insert(0, "scale", f"{scale}: {len(other)} of {len(gain)}")
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
 
 
 def control_rows(

@@ -81,7 +81,10 @@ def agreement(example: Record, agree: Mapping[Form, pd.DataFrame]) -> Figure:
     for axis, (form, title) in zip(right, titles.items(), strict=True):
         _kl_by_noise(axis, agree[form])
         axis.set_title(title)
-    right[1].sharey(right[0])
+    limits = [limit for axis in right for limit in axis.get_ylim()]
+    for axis in right:
+        axis.set_ylim(min(limits), max(limits))
+    right[0].set_ylabel("KL(P ‖ Q) at the best scale")
     right[0].legend()
     return figure
 
