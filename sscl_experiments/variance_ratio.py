@@ -18,6 +18,7 @@ def variance_ratio(x: Float[Tensor, "n d"], groups: Integer[Tensor, " n"]) -> fl
     """Variance along the widest direction outside the span of the groups' means, over the mean
     variance inside it.
 
+    Of few points it is too small where it is large: means of a sample tilt towards wide directions.
     `ValueError`: the means span all directions, or there is one group only.
     """
     x = x.double()

@@ -279,7 +279,6 @@ def test_a_run_that_ends_at_sne_s_own_map_agrees_with_it():
     assert {name: result[f"{name}, SNE"] for name in AGREEMENT} == pytest.approx(
         agreement(second, first)
     )
-    assert result["rank correlation, SNE"] < 0.99
 
 
 def test_a_run_can_be_held_against_the_P_of_other_noise():

@@ -4,6 +4,7 @@ SNE without a network is in `sne`, what augmentations do before training in `vie
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from numpy import nan
@@ -73,7 +74,8 @@ def control_table(best: pd.DataFrame, clouds: Sequence[str]) -> pd.DataFrame:
     wide, rows = by_augmentation(best), []
     for cloud in clouds:
         own = wide.loc[cloud]
-        row = {"cloud": cloud} | own[["noise", "mixup", "covariance noise"]].mean().to_dict()
+        row: dict[str, Any] = {"cloud": cloud}
+        row |= {name: own[name].mean() for name in ("noise", "mixup", "covariance noise")}
         difference = interval((own["covariance noise"] - own["mixup"]).tolist())
         row |= with_interval("covariance noise − mixup", difference)
         rows.append(row | {"n": len(own)})
