@@ -11,6 +11,7 @@ import torch
 from helpers import cloud_run, normal, on_cloud
 from matplotlib.figure import Figure
 from scipy import stats
+from sscl_experiments.studies.augmentation_graph.loss_family import LOSSES
 
 from sscl_core.affinities import noise_masses
 from sscl_core.config import Mixup, Noise
@@ -24,7 +25,6 @@ from sscl_experiments.studies.augmentation_graph.analysis import (
     principal_cosines,
     squared_cosines,
 )
-from sscl_experiments.studies.augmentation_graph.loss_family import LOSSES
 
 
 def test_features_that_are_not_finite_capture_nothing():

@@ -42,14 +42,14 @@ from sscl_core.similarities import (
     log_q_student,
     squared_distances,
 )
-from sscl_experiments.studies.augmentation_graph.loss_family import LOSSES, Terms, forces
 from sscl_experiments.studies.contrastive_is_sne import analysis
+from sscl_experiments.studies.loss_family.losses import LOSSES, Terms, forces
 
 INF = math.inf
 JOINT, CONDITIONAL = "t-SimCLR", "t-SimCLR, conditional"
 
 
-plain = unchecked("sscl_experiments.studies.augmentation_graph.loss_family")
+plain = unchecked("sscl_experiments.studies.loss_family.losses")
 all_rows = pytest.mark.parametrize("name", LOSSES)
 
 
@@ -233,7 +233,8 @@ def naive(name: str, z1: Tensor, z2: Tensor, **settings) -> tuple[Tensor, Tensor
             )
         case "Neg-t-SNE":
             log_s = partial(student, temperature=t or 1.0, df=df or 1.0)
-            return naive_binary(lambda a, b: log_s(a, b).exp() / (log_s(a, b).exp() + 1), z1, z2)
+            odds = settings.get("odds", 1)
+            return naive_binary(lambda a, b: log_s(a, b).exp() / (log_s(a, b).exp() + odds), z1, z2)
         case "UMAP":
             return naive_binary(lambda a, b: 1 / (1 + dot(a - b, a - b)), z1, z2)
     rest = {
@@ -253,7 +254,7 @@ SETTINGS = {
     "t-SNE": [{"temperature": 0.2, "df": 3.0}, {"P": "joint"}],
     "DCL": [{"temperature": 0.1}],
     "SigLIP": [{"temperature": 0.4, "bias": 1.5}],
-    "Neg-t-SNE": [{"temperature": 0.2, "df": 3.0}, {"df": INF}],
+    "Neg-t-SNE": [{"temperature": 0.2, "df": 3.0, "odds": 0.2}, {"df": INF}],
     "Barlow Twins": [{"redundancy": 0.7}],
     "VICReg": [{"invariance": 2.0, "variance": 3.0, "covariance": 5.0}],
 }
