@@ -384,3 +384,18 @@ def image_table(found: ImagePairs, fitted: Fits) -> pd.DataFrame:
         {"log s of": "T from other crops"} | again,
     ]
     return pd.concat([rows, pd.DataFrame(others)], ignore_index=True)
+
+
+def digits_table(fitted: Fits) -> pd.DataFrame:
+    """R² over partners before and after training, by d_z, and of the raw input at its best scale."""
+    table = fitted.table[fitted.table.pairs == PARTNERS]
+    ends = table[table.step.isin([0, table.step.max()])]
+    rows = means(ends, ["d_z", "step"], [R2, SLOPE, SCALED])
+    raw = []
+    for own in list(fitted.pairs.values())[:1]:
+        for pairs in own.pairs:
+            part = pairs.partners
+            raw.append(fit(raw_log_s(pairs)[part], pairs.T[part])[SCALED])
+    mean, low, high = interval(raw)
+    row = {"step": "raw input, best scale", R2: mean, "95 % low": low, "95 % high": high}
+    return pd.concat([rows, pd.DataFrame([row | {"n": len(raw)}])], ignore_index=True)
