@@ -387,7 +387,7 @@ def image_table(found: ImagePairs, fitted: Fits) -> pd.DataFrame:
 
 
 def digits_table(fitted: Fits) -> pd.DataFrame:
-    """R² over partners before and after training, by d_z, and of the raw input at its best scale."""
+    """R² over partners before and after training, and of the raw input at its best scale."""
     table = fitted.table[fitted.table.pairs == PARTNERS]
     ends = table[table.step.isin([0, table.step.max()])]
     rows = means(ends, ["d_z", "step"], [R2, SLOPE, SCALED])

@@ -29,10 +29,11 @@ def thesis(ours: Kept, wrong: Kept, nulls: pd.DataFrame) -> Figure:
     """
     pairs, titles = ours.pairs[0], nulls.groupby("log s of")[R2].mean()
     figure, axes = plt.subplots(1, 4, figsize=(13, 3.9), sharex=True, sharey=True)
-    part, T = pairs.partners, pairs.T
-    low, high = float(T.quantile(0.02)), float(T.max()) + 0.5
+    part, T = pairs.partners, np.asarray(pairs.T)
+    low, high = np.quantile(T, 0.02), T.max() + 0.5
     for axis, (name, runs) in zip(axes, sources(ours, wrong).items(), strict=True):
-        y = _best_scaled(runs[0], T, part) if name == RAW else runs[0]
+        y = np.asarray(runs[0])
+        y = _best_scaled(y, T, part) if name == RAW else y
         y = y - (y - T)[part].mean()
         axis.axline((0, 0), slope=1, color="0.3", lw=1.2, zorder=3)
         half = len(T) // 2
@@ -48,8 +49,9 @@ def thesis(ours: Kept, wrong: Kept, nulls: pd.DataFrame) -> Figure:
     return figure
 
 
-def _best_scaled(y: Float[Array, " m"], T: Float[Array, " m"], part: slice) -> Float[Array, " m"]:
-    y, T = np.asarray(y), np.asarray(T)
+def _best_scaled(
+    y: Float[np.ndarray, " m"], T: Float[np.ndarray, " m"], part: slice
+) -> Float[np.ndarray, " m"]:
     covariance = np.cov(y[part], T[part])
     return y * covariance[0, 1] / covariance[0, 0]
 
