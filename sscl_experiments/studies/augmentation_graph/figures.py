@@ -15,7 +15,6 @@ from sscl_experiments.plotting import CLASS_COLORS, COLORS, Array, Style
 
 from .analysis import T_SNE
 from .density_ratio import PARTNERS, R2, RAW, TRAINED, Kept, sources
-from .parameters import SPECTRAL
 
 COSINE = "squared cosine"  # a column of `analysis.Learned.spectra`
 Places = dict[tuple[int, int], int]  # the image at (row from below, column)
@@ -148,7 +147,7 @@ def _eigenvalues(axis: Axes, table: pd.DataFrame) -> None:
 def _in_training(axis: Axes, table: pd.DataFrame) -> None:
     dim = table.d_z.iloc[0]
     top = table[table.eigenvector.between(2, dim)]
-    for loss in SPECTRAL:
+    for loss in table.loss.unique():
         own = top[top.loss == loss]
         means = own.groupby(["seed", "step"])[COSINE].mean()
         _band(axis, means.unstack(), color=COLORS[loss], label=loss)
@@ -161,7 +160,7 @@ def _after_training(axis: Axes, table: pd.DataFrame) -> None:
     dim = table.d_z.iloc[0]
     varying = table[table.eigenvector > 1]
     last = varying[varying.step == varying.step.max()]
-    for loss in SPECTRAL:
+    for loss in table.loss.unique():
         cosines = _by_eigenvector(last[last.loss == loss])
         _band(axis, cosines, color=COLORS[loss], label=loss)
     _untrained(axis, varying[varying.step == 0])
@@ -173,7 +172,7 @@ def _after_training(axis: Axes, table: pd.DataFrame) -> None:
 
 def _untrained(axis: Axes, table: pd.DataFrame) -> None:
     """Of the networks of one loss: before training all are the same but for BatchNorm."""
-    shown = "cosine, BatchNorm"
+    shown = "cosine"
     cosines = _by_eigenvector(table[table.loss == shown])
     means = cosines.mean()
     color = COLORS["untrained"]
