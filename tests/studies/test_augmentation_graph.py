@@ -288,7 +288,7 @@ def test_energies_are_the_parts_of_the_variance():
 
 def test_when_and_in_which_order_eigenvectors_are_learned():
     rows = []
-    courses = {1: [9, 9, 9], 2: [0, 6, 10], 3: [0, 1, 10], 4: [5, 5, 5]}
+    courses = {1: [9, 9, 9], 2: [0, 6, 10], 3: [20, 1, 10], 4: [5, 5, 5]}
     for seed in (0, 1):
         for number, energies in courses.items():
             for step, energy in zip((0, 10, 20), energies, strict=True):
@@ -297,7 +297,8 @@ def test_when_and_in_which_order_eigenvectors_are_learned():
     times = analysis.half_times(pd.DataFrame(rows))
     assert times["half at"].tolist() == [10, 20] * 2, "the first and those beyond d_z are left out"
     (order,) = analysis.order_of_learning(times).to_dict("records")
-    assert (order["2"], order["3"], order["rank correlation"]) == (10, 20, 1)
+    assert (order["2"], order["3"]) == (10, 20)
+    assert order["rank correlation"] == pytest.approx(1)
     times["half at"] = 10
     assert analysis.order_of_learning(times)["rank correlation"].tolist() == [0]
 

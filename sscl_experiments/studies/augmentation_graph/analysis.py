@@ -240,16 +240,18 @@ def _angles(config: TrainConfig, graph: Graph, z: Float[Tensor, "n d_z"]) -> dic
 def half_times(spectra: pd.DataFrame) -> pd.DataFrame:
     """When each of the eigenvectors 2 to d_z is learned.
 
-    A row a run and eigenvector: the first step at which its energy is half of what it is after
-    training.
+    A row a run and eigenvector: the first step from which on its energy is at least half of what it
+    is after training. (Energies rise above that and fall again early in training, where features
+    are still finding their scale.)
     """
     learnable = spectra[spectra.eigenvector.between(2, spectra.d_z)]
     keys = ["data", "loss", "seed", "eigenvector"]
     rows = []
     for key, own in learnable.groupby(keys, sort=False):
         own = own.sort_values("step")
-        reached = own.energy >= own.energy.iloc[-1] / 2
-        rows.append(dict(zip(keys, key, strict=True)) | {"half at": own.step[reached].iloc[0]})
+        below = (own.energy < own.energy.iloc[-1] / 2).to_numpy()
+        first = int(below.nonzero()[0].max()) + 1 if below.any() else 0
+        rows.append(dict(zip(keys, key, strict=True)) | {"half at": own.step.iloc[first]})
     return pd.DataFrame(rows)
 
 

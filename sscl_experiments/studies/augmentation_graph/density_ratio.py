@@ -37,10 +37,10 @@ RAW, MIXUP, UNTRAINED, TRAINED = "raw input", "trained with mixup", "untrained",
 class Pairs(NamedTuple):
     """m pairs that are two views of one sample, then m of two samples drawn independently."""
 
-    x1: Float[Tensor, "2*m ..."]
-    x2: Float[Tensor, "2*m ..."]
-    T: Float[Tensor, " 2*m"]
-    log_P: Float[Tensor, " 2*m"]
+    x1: Float[Tensor, "k ..."]
+    x2: Float[Tensor, "k ..."]
+    T: Float[Tensor, " k"]
+    log_P: Float[Tensor, " k"]
 
     @property
     def partners(self) -> slice:
@@ -78,7 +78,7 @@ class ImagePairs(NamedTuple):
     """Pairs of views of images, and a second estimate of T from other crops."""
 
     pairs: Pairs
-    again: Float[Tensor, " 2*m"]
+    again: Float[Tensor, " k"]
 
 
 def image_pairs(config: TrainConfig, m: int, *, crops: int) -> ImagePairs:
@@ -173,8 +173,8 @@ class Kept(NamedTuple):
     """The pairs of each run, and log s of them before and after training."""
 
     pairs: list[Pairs]
-    before: list[Float[Tensor, " 2*m"]]
-    after: list[Float[Tensor, " 2*m"]]
+    before: list[Tensor]
+    after: list[Tensor]
 
 
 def fits(
@@ -203,7 +203,7 @@ def fits(
     return Fits(pd.DataFrame(rows), kept)
 
 
-def fit_rows(pairs: Pairs, log_s: Float[Tensor, " 2*m"]) -> list[dict[str, Any]]:
+def fit_rows(pairs: Pairs, log_s: Float[Tensor, " k"]) -> list[dict[str, Any]]:
     """`fit` over partners, as training draws its positives, and over these and independent pairs.
 
     "log P alone" is R² with log P in the place of T's estimate.
@@ -218,7 +218,7 @@ def fit_rows(pairs: Pairs, log_s: Float[Tensor, " 2*m"]) -> list[dict[str, Any]]
 
 def log_s_history(
     configs: Sequence[TrainConfig], pairs: Sequence[Pairs]
-) -> dict[int, list[Float[Tensor, " 2*m"]]]:
+) -> dict[int, list[Tensor]]:
     """log s of the pairs of each run, by training step: before it, and after every epoch."""
     config, m = configs[0], len(pairs[0].T)
     assert isinstance(config.data, Points)
@@ -256,12 +256,12 @@ def image_fits(configs: Sequence[TrainConfig], found: ImagePairs) -> Fits:
 # --- tables --------------------------------------------------------------------------------------
 
 
-def raw_log_s(pairs: Pairs) -> Float[Tensor, " 2*m"]:
+def raw_log_s(pairs: Pairs) -> Float[Tensor, " k"]:
     """-‖x - x'‖²: the Gaussian similarity of the raw input, but for its scale."""
     return -(pairs.x1 - pairs.x2).flatten(1).square().sum(1).double()
 
 
-def sources(ours: Kept, wrong: Kept) -> dict[str, list[Float[Tensor, " 2*m"]]]:
+def sources(ours: Kept, wrong: Kept) -> dict[str, list[Tensor]]:
     """log s of the same pairs by the trained networks and by what must not do as well."""
     return {
         UNTRAINED: ours.before,

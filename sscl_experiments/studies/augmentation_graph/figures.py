@@ -42,7 +42,7 @@ def thesis(ours: Kept, wrong: Kept, nulls: pd.DataFrame) -> Figure:
         axis.set(xlim=(low, high), ylim=(low, high), xlabel="log P/(p p′), exact")
         weight = "bold" if name == TRAINED else "normal"
         title = "trained with noise" if name == TRAINED else name
-        axis.set_title(f"{title}\nR² = {titles[name]:.2f}", weight=weight)
+        axis.set_title(f"{title}\nR² = {titles[name]:.2f}".replace("-", "−"), weight=weight)
     axes[0].set_ylabel("log s(z, z′) + constant")
     axes[0].legend(loc="upper left", fontsize=8, markerscale=3)
     return figure
@@ -116,9 +116,9 @@ def spectra(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def order(table: pd.DataFrame, loss: str = "spectral") -> Figure:
+def order(table: pd.DataFrame, loss: str = "spectral", last: int = 6) -> Figure:
     """The energy of each eigenvector over what it is after training, by step; means over runs."""
-    shown = table[(table.loss == loss) & table.eigenvector.between(2, table.d_z)]
+    shown = table[(table.loss == loss) & table.eigenvector.between(2, last)]
     names = shown.data.unique()
     figure, axes = plt.subplots(1, len(names), figsize=(10, 3.5), sharey=True)
     for axis, name in zip(axes, names, strict=True):
