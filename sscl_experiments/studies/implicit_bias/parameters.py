@@ -180,8 +180,8 @@ def shifted(by: float) -> tuple[Point, ...]:
     return line(*(i - 1.5 + by for i in range(4)))
 
 
-# Each level changes the base setting in that one respect (initial weights, the last two factors, and
-# one level of the input, in two).
+# Each level changes the base setting in that one respect (initial weights, the last two factors
+# and one level of the input in two).
 FACTORS: dict[str, dict[str, Changes]] = {
     "offset": {"2.5": _data(means=shifted(2.5)), "10.5": _data(means=shifted(10.5))},
     "components": {"8": _data(means=centred(8))},
