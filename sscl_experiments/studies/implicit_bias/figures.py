@@ -22,12 +22,10 @@ from .analysis import (
     Ranking,
     changed_order,
     in_natural_order,
-    point_labels,
 )
 
 Runs = Mapping[str, Sequence[Record]]  # by their start
 Labels = Int64[Array, " n"]
-Ranks = Mapping[str, Float[np.ndarray, " n"]]  # of a setting's runs
 Rate = tuple[float, float, float]  # and the ends of its interval
 
 GROUP_COLORS = ("#D55E00", "#0072B2")
@@ -175,20 +173,10 @@ def rate_rows(axis: Axes, rows: Mapping[str, Rate], *, label: str) -> np.ndarray
     return y
 
 
-def generality(table: pd.DataFrame, ranks: Ranks, plane: Record) -> Figure:
-    """Rates of the natural order, a row a setting; ranks of placements; features in the plane.
-
-    `table` as of `analysis.generality`; `ranks`: of grids, and of t-SimCLR, whose run `plane` is.
-    """
-    panels = "AB;AC"
-    figure, axes = plt.subplot_mosaic(
-        panels,
-        figsize=(11.5, 8.6),
-        width_ratios=(1.5, 1),
-    )
-    _rates_by_setting(axes["A"], table)
-    _rank_distributions(axes["B"], ranks)
-    _plane(axes["C"], plane)
+def generality(table: pd.DataFrame) -> Figure:
+    """Rates of the natural order, a row a setting: `analysis.generality`."""
+    figure, axis = plt.subplots(figsize=(8.5, 4.8))
+    _rates_by_setting(axis, table)
     return figure
 
 
@@ -219,43 +207,10 @@ def _rates_by_setting(axis: Axes, table: pd.DataFrame) -> None:
     axis.set_xlabel(ON_LINE)
     axis.legend(
         loc="upper center",
-        bbox_to_anchor=(0.3, -0.06),
+        bbox_to_anchor=(0.3, -0.12),
         ncols=4,
         fontsize=9,
     )
-
-
-def _rank_distributions(axis: Axes, ranks: Ranks) -> None:
-    styles = (
-        ("-", COLORS["t-SimCLR"]),
-        ("--", COLORS["SimCLR"]),
-        ("-.", COLORS["SimCLR"]),
-    )
-    for name, (style, color) in zip(ranks, styles, strict=True):
-        axis.ecdf(ranks[name], label=name, ls=style, color=color)
-    axis.plot([0, 1], [0, 1], color="0.6", lw=1, label="chance")
-    axis.set_title("rank of the placement")
-    axis.set_xlabel("share of assignments that are smoother")
-    axis.set_ylabel("share of seeds")
-    axis.legend(loc="lower right", fontsize=9)
-
-
-def _plane(axis: Axes, record: Record) -> None:
-    """Features that are not on a circle, with the components' names beside their means."""
-    features = record.arrays["features"][-1]
-    means = record.arrays["means"][-1]
-    colors = [CLASS_COLORS[i] for i in point_labels(record)]
-    x, y = features.T
-    axis.scatter(x, y, c=colors, s=14, alpha=0.7, lw=0)
-    style: Style = {
-        "xytext": (12, 8),
-        "textcoords": "offset points",
-        "weight": "bold",
-    }
-    for name, color, mean in zip(NAMES, CLASS_COLORS, means, strict=False):
-        axis.annotate(name, mean, color=color, **style)
-    axis.set_title("t-SimCLR in the plane, first seed")
-    axis.set(aspect="equal", xlabel="z₁", ylabel="z₂")
 
 
 def ranking(found: Ranking) -> Figure:
