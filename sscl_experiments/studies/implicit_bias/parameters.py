@@ -180,23 +180,16 @@ def shifted(by: float) -> tuple[Point, ...]:
     return line(*(i - 1.5 + by for i in range(4)))
 
 
-# Each level changes the base setting in that one respect (initial weights, the last two factors
-# and one level of the input in two).
+# Each level changes the base setting in that one respect (the last four factors in two).
 FACTORS: dict[str, dict[str, Changes]] = {
     "offset": {"2.5": _data(means=shifted(2.5)), "10.5": _data(means=shifted(10.5))},
     "components": {"8": _data(means=centred(8))},
     "depth": {"4": _backbone(depth=4)},
     "optimiser": {"SGD, lr 0.01": _optimizer(name="sgd", lr=0.01)},
     "initial weights": {"×30, tanh": _backbone(init_scale=30.0, activation="tanh")},
-    "input": {
-        "one-hot codes": _data(anonymous=16),
-        "no network": {**_data(anonymous=16), **_backbone(depth=0)},
-    },
+    "input": {"no network": {**_data(anonymous=16), **_backbone(depth=0)}},
     "loss": {"t-SimCLR": {"loss": TSimCLR(temperature=0.2), "projector": {"batchnorm": True}}},
-    "grid": {
-        "2×3": {**_data(means=grid(2, 3)), "projector": {"dim": 3}},
-        "3×3": {**_data(means=grid(3, 3)), "projector": {"dim": 3}},
-    },
+    "grid": {"2×3": {**_data(means=grid(2, 3)), "projector": {"dim": 3}}},
 }
 
 
@@ -223,5 +216,4 @@ STARTS: dict[str, Changes] = {
     "wrong order": _start(WRONG),
     SLOW: _start(WRONG, _optimizer(lr=6e-4)),
     "step size 0.003": _start(WRONG, _optimizer(lr=3e-3)),
-    "4 pairs a batch": _start(WRONG, {"batch_size": 4}),
 }
