@@ -365,6 +365,21 @@ def paired_starts(begun: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+VARIED = ("depth", "width", "activation", "optimiser", "temperature", "spacing")
+
+
+def recorded_generality(record: Mapping[str, Any]) -> pd.DataFrame:
+    """What a record says of the factors that are not varied here, a row each: the lowest rate."""
+    table = record["tables"]["generality"]
+    rows = []
+    for factor in VARIED:
+        part = table[table.factor == factor]
+        row = {"factor": factor, "levels": ", ".join(part.level.astype(str))}
+        row |= {"lowest share in order": part["in order"].min(), "n": part.n.min()}
+        rows.append(row | {"before training": part["before training"].min()})
+    return pd.DataFrame(rows)
+
+
 def recorded_starts(record: Mapping[str, Any]) -> pd.DataFrame:
     """What a record says of weight decay, beside the start that it is compared with."""
     outcomes, paired = record["tables"]["starts"], record["tables"]["paired_starts"]

@@ -211,9 +211,10 @@ def group_table(tests: pd.DataFrame) -> pd.DataFrame:
             row |= with_interval(CORRELATION, interval(part[CORRELATION].tolist()))
         else:
             row[CORRELATION] = part[CORRELATION].item()
-        for baseline in (f"untrained{str(name)[-3:]}", "raw pixels"):
-            column = f"minus {baseline.partition(',')[0]}"
-            row[column] = _difference(tests, str(name), [baseline]) if several else ""
+        layer = _layer(str(name))
+        for column, baseline in (("untrained", f"untrained{layer}"), ("raw pixels", "raw pixels")):
+            known = several and name != baseline
+            row[f"minus {column}"] = _difference(tests, str(name), baseline) if known else ""
         row[SCORE] = np.mean(above_baselines(tests, str(name)))
         row |= {"AUC": part.AUC.mean(), CONTRAST: part[CONTRAST].mean(), "p": part.p.max()}
         row |= {"10-NN accuracy": part.accuracy.mean(), "n": len(part) if several else None}
@@ -221,11 +222,14 @@ def group_table(tests: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _difference(tests: pd.DataFrame, name: str, baselines: Sequence[str]) -> str:
-    if name in baselines:
-        return ""
-    mean, low, high = interval(_above(tests, name, baselines).tolist())
+def _difference(tests: pd.DataFrame, name: str, baseline: str) -> str:
+    mean, low, high = interval(_above(tests, name, [baseline]).tolist())
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _layer(name: str) -> str:
+    """Of features such as "SimCLR, z"; the raw pixels stand beside the backbone's."""
+    return name[-3:] if name.endswith((", h", ", z")) else ", h"
 
 
 def above_baselines(tests: pd.DataFrame, name: str) -> list[float]:
@@ -234,8 +238,7 @@ def above_baselines(tests: pd.DataFrame, name: str) -> list[float]:
     The baselines are the raw pixels and the same layer of the seed's own untrained network (for the
     pixels themselves h). So neither of them is ever above 0.
     """
-    layer = name[-3:] if name.endswith((", h", ", z")) else ", h"
-    return _above(tests, name, [f"untrained{layer}", "raw pixels"]).tolist()
+    return _above(tests, name, [f"untrained{_layer(name)}", "raw pixels"]).tolist()
 
 
 def _above(tests: pd.DataFrame, name: str, baselines: Sequence[str]) -> Float[np.ndarray, " seeds"]:

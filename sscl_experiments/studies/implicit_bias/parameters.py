@@ -180,12 +180,11 @@ def shifted(by: float) -> tuple[Point, ...]:
     return line(*(i - 1.5 + by for i in range(4)))
 
 
-# Each level changes the base setting in that one respect (the last four factors in two).
+# Each level changes the base setting in that one respect (the last four factors in two). Depth,
+# width, activation, optimiser and temperature were varied with another base setting: the record.
 FACTORS: dict[str, dict[str, Changes]] = {
     "offset": {"2.5": _data(means=shifted(2.5)), "10.5": _data(means=shifted(10.5))},
     "components": {"8": _data(means=centred(8))},
-    "depth": {"4": _backbone(depth=4)},
-    "optimiser": {"SGD, lr 0.01": _optimizer(name="sgd", lr=0.01)},
     "initial weights": {"×30, tanh": _backbone(init_scale=30.0, activation="tanh")},
     "input": {"no network": {**_data(anonymous=16), **_backbone(depth=0)}},
     "loss": {"t-SimCLR": {"loss": TSimCLR(temperature=0.2), "projector": {"batchnorm": True}}},
