@@ -27,11 +27,13 @@ Changes = Mapping[str, Any]
 class ImplicitBias(Parameters):
     """03: the order of components on a line, and groups of classes of images.
 
-    `seeds` of the base setting and `factor_seeds` of every other one, for `epochs` of 50 steps.
+    `seeds` of the base setting and `factor_seeds` of every other one, for `epochs` of 50 steps;
+    with `wide` of all factors and fitted starts, else of those that the argument rests on.
     `image_seeds` networks a method, on `n_train` of `image_set` for `image_epochs`.
     """
 
     factor_seeds: PositiveInt
+    wide: bool
     epochs: PositiveInt
     image_set: Literal["fashion_mnist_subset", "cifar10"]
     image_seeds: PositiveInt
@@ -81,12 +83,14 @@ class ImplicitBias(Parameters):
         return {
             (factor, level): self.toy_runs(changes, self.factor_seeds)
             for factor, levels in FACTORS.items()
+            if self.wide or factor in NARROW
             for level, changes in levels.items()
         }
 
     def start_runs(self) -> dict[str, list[TrainConfig]]:
         """From features that were fitted to an order first."""
-        runs = {name: self.toy_runs(changes, self.factor_seeds) for name, changes in STARTS.items()}
+        starts = STARTS | (MORE_STARTS if self.wide else {})
+        runs = {name: self.toy_runs(changes, self.factor_seeds) for name, changes in starts.items()}
         runs[SLOW] = [run.replace(epochs=5 * run.epochs) for run in runs[SLOW]]
         return runs
 
@@ -180,16 +184,39 @@ def shifted(by: float) -> tuple[Point, ...]:
     return line(*(i - 1.5 + by for i in range(4)))
 
 
-# Each level changes the base setting in that one respect (the last four factors in two). Depth,
-# width, activation, optimiser and temperature were varied with another base setting: the record.
+# Each level changes the base setting in that one respect (some of the initial weights and of the
+# input, and the last two factors, in two).
 FACTORS: dict[str, dict[str, Changes]] = {
     "offset": {"2.5": _data(means=shifted(2.5)), "10.5": _data(means=shifted(10.5))},
     "components": {"8": _data(means=centred(8))},
-    "initial weights": {"×30, tanh": _backbone(init_scale=30.0, activation="tanh")},
-    "input": {"no network": {**_data(anonymous=16), **_backbone(depth=0)}},
+    "spacing": {"−3, −2, −1, 6": _data(means=line(-3, -2, -1, 6))},
+    "standard deviation": {"0.3": _data(std=0.3)},
+    "depth": {"1": _backbone(depth=1), "4": _backbone(depth=4)},
+    "width": {"8": _backbone(width=8), "128": _backbone(width=128)},
+    "activation": {"tanh": _backbone(activation="tanh"), "GELU": _backbone(activation="gelu")},
+    "optimiser": {
+        "AdamW, lr 0.01": _optimizer(lr=0.01),
+        "SGD, lr 0.01": _optimizer(name="sgd", lr=0.01),
+    },
+    "temperature": {
+        "0.1": {"loss": InfoNCE(temperature=0.1)},
+        "1": {"loss": InfoNCE(temperature=1.0)},
+    },
+    "initial weights": {
+        "×10, tanh": _backbone(init_scale=10.0, activation="tanh"),
+        "×30, tanh": _backbone(init_scale=30.0, activation="tanh"),
+    },
+    "input": {
+        "one-hot codes": _data(anonymous=16),
+        "no network": {**_data(anonymous=16), **_backbone(depth=0)},
+    },
     "loss": {"t-SimCLR": {"loss": TSimCLR(temperature=0.2), "projector": {"batchnorm": True}}},
-    "grid": {"2×3": {**_data(means=grid(2, 3)), "projector": {"dim": 3}}},
+    "grid": {
+        "2×3": {**_data(means=grid(2, 3)), "projector": {"dim": 3}},
+        "3×3": {**_data(means=grid(3, 3)), "projector": {"dim": 3}},
+    },
 }
+NARROW = ("offset", "components")  # the factors that are varied in any case
 
 
 def _start(order: tuple[int, ...], *changes: Changes) -> Changes:
@@ -215,4 +242,11 @@ STARTS: dict[str, Changes] = {
     "wrong order": _start(WRONG),
     SLOW: _start(WRONG, _optimizer(lr=6e-4)),
     "step size 0.003": _start(WRONG, _optimizer(lr=3e-3)),
+}
+MORE_STARTS: dict[str, Changes] = {
+    "weight decay 3": _start(WRONG, _optimizer(weight_decay=3.0)),
+    "4 pairs a batch": _start(WRONG, {"batch_size": 4}),
+    "64 pairs a batch": _start(WRONG, {"batch_size": 64}),
+    "standard deviation 0.03": _start(WRONG, _data(std=0.03)),
+    "standard deviation 0.3": _start(WRONG, _data(std=0.3)),
 }
