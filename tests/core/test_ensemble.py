@@ -187,12 +187,7 @@ def test_a_seed_on_points_is_the_seed_alone(setting, monkeypatch):
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {},
-        {"optimizer": {"name": "sgd", "lr": 0.01}},
-        FACTORS["components"]["8"],
-        {"backbone": {"depth": 4}},
-    ],
+    [{}, FACTORS["optimiser"]["SGD, lr 0.01"], FACTORS["components"]["8"], FACTORS["depth"]["4"]],
 )
 @pytest.mark.parametrize("double", [False, True])
 def test_the_settings_of_notebook_3(double, changes, monkeypatch):
