@@ -18,6 +18,7 @@ from sscl_experiments.datasets.manifest import PUBLISHED
 from sscl_experiments.record import Record
 from sscl_experiments.studies.implicit_bias import figures
 from sscl_experiments.studies.implicit_bias.analysis import (
+    CONTROLS,
     VARIED,
     angle_curve,
     example_runs,
@@ -469,19 +470,17 @@ def test_neither_scale_nor_shift_of_similarities_changes_the_correlation():
     ).draw_without_rendering()
 
 
-def test_a_record_s_lowest_rate_of_each_factor_that_is_not_varied_here():
-    levels = {name: (name, f"{name} level") for name in VARIED}
-    rows = [(name, level) for name, pair in levels.items() for level in pair]
-    table = pd.DataFrame(rows, columns=["factor", "level"])
-    table = pd.concat([table, pd.DataFrame([{"factor": "base", "level": ""}])])
-    table["in order"] = [1.0, 0.9] * len(VARIED) + [0.1]
-    table["before training"] = [0.7, 0.8] * len(VARIED) + [0.0]
-    table["n"] = 4
-    found = recorded_generality({"tables": {"generality": table}})
-    assert found.factor.tolist() == list(VARIED)
-    assert found.levels[0] == "depth, depth level"
-    assert set(found["lowest share in order"]) == {0.9}
-    assert set(found["before training"]) == {0.7}
+def test_a_record_s_lowest_rate_of_each_factor_and_its_controls():
+    pairs = [(name, level) for name in VARIED for level in ("a", "b")]
+    pairs += [("control", level) for level in CONTROLS] + [("base", "")]
+    table = pd.DataFrame(pairs, columns=["factor", "level"])
+    table["in order"] = [1.0, 0.9] * len(VARIED) + [0.5] * len(CONTROLS) + [0.1]
+    table["95 % low"], table["before training"], table["n"] = table["in order"] - 0.1, 0.3, 4
+    found = recorded_generality({"tables": {"generality": table}}).set_index("")
+    assert found.index.tolist() == [*VARIED, *CONTROLS]
+    assert set(found.loc[list(VARIED), "lowest share in order"]) == {0.9}
+    assert set(found.loc[list(CONTROLS), "lowest share in order"]) == {0.5}
+    assert found.levels.tolist() == [2] * len(VARIED) + [1] * len(CONTROLS)
 
 
 def test_a_record_says_what_weight_decay_does_beside_the_plain_start():

@@ -366,17 +366,23 @@ def paired_starts(begun: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
 
 
 VARIED = ("depth", "width", "activation", "optimiser", "temperature", "spacing")
+CONTROLS = ("×30, tanh", "one-hot codes", "no network")  # levels
 
 
 def recorded_generality(record: Mapping[str, Any]) -> pd.DataFrame:
-    """What a record says of the factors that are not varied here, a row each: the lowest rate."""
+    """What a record says of factors: a row a factor with its lowest rate, and a row a control."""
     table = record["tables"]["generality"]
+    parts = {factor: table[table.factor == factor] for factor in VARIED}
+    parts |= {level: table[table.level == level] for level in CONTROLS}
     rows = []
-    for factor in VARIED:
-        part = table[table.factor == factor]
-        row = {"factor": factor, "levels": ", ".join(part.level.astype(str))}
-        row |= {"lowest share in order": part["in order"].min(), "n": part.n.min()}
-        rows.append(row | {"before training": part["before training"].min()})
+    for name, part in parts.items():
+        row: dict[str, Any] = {"": name, "levels": len(part)}
+        row |= {"lowest share in order": part["in order"].min()}
+        row |= {
+            "95 % low": part["95 % low"].min(),
+            "before training": part["before training"].min(),
+        }
+        rows.append(row | {"n": part.n.min()})
     return pd.DataFrame(rows)
 
 

@@ -256,7 +256,7 @@ def _costs_behind(axis: Axes, costs: Float[np.ndarray, " orders"]) -> None:
 def starts(begun: Runs, *, square_loss: float, barrier: float) -> Figure:
     """What becomes of a fitted order: the loss on the way, and where each start ends."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 4.2), width_ratios=(1, 1.2))
-    _losses_on_the_way(left, begun["wrong order"])
+    _losses_on_the_way(left, begun["step size 0.003"])
     line: Style = {"color": "0.3", "lw": 1}
     left.axhline(barrier, ls="--", label="barrier", **line)
     left.axhline(square_loss, ls=":", label="square", **line)
@@ -288,7 +288,7 @@ def _losses_on_the_way(axis: Axes, records: Sequence[Record]) -> None:
     changed = changed_order(records)
     _loss_curves(axis, loss[changed], "order changed", COLORS["SimCLR"])
     _loss_curves(axis, loss[~changed], "unchanged", COLORS["t-SimCLR"])
-    axis.set_title("InfoNCE, from the wrong order")
+    axis.set_title("InfoNCE from the wrong order, step size 0.003")
     axis.set_xlabel("training step")
 
 
