@@ -210,7 +210,7 @@ def group_table(tests: pd.DataFrame) -> pd.DataFrame:
         if several:
             row |= with_interval(CORRELATION, interval(part[CORRELATION].tolist()))
         else:
-            row[CORRELATION] = part[CORRELATION].item()
+            row |= {CORRELATION: part[CORRELATION].item(), "95 % low": None, "95 % high": None}
         layer = _layer(str(name))
         for column, baseline in (("untrained", f"untrained{layer}"), ("raw pixels", "raw pixels")):
             known = several and name != baseline

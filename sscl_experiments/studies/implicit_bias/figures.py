@@ -51,7 +51,7 @@ def turning(curves: Mapping[str, AngleCurve], kept: Bool[np.ndarray, "n t"]) -> 
     for axis, (title, curve) in zip(panels, curves.items(), strict=True):
         _angle_panel(axis, curve)
         axis.set_title(f"seed {curve.seed}: {title}")
-    panels[0].legend(loc="upper left")
+    panels[0].legend(loc="center left", bbox_to_anchor=(0.0, 0.72))
     panels[0].set_ylabel("angle of the feature (degrees)")
     _share_in_order(share, kept)
     return figure
@@ -69,7 +69,7 @@ def _angle_panel(axis: Axes, curve: AngleCurve) -> None:
         axis.scatter(MEANS, places, color=look["color"], s=30, zorder=3)
     for name, color, x in zip(NAMES, CLASS_COLORS, MEANS, strict=False):
         axis.axvspan(x - 0.2, x + 0.2, color=color, alpha=0.12, lw=0)  # two standard deviations
-        axis.text(x, 1.0, name, color=color, transform=axis.get_xaxis_transform(), **CENTRED)
+        axis.text(x, 0.95, name, color=color, transform=axis.get_xaxis_transform(), **CENTRED)
     axis.yaxis.set_major_locator(MultipleLocator(90))
     axis.grid(axis="y", color="0.92", lw=0.8)
     axis.set_xlabel("position on the line")
@@ -175,7 +175,7 @@ def rate_rows(axis: Axes, rows: Mapping[str, Rate], *, label: str) -> np.ndarray
 
 def generality(table: pd.DataFrame) -> Figure:
     """Rates of the natural order, a row a setting: `analysis.generality`."""
-    figure, axis = plt.subplots(figsize=(8.5, 4.8))
+    figure, axis = plt.subplots(figsize=(8.5, 1.6 + 0.35 * len(table)))
     _rates_by_setting(axis, table)
     return figure
 
@@ -207,7 +207,7 @@ def _rates_by_setting(axis: Axes, table: pd.DataFrame) -> None:
     axis.set_xlabel(ON_LINE)
     axis.legend(
         loc="upper center",
-        bbox_to_anchor=(0.3, -0.12),
+        bbox_to_anchor=(0.4, 1.2),
         ncols=4,
         fontsize=9,
     )
