@@ -227,9 +227,9 @@ def test_the_error_of_an_angle_is_0_at_the_optimum_and_grows_with_a_turn(m, dim,
     rotation = torch.linalg.qr(normal(dim, dim)).Q
     assert analysis.angle_error(optimum @ rotation) == pytest.approx(0, abs=1e-5)
     if dim == 2:
-        turned = analysis._turned(optimum, 30)
+        turned = analysis._turned(optimum, 30.0)
         assert analysis.angle_error(turned) == pytest.approx(30)
-        merged = analysis._turned(optimum, exact)
+        merged = analysis._turned(optimum, float(exact))
         assert analysis.angle_error(merged) == pytest.approx(exact)
 
 

@@ -43,7 +43,8 @@ from sscl_experiments.statistics import interval
 
 from .parameters import SETTINGS
 
-COSINE = Cosine(temperature=0.5)
+TEMPERATURE = 0.5
+COSINE = Cosine(temperature=TEMPERATURE)
 Runs = Mapping[tuple[int, int], Sequence[Record]]  # by (m, d_z)
 
 
@@ -323,7 +324,7 @@ def simplex_bound(m: int, per_component: int) -> float:
     N (log[(r-1) e^{1/τ} + (N-r) e^{-1/((m-1)τ)}] - 1/τ - log(r-1)), r = `per_component`, N = m r.
     Jensen twice, and ‖Σ z‖² ≥ 0: the appendix of the notebook. The simplex attains it.
     """
-    r, N, tau = per_component, m * per_component, COSINE.temperature
+    r, N, tau = per_component, m * per_component, TEMPERATURE
     own, others = math.exp(1 / tau), math.exp(-1 / ((m - 1) * tau))
     total = math.log((r - 1) * own + (N - r) * others)
     return N * (total - 1 / tau - math.log(r - 1))

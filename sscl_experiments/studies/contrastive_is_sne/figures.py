@@ -112,8 +112,8 @@ def _pair_forces(
             axis.add_patch(patch)
     points: Style = {"s": 130, "color": "white", "edgecolors": "0.2", "zorder": 4}
     axis.scatter(z[:, 0], z[:, 1], **points)
-    for place, number in zip(z, [*range(1, len(first) + 1)] * 2, strict=True):
-        axis.text(*place, str(number), ha="center", va="center", fontsize=8, zorder=5)
+    for (x, y), number in zip(z, [*range(1, len(first) + 1)] * 2, strict=True):
+        axis.text(x, y, str(number), ha="center", va="center", fontsize=8, zorder=5)
     limits = (z.min() - longest, z.max() + longest)
     axis.set(aspect="equal", xlim=limits, ylim=limits, xlabel="z₁", ylabel="z₂")
 
