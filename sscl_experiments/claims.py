@@ -18,7 +18,8 @@ MIN_SEEDS = 5
 class Claim(Frozen):
     """A statement that holds where the mean of its estimand is `direction` `threshold`.
 
-    The estimand is one number a seed; with `rate` it is 0 or 1.
+    The estimand is one number a seed; with `rate` it is 0 or 1. With `worst` the statement is about
+    every case, so it is decided by the value that speaks most against it, which has no interval.
     """
 
     id: str
@@ -28,9 +29,12 @@ class Claim(Frozen):
     direction: Literal["at least", "at most"]
     threshold: float
     rate: bool = False
+    worst: bool = False
 
     @property
     def rule(self) -> str:
+        if self.worst:
+            return f"{self.direction} {self.threshold:g}, every seed, from {MIN_SEEDS} seeds on"
         where = f"the whole 95 % interval, from {MIN_SEEDS} seeds on"
         return f"{self.direction} {self.threshold:g}, {where}"
 
@@ -84,7 +88,11 @@ def decide(
 
 
 def _estimate(claim: Claim, values: Sequence[float]) -> tuple[float, float, float]:
-    """The mean and its interval."""
+    """The mean and its interval; of a statement about every case the worst value, three times."""
+    if claim.worst:
+        interval(values)  # refuses what is not finite, wherever it stands
+        worst = float(max(values) if claim.direction == "at most" else min(values))
+        return worst, worst, worst
     if not claim.rate:
         return interval(values)
     others = sorted(set(values) - {0, 1})

@@ -199,7 +199,8 @@ def _is_value(name: str, value: Any) -> bool:
 def _verdict_html(outcome: Outcome) -> str:
     claim = outcome.claim
     note = f" ({html.escape(outcome.note)})" if outcome.note else ""
-    interval = f"95 % interval [{outcome.low:.3g}, {outcome.high:.3g}], n = {outcome.n} seeds"
+    ends = f"95 % interval [{outcome.low:.3g}, {outcome.high:.3g}]"
+    interval = f"{'the worst case' if claim.worst else ends}, n = {outcome.n} seeds"
     rows = {
         claim.id: f"{html.escape(claim.sentence)} <i>[{html.escape(claim.source)}]</i>",
         "estimand": html.escape(claim.estimand),

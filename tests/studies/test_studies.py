@@ -141,7 +141,7 @@ def test_a_run_that_cannot_be_is_refused_with_the_parameters(monkeypatch):
     monkeypatch.setattr(
         study_of("01_contrastive_is_sne").parameters,
         "run",
-        lambda self, dim, seed: TrainConfig(batch_size=1),
+        lambda self, m, dim, seed: TrainConfig(batch_size=1),
     )
     with pytest.raises(
         ValueError,
