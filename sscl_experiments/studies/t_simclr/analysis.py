@@ -1,6 +1,5 @@
 """Tables of notebook 05: accuracies by dimension and length, one change at a time, records."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ from sklearn.decomposition import PCA
 
 from sscl_core.config import Images, TrainConfig
 from sscl_experiments.frames import images_as_rows, with_interval
-from sscl_experiments.paths import RECORDS, committed
 from sscl_experiments.record import Record
 from sscl_experiments.scores import MEASURES, Pixels, Runs, accuracies, paired, pixel_scores
 from sscl_experiments.searches import KERNEL_LOSSES, METHOD_LOSSES
@@ -223,12 +221,6 @@ def map_titles(
 
 
 # --- records --------------------------------------------------------------------------------------
-
-
-def speed_table() -> pd.DataFrame:
-    """What a step costs, as measured and committed. `ValueError`: the file is damaged."""
-    path = RECORDS / "speed_05_t_simclr.csv"
-    return committed(path, lambda text: pd.read_csv(io.StringIO(text)))
 
 
 def endpoints_before(record: Mapping[str, Any]) -> pd.DataFrame:

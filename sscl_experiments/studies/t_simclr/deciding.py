@@ -46,16 +46,16 @@ def estimate(
 
     As `endpoints.estimate`: draws take S - 1 of S seeds with replacement, the same for all
     networks, and add to each accuracy p of a kernel and d_z an error of variance p (1 - p) / n.
-    `ValueError`: fewer than two seeds.
+    One seed has the interval (-∞, ∞).
     """
     from scipy import stats
 
     _, _, seeds = accuracies.shape
-    if seeds < 2:
-        raise ValueError(f"accuracies must hold two seeds or more, got {seeds}")
     rng = np.random.default_rng(seed)
     means = accuracies.mean(2, keepdims=True)
     value = float(statistic(means)[0])
+    if seeds == 1:
+        return Estimate(value, -math.inf, math.inf, math.inf, 1.0, 1, images)
     chosen = rng.integers(seeds, size=(endpoints.DRAWS, seeds - 1))
     of_seeds = accuracies[:, :, chosen].mean(3)
     spread = np.sqrt(means * (1 - means) / images)
