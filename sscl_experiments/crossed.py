@@ -8,13 +8,13 @@ from jaxtyping import Float
 
 
 def crossed_interval(
-    differences: Sequence[Float[np.ndarray, "seeds images"]],
+    differences: Sequence[Float[np.ndarray, "_ _"]],
 ) -> tuple[float, float, float]:
     """The mean over test sets of the mean over seeds and images, and its 95 % interval.
 
-    One array a test set: a number for each seed and image, usually the difference of two methods'
-    being right there. Every seed is judged on the same images, so seeds (S) and images (I) are
-    crossed, and both are random:
+    One array (seeds, images) a test set: a number for each seed and image, usually the difference
+    of two methods' being right there. Every seed is judged on the same images, so seeds (S) and
+    images (I) are crossed, and both are random:
 
         x_si = μ + a_s + b_i + e_si,   Var(x̄) = σ²_a/S + σ²_b/I + σ²_e/(S I).
 

@@ -90,6 +90,15 @@ REACHED_BY = {
     "sscl_experiments.study": set(),
     "sscl_experiments.studies.implicit_bias.analysis": set(),
 }
+# What a study brought reaches all that runs on images reach, and what it brought along.
+for reached in REACHED_BY.values():
+    reached |= {"TransferImages"} if "Images" in reached else set()
+REACHED_BY |= {
+    "sscl_core.moco": {"TransferImages"},
+    "sscl_core.fit": {"TransferImages"},
+    "sscl_experiments.datasets.targets": {"TransferImages"},
+    "sscl_experiments.runs.transfer": {"TransferImages"},
+}
 
 
 @pytest.mark.parametrize("module", REACHED_BY)

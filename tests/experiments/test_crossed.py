@@ -39,7 +39,7 @@ def test_an_interval_over_seeds_alone_is_too_narrow_where_images_decide():
     rng, held = np.random.default_rng(1), []
     for _ in range(400):
         values = drawn(rng, 5, 30, of_seeds=0.0, of_images=1.0, rest=0.3)
-        low, high = interval(values.mean(1))[1:]
+        low, high = interval(list(values.mean(1)))[1:]
         held.append(low <= 0 <= high)
     assert np.mean(held) < 0.5
 
@@ -68,7 +68,7 @@ def test_variance_is_that_of_the_mean_squares():
 def test_it_is_the_interval_over_seeds_where_all_images_are_alike():
     by_seed = np.array([0.1, 0.3, 0.2, 0.25, 0.0])
     values = np.repeat(by_seed[:, None], 40, 1)
-    assert crossed_interval([values]) == pytest.approx(interval(by_seed))
+    assert crossed_interval([values]) == pytest.approx(interval(list(by_seed)))
 
 
 def test_equal_values_and_one_seed():

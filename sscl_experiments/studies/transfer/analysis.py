@@ -121,7 +121,7 @@ def differences(
     measure: str = ENDPOINT,
     epochs: int | None = None,
     targets: Mapping[str, Sequence[str]] | None = None,
-) -> list[Float[np.ndarray, "seeds images"]]:
+) -> list[Float[np.ndarray, "_ _"]]:
     """Of every target: being right, method minus other, for each seed and image."""
     length = epochs or found.lengths[-1]
     values = []
@@ -156,7 +156,7 @@ def in_points(estimate: tuple[float, float, float]) -> tuple[float, float, float
     return 100 * mean, 100 * low, 100 * high
 
 
-def by_seed(values: Sequence[Float[np.ndarray, "seeds images"]]) -> list[float]:
+def by_seed(values: Sequence[Float[np.ndarray, "_ _"]]) -> list[float]:
     """The mean over images and then over targets, of every seed."""
     return [float(mean) for mean in np.mean([value.mean(1) for value in values], axis=0)]
 
