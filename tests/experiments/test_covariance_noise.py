@@ -65,6 +65,26 @@ def test_untrained_it_is_the_network_of_the_seed_on_the_original_coordinates():
     torch.testing.assert_close(result.model(x)[1], expected(x)[1])
 
 
+def test_what_is_trained_sees_whitened_points_as_the_network_of_the_seed_sees_the_points(
+    monkeypatch,
+):
+    config, seen = run_of(3), []
+    x = point_set(config).train.x
+
+    def note(configs, data, *, networks, device):
+        seen.append((data[0], networks[0]))
+        return []
+
+    monkeypatch.setattr(covariance_noise, "train_ensemble", note)
+    assert train_with_covariance_noise([config], [x]) == []
+    ((white, network),) = seen
+    np.testing.assert_allclose(np.cov(white.numpy().T, bias=True), np.eye(3), atol=1e-5)
+    expected = initial_network(config, x.shape[1:])(x)[1]
+    torch.testing.assert_close(network(white)[1], expected, atol=1e-5, rtol=1e-4)
+    moved = white + 1
+    assert (network(moved)[1] - expected).abs().max() > 1e-2
+
+
 def test_training_moves_the_network_and_on_white_points_it_is_training_with_isotropic_noise():
     configs = [run_of(seed) for seed in (0, 1)]
     points = [point_set(config).train.x for config in configs]
