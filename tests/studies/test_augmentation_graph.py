@@ -270,7 +270,11 @@ def test_two_estimates_of_a_graph_agree_as_views_are_many():
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([1, 0.9, 0.8, 0.1, 0.09, 0.05], 3), ([1, 0.1, 0.09, 0.08, 0.01, 0.009], 4)],
+    [
+        ([1, 0.9, 0.8, 0.1, 0.09, 0.05], 3),
+        ([1, 0.1, 0.09, 0.08, 0.01, 0.009], 4),
+        ([1, 0.9, 0.8, 0.3, 0.02, 0.015], 4),
+    ],
 )
 def test_the_eigengap_is_the_largest_ratio_from_the_third_on(values, expected):
     assert analysis.eigengap(torch.tensor(values).double()) == expected
