@@ -149,8 +149,8 @@ def local_lipschitz(
     check_whole("iterations", iterations, 1)
     v = _units(torch.randn(x.shape, generator=generator).to(x))
     for _ in range(iterations):
-        _, along = jvp(f, (x,), (v,))
-        _, back = vjp(f, x)
+        _, along = jvp(f, (x,), (v,))  # type: ignore[misc]
+        _, back = vjp(f, x)  # type: ignore[misc]
         v = _units(back(along)[0])
     return jvp(f, (x,), (v,))[1].flatten(1).norm(dim=1).detach()
 

@@ -334,6 +334,6 @@ def fitted_probe(train: Float[Tensor, "n d"], labels: Int64[Tensor, " n"]) -> nn
     optimizer.step(closure)
     with torch.no_grad():
         weight = layer.weight / std
-        layer.bias -= weight @ mean
+        layer.bias -= weight @ mean  # type: ignore[misc]
         layer.weight.copy_(weight)
     return layer.requires_grad_(False)

@@ -129,7 +129,7 @@ def lengths_disagree(short: Runs, long: Runs) -> str:
 def methods_table(runs: Runs, pixels: Record) -> pd.DataFrame:
     """A row a method: accuracies clean and corrupted, error relative to clean, displacement."""
     rows = []
-    for method, group in (runs | {"raw pixels": [pixels]}).items():
+    for method, group in (runs | {"raw pixels": [pixels]}).items():  # type: ignore[operator]
         clean, corrupt = (
             interval([f(r) for r in group])[0] for f in (clean_accuracy, corrupt_accuracy)
         )
@@ -200,7 +200,7 @@ def _mean(group: Sequence[Record], name: str) -> float:
 def by_corruption(runs: Runs, pixels: Record) -> pd.DataFrame:
     """10-NN accuracy on h, a row a method, corruption, severity and seed; clean is severity 0."""
     rows = []
-    for method, group in (runs | {"raw pixels": [pixels]}).items():
+    for method, group in (runs | {"raw pixels": [pixels]}).items():  # type: ignore[operator]
         for record in group:
             values = np.mean([record.arrays[f"accuracy_{how}"] for how in ON_H], axis=0)
             for (name, level), value in zip(conditions(), values, strict=True):

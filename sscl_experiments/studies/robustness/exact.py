@@ -79,7 +79,7 @@ def placed(
 def log_s(similarity: Similarity, a: Tensor, b: Tensor) -> Float[Tensor, "k n"]:
     """log s of each row of a with each row of b."""
     if isinstance(similarity, Cosine):
-        return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / similarity.temperature
+        return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / similarity.temperature  # type: ignore[return-value]
     squared = (a[:, None] - b).square().sum(2)
     return similarity.log_s_of_squared(squared)
 

@@ -72,7 +72,7 @@ def _points(axis: Axes, z: np.ndarray, labels: np.ndarray) -> None:
     for c in np.unique(labels):
         color = CLASS_COLORS[c % 10]
         style = {"marker": "o", "lw": 0} if c < SEEN else {"marker": "x", "lw": 1}
-        axis.scatter(*z[labels == c].T, color=color, s=14, alpha=0.7, **style)
+        axis.scatter(*z[labels == c].T, color=color, s=14, alpha=0.7, **style)  # type: ignore[misc, arg-type]
 
 
 def by_dimension(table: pd.DataFrame, predicted: pd.DataFrame) -> Figure:
