@@ -252,7 +252,8 @@ def test_shares_are_the_larger_error_of_the_worst_setting_of_each_seed():
     assert table["largest error of an angle (°)"].max() < 1e-4
     assert table.loc[(5, 2), "larger, share"] == pytest.approx(np.mean(expected), abs=1e-5)
     assert table["loss gap"].tolist() == [0.5, 0.5]
-    figures.approach(curves, 0.05, 30).draw_without_rendering()
+    every = {setting: [record(*setting), record(*setting, 1)] for setting in SETTINGS}
+    figures.approach(analysis.share_histories(every), 0.05, 30).draw_without_rendering()
     cosines = analysis.component_cosines(runs[8, 7])
     assert cosines.shape == (3, 8, 8)
     figures.polygon_and_simplex(runs[5, 2][0], cosines[0]).draw_without_rendering()

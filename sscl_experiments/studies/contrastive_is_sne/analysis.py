@@ -420,8 +420,8 @@ def null_shares(runs: Runs) -> pd.DataFrame:
     collapsed = objective(torch.ones(len(labels), 2).double()).item()
     exact = objective(pentagon[labels]).item()
     moved = {
-        "one corner 30° off": _turned(pentagon, 30),
-        "two corners merged": _turned(pentagon, 72),
+        "one corner 30° off": _turned(pentagon, 30.0),
+        "two corners merged": _turned(pentagon, 72.0),
     }
     rows = []
     for name, means in moved.items():
