@@ -26,7 +26,7 @@ from sscl_core.checks import (
     check_points,
     check_square,
 )
-from sscl_core.config import Mixture, TrainConfig
+from sscl_core.config import Images, Mixture, TrainConfig
 from sscl_core.losses import info_nce, sne_objective, t_simclr
 from sscl_core.similarities import Cosine, Similarity, Student, squared_distances
 from sscl_core.train import initial_network
@@ -39,6 +39,8 @@ from sscl_experiments.arrangements import (
 from sscl_experiments.frames import with_interval
 from sscl_experiments.record import Record
 from sscl_experiments.runs.mixture import first_network
+from sscl_experiments.searches import tuned
+from sscl_experiments.settings import AUGMENTATION, image_run
 from sscl_experiments.statistics import interval
 
 from .parameters import SETTINGS
@@ -156,6 +158,12 @@ def compare(name: str, z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> di
         "difference": kl - expected,
         "gradient difference": _relative(difference, kl_gradient),
     }
+
+
+def image_example(seed: int) -> TrainConfig:
+    """SimCLR on the embedded images with 32 features, set as in notebook 5."""
+    images = Images(n_train=8000, augmentation=AUGMENTATION)
+    return image_run(tuned("SimCLR", 32), images, dim=32, epochs=3, seed=seed)
 
 
 def identities(
