@@ -573,7 +573,7 @@ def test_labels_of_a_wrong_kind_number_or_sign_are_named(labels, error, message)
             "^at_most must be at least 1, the given grouping, got 0",
         ),
     ],
-    ids=range(27),
+    ids=range(25),
 )
 def test_what_has_no_answer_is_an_error_that_says_so(call, message):
     with pytest.raises(ValueError, match=message):

@@ -741,10 +741,8 @@ def test_damaged_claims_are_named_with_the_remedy(content, tmp_path, capsys):
     path.parent.mkdir(parents=True)
     path.write_bytes(content.encode(errors="surrogateescape"))
     assert cli.main(["claims", "--scale", "smoke", "--results-dir", str(tmp_path)]) == 1
-    assert (
-        f"{path} is damaged: delete it, and `sscl reproduce --scale smoke --notebooks 05_t_simclr`"
-        in capsys.readouterr().err
-    )
+    remedy = "`sscl reproduce --scale smoke --notebooks 10_weighted_pairs`"
+    assert f"{path} is damaged: delete it, and {remedy}" in capsys.readouterr().err
 
 
 def test_another_claims_file_in_its_place_is_refused(tmp_path, capsys):

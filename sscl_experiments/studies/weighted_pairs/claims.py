@@ -27,7 +27,7 @@ CLAIMS = (
         threshold=MARGIN,
     ),
     Claim(
-        id="C9-harder",
+        id="C9b",
         sentence=(
             "Weighting positive pairs by how little their crops overlap, w ∝ exp(−IoU/|τ'|), "
             "improves nearest-neighbor accuracy (by half a point at least)."
