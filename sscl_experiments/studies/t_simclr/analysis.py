@@ -18,13 +18,14 @@ from sscl_experiments.searches import KERNEL_LOSSES, METHOD_LOSSES
 from sscl_experiments.settings import SUBSET
 from sscl_experiments.statistics import interval
 
+from .kernel_experiment.design import Kernel
 from .parameters import LARGE_SETS
 
 BATCH = 128  # of all runs on images here
 NAMES = ("method", "d_z", "epochs")
 CHOSEN = {"z": "knn15_best_z", "h": "linear_probe_h"}
 # The contrasts of kernels that the notebook is about: (minus, plus).
-CONTRASTS = {
+CONTRASTS: dict[str, tuple[Kernel, Kernel]] = {
     "Gaussian − cosine": ("cosine", "Gaussian"),
     "Student t − Gaussian": ("Gaussian", "Student t"),
 }

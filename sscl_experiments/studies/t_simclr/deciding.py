@@ -22,11 +22,11 @@ from sscl_experiments.study import all_claims
 from .analysis import BATCH, CHOSEN, CONTRASTS
 from .kernel_experiment import endpoints
 from .kernel_experiment.design import PURPOSES, Design
-from .kernel_experiment.endpoints import Estimate, Statistic
+from .kernel_experiment.endpoints import Correct, Estimate, Statistic
 from .kernel_experiment.ledger import Found
 from .kernel_experiment.phases import shares
 from .kernel_experiment.reading import COMPARED, Reading, correct_of
-from .kernel_experiment.search import Incomplete
+from .kernel_experiment.search import Condition, Incomplete
 
 Accuracies = Float[np.ndarray, "kernels dims seeds"]
 UNDECIDED: Verdict = "not run at this scale"
@@ -133,25 +133,24 @@ def recorded_contrasts(design: Design, found: Found) -> pd.DataFrame:
     for images in (design.cifar10, design.fashion):
         for purpose, (contrast, pair) in itertools.product(PURPOSES, CONTRASTS.items()):
             for grid in images.grids(purpose):
+                condition = Condition(images, grid.epochs, purpose)
+                steps = grid.epochs * math.ceil((images.n_train or images.size) / BATCH)
                 for dim in grid.dims:
-                    where = (design, images, grid.epochs, (dim,), purpose, found)
+                    try:
+                        correct = correct_of(
+                            condition, (dim,), found, seeds=design.seeds, kernels=pair
+                        )
+                    except Incomplete:
+                        continue
                     row: dict[str, Any] = {"images": images.name, "purpose": purpose}
                     row |= {"contrast": contrast, "d_z": dim, "epochs": grid.epochs}
-                    rows += _contrast(where, pair, row)
+                    rows.append(row | {"steps": steps} | _difference(correct))
     return pd.DataFrame(rows)
 
 
-def _contrast(where: Any, pair: Any, row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The row with its difference; none where runs are lacking."""
-    images, epochs = where[1:3]
-    try:
-        correct = correct_of(*where, kernels=pair, more=False)
-    except Incomplete:
-        return []
+def _difference(correct: Correct) -> dict[str, float]:
     own = endpoints.estimate(correct, endpoints.difference)
-    steps = epochs * math.ceil((images.n_train or images.size) / BATCH)
-    numbers = {"steps": steps, "difference": own.value, "low": own.low, "high": own.high}
-    return [row | numbers | {"n": own.seeds}]
+    return {"difference": own.value, "low": own.low, "high": own.high, "n": own.seeds}
 
 
 def primary(found_readings: Sequence[Reading], claim: str) -> Reading | None:
