@@ -174,13 +174,13 @@ def large_baselines(
     return pd.concat(tables)
 
 
-def in_points(differences: pd.DataFrame) -> pd.DataFrame:
-    """A row an image set and d_z, a column a measure: "difference [low, high]" in points."""
+def in_points(differences: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """A row a group of `by`, a column a measure: "difference [low, high]" in points."""
     columns = {"95 % low": "low", "95 % high": "high", "t-SimCLR − SimCLR": "difference"}
     table = differences.rename(columns=columns)
     numbers = (table[name].tolist() for name in ("difference", "low", "high"))
     table["text"] = [_points(*row) for row in zip(*numbers, strict=True)]
-    wide = table.pivot(index=["image_set", "d_z"], columns="metric", values="text")
+    wide = table.pivot(index=list(by), columns="metric", values="text")
     return wide[list(MEASURES)].rename(columns=MEASURES).reset_index().rename_axis(columns=None)
 
 
