@@ -17,6 +17,7 @@ from sscl_core.evaluate import accuracy, knn, linear_probe
 
 from .datasets.synthetic import PointSet
 from .runs.points import point_set
+from .scores import principal_components
 
 TREES = 200
 
@@ -33,14 +34,6 @@ def best_settings(table: pd.DataFrame, by: Sequence[str], setting: str, score: s
     return table.merge(means.loc[best, names], on=names)
 
 
-def principal_components(data: PointSet, dim: int) -> tuple[Tensor, Tensor]:
-    """The training and the test part on the first `dim` principal axes of the former."""
-    x, x_test = data.train.x, data.test.x
-    mean = x.mean(0)
-    axes = torch.linalg.svd(x - mean, full_matrices=False).Vh[:dim].T
-    return (x - mean) @ axes, (x_test - mean) @ axes
-
-
 def raw_scores(config: TrainConfig, dim: int | None = None) -> list[dict[str, Any]]:
     """The data of a run as they are, and on `dim` principal components: a row each.
 
@@ -50,7 +43,8 @@ def raw_scores(config: TrainConfig, dim: int | None = None) -> list[dict[str, An
     """
     data = point_set(config)
     dim = dim or min(16, max(1, data.train.x.shape[1] // 2))
-    parts = {"raw": (data.train.x, data.test.x), "PCA": principal_components(data, dim)}
+    raw = (data.train.x, data.test.x)
+    parts = {"raw": raw, "PCA": principal_components(*raw, dim)}
     rows = []
     for name, (z, z_test) in parts.items():
         scores = _scores(z, data, z_test)

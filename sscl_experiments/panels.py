@@ -43,7 +43,7 @@ def legend_below(figure: Figure, axes: Axes | Iterable[Axes]) -> None:
     figure.legend(list(found.values()), list(found), **place)
 
 
-def measured(axes: Iterable[Axes], measures: Mapping[str, str]) -> Iterator[tuple[Axes, str]]:
+def titled(axes: Iterable[Axes], measures: Mapping[str, str]) -> Iterator[tuple[Axes, str]]:
     """A panel for each measure, with its title."""
     for axis, metric in zip(axes, measures, strict=True):
         axis.set_title(measures[metric])

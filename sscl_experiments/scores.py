@@ -26,16 +26,6 @@ MEASURES = {
     "knn15_cosine_h": "15-NN (cosine) on h",
     "linear_probe_h": "linear probe on h",
 }
-# Of the test images, as in the data beside figures.
-MEASURED = (
-    *(f"{votes}_z" for votes in VOTES),
-    *("knn1_cosine_h", "knn15_cosine_h", "knn_cosine_h", "knn_weighted_h", "linear_probe_h"),
-    *("norm_z", "images_per_second"),
-)
-SUMMARISED = (
-    *("knn1_z", "knn15_z", "knn1_cosine_h", "knn15_cosine_h"),
-    *("knn_weighted_h", "linear_probe_h"),
-)
 
 
 def accuracies(records: Runs, names: Sequence[str]) -> pd.DataFrame:
@@ -49,11 +39,6 @@ def accuracies(records: Runs, names: Sequence[str]) -> pd.DataFrame:
         columns = [f"{votes}_{metric}_z" for metric in metrics]
         table[f"{votes}_z"] = [table[name].iloc[i] for i, name in enumerate(columns)]
     return table
-
-
-def measured(scores: pd.DataFrame, *keys: str) -> pd.DataFrame:
-    """The columns that are kept beside a figure."""
-    return scores[[*keys, "seed", *MEASURED]]
 
 
 def pixel_scores(pixels: Pixels, dims: Sequence[int]) -> pd.DataFrame:

@@ -17,8 +17,8 @@ from sscl_experiments.panels import (
     differences,
     dimension_axis,
     legend_below,
-    measured,
     panels,
+    titled,
     zero_line,
 )
 from sscl_experiments.plotting import COLORS, Array, Style, feature_map
@@ -51,7 +51,7 @@ def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
     untrained network.
     """
     figure, axes = panels(1, len(SHOWN), width=4.8, height=4.2)
-    for axis, metric in measured(axes[0], SHOWN):
+    for axis, metric in titled(axes[0], SHOWN):
         for i, (kernel, color) in enumerate(KERNEL_COLORS.items()):
             by_dim = scores[scores.method == kernel].groupby("d_z")[metric]
             if not len(by_dim):
@@ -97,7 +97,7 @@ def against_length(table: pd.DataFrame) -> Figure:
     rows = iter(axes)
     for name in names:
         for contrast in CONTRASTS:
-            for axis, purpose in measured(next(rows), PURPOSES):
+            for axis, purpose in titled(next(rows), PURPOSES):
                 here = (table.images == name) & (table.contrast == contrast)
                 _by_length(axis, table[here & (table.purpose == purpose)], dims)
                 axis.set_title(f"{contrast}: {PURPOSES[purpose]}, {IMAGES[name]}", fontsize=9)
@@ -128,7 +128,7 @@ def two_by_two(effects: pd.DataFrame) -> Figure:
     """
     figure, axes = panels(1, len(IN_RECORD), width=5, height=4, sharey=True)
     groups = [(change, form) for change in effects.change.unique() for form in _FORMS]
-    for axis, metric in measured(axes[0], IN_RECORD):
+    for axis, metric in titled(axes[0], IN_RECORD):
         own = effects[(effects.metric == metric) & (effects.d_z > 1)]
         for i, (change, form) in enumerate(groups):
             part = own[(own.change == change) & (own.form == form)]

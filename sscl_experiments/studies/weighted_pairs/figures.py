@@ -15,9 +15,9 @@ from sscl_experiments.panels import (
     OTHER_COLORS,
     differences,
     legend_below,
-    measured,
     numbers,
     panels,
+    titled,
     zero_line,
 )
 from sscl_experiments.plotting import Array, Style
@@ -62,7 +62,7 @@ def weight_effects(effects: pd.DataFrame) -> Figure:
     """
     order = sorted(effects["τ'"].unique(), key=lambda value: -1 / value)
     figure, axes = panels(1, len(MEASURES), width=4.2, height=3.9, sharey=True)
-    for axis, metric in measured(axes[0], MEASURES):
+    for axis, metric in titled(axes[0], MEASURES):
         _effects_by_temperature(axis, effects[effects.metric == metric], order)
         axis.axhspan(-100 * MARGIN, 100 * MARGIN, color="0.92", zorder=0)
         zero_line(axis)
