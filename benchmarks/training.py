@@ -30,10 +30,10 @@ from sscl_core.train import (
     precision,
 )
 from sscl_experiments.runs.images import image_sets
+from sscl_experiments.searches import METHOD_LOSSES, tuned
 from sscl_experiments.settings import AUGMENTATION, image_run
 from sscl_experiments.studies.t_simclr.paper_scale import RUNS
 from sscl_experiments.studies.t_simclr.parameters import LARGE_SETS
-from sscl_experiments.studies.t_simclr.searches import METHOD_LOSSES, tuned
 
 LARGE_RUNS = ("best-simclr-resnet18-100", "best-t_simclr-resnet18-100")
 

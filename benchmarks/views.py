@@ -27,10 +27,10 @@ from sscl_core.augmentations import ImageViews
 from sscl_core.config import ImageAugmentation, TrainConfig
 from sscl_core.train import computing, train
 from sscl_experiments.runs.images import image_sets, measure
+from sscl_experiments.searches import tuned
 from sscl_experiments.settings import AUGMENTATION, image_run
 from sscl_experiments.statistics import interval
 from sscl_experiments.studies.t_simclr.parameters import LARGE_SETS
-from sscl_experiments.studies.t_simclr.searches import tuned
 
 METRICS = ("knn15_cosine_h", "linear_probe_h")
 SETTINGS = {

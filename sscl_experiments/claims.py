@@ -18,7 +18,8 @@ MIN_SEEDS = 5
 class Claim(Frozen):
     """A statement that holds where the mean of its estimand is `direction` `threshold`.
 
-    The estimand is one number a seed; with `rate` it is 0 or 1.
+    The estimand is one number a seed; with `rate` it is 0 or 1. With `worst` the statement is about
+    every case, so it is decided by the value that speaks most against it, which has no interval.
     """
 
     id: str
@@ -28,9 +29,12 @@ class Claim(Frozen):
     direction: Literal["at least", "at most"]
     threshold: float
     rate: bool = False
+    worst: bool = False
 
     @property
     def rule(self) -> str:
+        if self.worst:
+            return f"{self.direction} {self.threshold:g}, every seed, from {MIN_SEEDS} seeds on"
         where = f"the whole 95 % interval, from {MIN_SEEDS} seeds on"
         return f"{self.direction} {self.threshold:g}, {where}"
 
@@ -49,15 +53,24 @@ class Outcome(Frozen):
     note: str = ""
 
 
-def decide(claim: Claim, values: Sequence[float], *, scale: str, withheld: str = "") -> Outcome:
+def decide(
+    claim: Claim,
+    values: Sequence[float],
+    *,
+    scale: str,
+    withheld: str = "",
+    estimate: tuple[float, float, float] | None = None,
+) -> Outcome:
     """The verdict on a claim by its values, one a seed.
+
+    `estimate`: mean and interval where that is over more than seeds, as over test images too.
 
     *Replicates* if the whole interval satisfies the rule, *does not replicate* if none of it does,
     else *mixed*. Below 5 seeds, or where a precondition fixed in advance is not met (`withheld`
     says which), there is no verdict: *not run at this scale*. `ValueError`: values that `interval`
     refuses, or values of a rate that are neither 0 nor 1.
     """
-    mean, low, high = _estimate(claim, values)
+    mean, low, high = estimate or _estimate(claim, values)
     few = f"{len(values)} seeds, a verdict needs {MIN_SEEDS}" if len(values) < MIN_SEEDS else ""
     note = "; ".join(filter(None, (few, withheld)))
     verdict: Verdict = "not run at this scale" if note else _verdict(claim, low, high)
@@ -75,7 +88,11 @@ def decide(claim: Claim, values: Sequence[float], *, scale: str, withheld: str =
 
 
 def _estimate(claim: Claim, values: Sequence[float]) -> tuple[float, float, float]:
-    """The mean and its interval."""
+    """The mean and its interval; of a statement about every case the worst value, three times."""
+    if claim.worst:
+        interval(values)  # refuses what is not finite, wherever it stands
+        worst = float(max(values) if claim.direction == "at most" else min(values))
+        return worst, worst, worst
     if not claim.rate:
         return interval(values)
     others = sorted(set(values) - {0, 1})

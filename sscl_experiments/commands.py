@@ -338,7 +338,7 @@ def _paper(a: argparse.Namespace) -> int:
         from sscl_experiments.studies.t_simclr import paper_scale as paper
 
     if a.name is None:
-        for name in paper.RUNS:
+        for name in paper.names():
             prefix = f"{name}-seed"
             records = paper.FOLDER.glob(f"{prefix}*.json")
             seeds = sorted(path.stem.removeprefix(prefix) for path in records)

@@ -116,9 +116,20 @@ class Notebook:
         print(f"Record of scale {scale} ({made}), {release}: {content['parameters']}")
         return content
 
-    def claim(self, claim_id: str, values: Sequence[float], *, withheld: str = "") -> Outcome:
-        """Decides a claim by its rule on one value a seed, shows the verdict and keeps it."""
-        outcome = decide(all_claims()[claim_id], values, scale=self.p.scale, withheld=withheld)
+    def claim(
+        self,
+        claim_id: str,
+        values: Sequence[float],
+        *,
+        withheld: str = "",
+        estimate: tuple[float, float, float] | None = None,
+    ) -> Outcome:
+        """Decides a claim by its rule on one value a seed, shows the verdict and keeps it.
+
+        `withheld`, `estimate`: as for `decide`.
+        """
+        claim, scale = all_claims()[claim_id], self.p.scale
+        outcome = decide(claim, values, scale=scale, withheld=withheld, estimate=estimate)
         path = self.out / "claims" / f"{claim_id}.json"
         write_text(path, outcome.model_dump_json(indent=1) + "\n")
         display(HTML(_verdict_html(outcome)))
@@ -188,7 +199,8 @@ def _is_value(name: str, value: Any) -> bool:
 def _verdict_html(outcome: Outcome) -> str:
     claim = outcome.claim
     note = f" ({html.escape(outcome.note)})" if outcome.note else ""
-    interval = f"95 % interval [{outcome.low:.3g}, {outcome.high:.3g}], n = {outcome.n} seeds"
+    ends = f"95 % interval [{outcome.low:.3g}, {outcome.high:.3g}]"
+    interval = f"{'the worst case' if claim.worst else ends}, n = {outcome.n} seeds"
     rows = {
         claim.id: f"{html.escape(claim.sentence)} <i>[{html.escape(claim.source)}]</i>",
         "estimand": html.escape(claim.estimand),

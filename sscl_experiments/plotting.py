@@ -1,6 +1,6 @@
 """One look for every figure: style, one colour a method, and pictures that studies share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,6 +11,7 @@ from torch import Tensor
 
 Array = Tensor | np.ndarray
 Style = dict[str, Any]  # keyword arguments of Matplotlib
+Ends = tuple[float, float, float]  # mean, and the ends of its 95 % interval
 # Okabe and Ito's palette: told apart with any colour vision.
 COLORS = {
     "SimCLR": "#0072B2",
@@ -24,6 +25,8 @@ COLORS = {
     "mixup": "#D55E00",
     "masking": "#009E73",
     "corruption": "#CC79A7",
+    "covariance noise": "#56B4E9",
+    "random forest": "#E69F00",
     "raw": "#000000",
     "SNE": "#009E73",
     "spectral": "#009E73",
@@ -90,6 +93,33 @@ def circle(
     colors = [CLASS_COLORS[label] for label in labels]
     axis.scatter(u[:, 0], u[:, 1], c=colors, s=14, alpha=0.7, lw=0, zorder=2)
     axis.set(aspect="equal", xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), xlabel="u₁", ylabel="u₂")
+
+
+def dot_plot(
+    axis: Axes, rows: Sequence[str], series: Mapping[str, Sequence[Ends]], *, xlabel: str
+) -> None:
+    """A quantity a row, from top to bottom, for each series with its interval.
+
+    It is nan where a series lacks a row.
+    """
+    places = -np.arange(len(rows))
+    style: Style = {"fmt": "o", "ms": 4.5, "capsize": 2, "lw": 1.2}
+    for i, name in enumerate(series):
+        shift = 0.5 * ((i + 0.5) / len(series) - 0.5)
+        ends = np.array(series[name], dtype=float)
+        mean, low, high = ends.T
+        axis.errorbar(
+            mean,
+            places - shift,
+            xerr=[mean - low, high - mean],
+            color=COLORS.get(name, f"C{i}"),
+            label=name,
+            **style,
+        )
+    axis.set_yticks(places, list(rows))
+    axis.set_ylim(-len(rows) + 0.3, 0.7)
+    axis.set_xlabel(xlabel)
+    axis.grid(axis="x", color="0.9", lw=0.8)
 
 
 def band(

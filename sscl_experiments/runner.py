@@ -1,5 +1,6 @@
 """From configurations to records: what is not there yet is trained, once, whoever asks for it."""
 
+import importlib
 import warnings
 from collections import deque
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from sscl_core.config import Images, Mixture, TrainConfig
+from sscl_core.config import Images, TrainConfig
 from sscl_core.divergence import NonFiniteLossError
 
 from . import store
@@ -141,11 +142,10 @@ def make(
     """
     # Imported here: who trains one kind of runs, or none, waits for no library of the others.
     data = configs[0].data
+    kind = importlib.import_module(store.KINDS[type(data)])
     if isinstance(data, Images):
-        from .runs import images
-
         (config,) = configs
-        record = images.make(
+        record = kind.make(
             config,
             device=device,
             data_dir=data_dir,
@@ -154,13 +154,7 @@ def make(
             progress=progress,
         )
         return [record], None
-    if isinstance(data, Mixture):
-        from .runs import mixture
-
-        return mixture.make(configs, device=device, progress=progress)
-    from .runs import points
-
-    return points.make(configs, device=device, progress=progress)
+    return kind.make(configs, device=device, progress=progress)
 
 
 def _warn_of_collapse(records: Sequence[Record]) -> None:

@@ -29,6 +29,8 @@ from sscl_core.files import remove, sweep, unwritten
 from .code import code_hash, digest
 from .flock import held
 from .record import Record, release
+from .runs.robust_config import StressedImages, UnseenMixture
+from .runs.transfer_config import TransferImages
 
 SCHEMA = 1
 RECORD, ARRAYS = "record.json", "arrays.npz"
@@ -36,9 +38,12 @@ RECORD, ARRAYS = "record.json", "arrays.npz"
 LIBRARIES = ("torch", "scikit-learn")
 # The module that makes runs on a kind of data: a run's numbers depend on all code that it reaches.
 KINDS = {
+    TransferImages: "sscl_experiments.runs.transfer",
     Images: "sscl_experiments.runs.images",
     Mixture: "sscl_experiments.runs.mixture",
     Points: "sscl_experiments.runs.points",
+    StressedImages: "sscl_experiments.runs.robust_images",
+    UnseenMixture: "sscl_experiments.runs.unseen",
 }
 
 

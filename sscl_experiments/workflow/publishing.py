@@ -17,6 +17,7 @@ README_FIGURES = {
     "03_implicit_bias-training.gif": "order.gif",
     "05_t_simclr-maps.png": "maps.png",
     "07_augmentation_graph-map.png": "map.png",
+    "07_augmentation_graph-thesis.png": "thesis.png",
 }
 
 

@@ -132,7 +132,8 @@ def claims_table(decided: list[Outcome], width: int | None = None) -> str:
 
 def _row(outcome: Outcome) -> list[str]:
     claim = outcome.claim
-    estimate = f"{outcome.estimate:.3g} [{outcome.low:.3g}, {outcome.high:.3g}]"
+    ends = "worst case" if claim.worst else f"[{outcome.low:.3g}, {outcome.high:.3g}]"
+    estimate = f"{outcome.estimate:.3g} {ends}"
     verdict = outcome.verdict + (f" ({outcome.note})" if outcome.note else "")
     return [
         claim.id,

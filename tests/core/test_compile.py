@@ -15,7 +15,7 @@ import torch._inductor.config
 from helpers import unchecked
 from torch import Tensor
 
-from sscl_experiments.studies.augmentation_graph.loss_family import LOSSES
+from sscl_experiments.studies.loss_family.losses import LOSSES
 
 torch._inductor.config.compile_threads = 1  # no pool of processes that import torch, too
 torch._inductor.config.cpp.vec_isa_ok = True  # nor one for each instruction set, to try it
@@ -26,7 +26,7 @@ if not any(shutil.which(compiler) for compiler in ("g++", "clang++")):
 SIZES = (5, 2, 3, 17)
 Inputs = dict[str, Tensor]
 Outputs = dict[str, Tensor]
-family = unchecked("sscl_experiments.studies.augmentation_graph.loss_family")
+family = unchecked("sscl_experiments.studies.loss_family.losses")
 losses = family.losses
 
 

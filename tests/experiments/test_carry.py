@@ -106,12 +106,14 @@ def test_equal_numbers_carry_all_records(runs, monkeypatch):
 
 @pytest.mark.parametrize("what", ["metric loss", "array evaluation_loss"])
 def test_one_bit_changes_nothing_and_is_named(what, runs, monkeypatch):
+    """In the second run of an ensemble of the sample, which holds the fastest."""
     before = contents(runs)
-    real = carrying.make
+    real, changed = carrying.make, []
 
     def make(configs, **settings):
         records, failure = real(configs, **settings)
-        if configs[0] == CONFIGS[0]:
+        if isinstance(configs[0].data, Mixture) and not changed:
+            changed.append(configs[1])
             kind, name = what.split()
             old = records[1]
             values = dict(old.metrics if kind == "metric" else old.arrays)
@@ -123,7 +125,7 @@ def test_one_bit_changes_nothing_and_is_named(what, runs, monkeypatch):
 
     monkeypatch.setattr(carrying, "make", make)
     done = carry(CONFIGS, runs=runs, progress=False)
-    assert done.differences == [f"run {store.run_key(CONFIGS[1])}: {what}"]
+    assert done.differences == [f"run {store.run_key(changed[0])}: {what}"]
     assert done.others == 0
     assert contents(runs) == before
 

@@ -154,6 +154,28 @@ def test_a_rate_is_of_outcomes_that_are_0_or_1(values):
     assert decide(rate, [1.0, 0.0, 1.0, 1.0, 1.0], scale="quick").estimate == 0.8
 
 
+@pytest.mark.parametrize(
+    ("direction", "values", "worst", "verdict"),
+    [
+        ("at most", [0.1, 0.2, 0.9, 0.3, 0.2], 0.9, "replicates"),
+        ("at most", [0.1, 0.2, 1.1, 0.3, 0.2], 1.1, "does not replicate"),
+        ("at least", [2.0, 1.2, 3.0, 4.0, 5.0], 1.2, "replicates"),
+        ("at least", [2.0, 0.9, 3.0, 4.0, 5.0], 0.9, "does not replicate"),
+    ],
+)
+def test_a_statement_about_every_case_is_decided_by_the_worst(direction, values, worst, verdict):
+    outcome = decide(claim(direction).replace(worst=True), values, scale="quick")
+    assert (outcome.estimate, outcome.low, outcome.high) == (worst, worst, worst)
+    assert (outcome.verdict, outcome.n) == (verdict, 5)
+
+
+def test_the_worst_of_values_that_are_no_numbers_is_refused():
+    """Wherever it stands: max and min of a list with NaN depend on its order."""
+    for values in ([math.nan, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, math.nan, 0.0, 0.0]):
+        with pytest.raises(ValueError, match="values must be finite"):
+            decide(claim("at most").replace(worst=True), values, scale="quick")
+
+
 def test_a_value_that_is_no_number_is_not_mixed():
     with pytest.raises(ValueError, match="values must be finite"):
         decide(claim(), [1.0, 1.0, 1.0, 1.0, math.nan], scale="quick")
@@ -172,7 +194,8 @@ def test_every_claim_has_its_own_key_and_a_rule():
     claims = [claim for study in all_studies().values() for claim in study.claims]
     assert len({claim.id for claim in claims}) == len(claims) == len(all_claims()) >= 10
     assert all(key == value.id for key, value in all_claims().items())
-    assert all("95 %" in value.rule for value in all_claims().values())
+    words = {False: "95 %", True: "every seed"}
+    assert all(words[value.worst] in value.rule for value in all_claims().values())
 
 
 def test_an_outcome_of_one_seed_survives_json():

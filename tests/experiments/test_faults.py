@@ -330,9 +330,9 @@ def under(name, locales):
 
 @pytest.mark.parametrize("name", [*LOCALES, "ascii"])
 def test_commands_under_another_locale(name, locales, tmp_path):
-    outcome = decide(all_claims()["C4"], [0.5] * 5, scale="smoke", withheld="ν − ℓ")
+    outcome = decide(all_claims()["C3"], [0.5] * 5, scale="smoke", withheld="ν − ℓ")
     place = tmp_path / "ü"
-    write_text(place / "smoke" / "claims" / "C4.json", outcome.model_dump_json())
+    write_text(place / "smoke" / "claims" / "C3.json", outcome.model_dump_json())
     run = sscl(
         "claims", "--scale", "smoke", "--results-dir", "ü", cwd=tmp_path, **under(name, locales)
     )

@@ -1,30 +1,43 @@
-"""The augmentation graph, how far features agree with its eigenvectors, and maps with images."""
+"""The augmentation graph and its density ratio, how far features agree with them, and maps."""
 
 import inspect
 import itertools
 import math
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.linalg
 import torch
-from helpers import cloud_run, normal, on_cloud
+from helpers import cloud_run, normal, on_cloud, train_run
 from matplotlib.figure import Figure
 from scipy import stats
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures
 
 from sscl_core.affinities import noise_masses
-from sscl_core.config import Mixup, Noise
+from sscl_core.config import (
+    MLP,
+    ImageAugmentation,
+    Images,
+    InfoNCE,
+    Mixup,
+    Noise,
+    TrainConfig,
+)
 from sscl_core.train import initial_network
 from sscl_experiments import plotting
 from sscl_experiments.record import Record
-from sscl_experiments.runs.points import point_set
-from sscl_experiments.studies.augmentation_graph import analysis, figures
+from sscl_experiments.runs.points import point_set, train_points
+from sscl_experiments.studies.augmentation_graph import analysis, density_ratio, figures
 from sscl_experiments.studies.augmentation_graph.analysis import (
     leave_one_out,
     principal_cosines,
     squared_cosines,
 )
-from sscl_experiments.studies.augmentation_graph.loss_family import LOSSES
+from sscl_experiments.studies.augmentation_graph.claims import CLAIMS
 
 
 def test_features_that_are_not_finite_capture_nothing():
@@ -98,7 +111,7 @@ def test_principal_cosines_are_those_of_scipy(dim):
 
 GRAPHS = {
     "noise": (analysis.noise_graph, Noise(scale=0.3), 5),
-    "cells": (analysis.cell_graph, Mixup(strength=1.0), 1),
+    "cells": (partial(analysis.cell_graph, draws=50), Mixup(strength=1.0), 1),
 }
 
 
@@ -121,7 +134,7 @@ def test_a_graph_has_mass_1_eigenvalue_1_and_orthonormal_vectors(name):
 def test_a_graph_is_that_of_its_seed(name):
     graph_of, step, _ = GRAPHS[name]
     graph = graph_of(on_cloud(step), 0, 3)
-    graph_of.cache_clear()
+    getattr(graph_of, "func", graph_of).cache_clear()
     torch.rand(3)
     again = graph_of(on_cloud(step), 0, 3)
     assert again is not graph
@@ -165,7 +178,7 @@ def test_the_masses_of_a_cell_graph_on_a_line_are_those_between_midpoints():
 
 
 def test_points_that_no_view_leaves_are_a_graph_without_edges():
-    graph = analysis.cell_graph(on_cloud(Noise(scale=1e-6)), 0, 4)
+    graph = analysis.cell_graph(on_cloud(Noise(scale=1e-6)), 0, 4, draws=10)
     assert graph.mass.tolist() == [1 / 16] * 16
     assert graph.values.tolist() == pytest.approx([1] * 4)
 
@@ -204,7 +217,7 @@ def test_features_that_depend_on_others_add_nothing():
 def test_what_is_learned_has_a_row_an_eigenvector_step_and_run():
     data = on_cloud(Noise(scale=0.3), n_train=20)
     configs = [cloud_run(data, seed=seed) for seed in (0, 4)]
-    spectra, angles = analysis.learned({("cloud, noise", "SimCLR"): configs})
+    spectra, angles = analysis.learned({("cloud, noise", "SimCLR"): configs}, draws=10)
     assert len(spectra) == 2 * 3 * analysis.EIGENVECTORS
     assert spectra.step.unique().tolist() == [0, 2, 4]
     assert spectra.data.unique().tolist() == ["cloud, noise"]
@@ -217,6 +230,9 @@ def test_what_is_learned_has_a_row_an_eigenvector_step_and_run():
     expected = squared_cosines(z, graph.vectors, graph.mass)
     assert last["squared cosine"].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
     assert last.eigenvalue.tolist() == graph.values.tolist()
+    unit = torch.nn.functional.normalize(z, dim=1)
+    energies = analysis.energies(unit, graph.vectors, graph.mass)
+    assert last.energy.tolist() == pytest.approx(energies.tolist(), abs=1e-5)
     assert last.eigenvector.tolist() == list(range(1, analysis.EIGENVECTORS + 1))
     top = principal_cosines(z, graph.vectors[:, :2], graph.mass)
     angle = math.degrees(math.acos(top[1]))
@@ -230,42 +246,226 @@ def test_what_is_learned_has_a_row_an_eigenvector_step_and_run():
 def test_a_graph_is_of_densities_for_noise_and_counted_for_the_rest(name):
     expected, step, _ = GRAPHS[name]
     data = on_cloud(step)
-    graph = analysis.graph_of(cloud_run(data, seed=3), 3)
+    graph = analysis.graph_of(cloud_run(data, seed=3), 3, draws=50)
     assert graph is expected(data, 3, 3)
 
 
-# --- forces --------------------------------------------------------------------------------------
+# --- estimates of a graph, and the order of learning ---------------------------------------------
 
 
-def test_forces_of_every_loss_are_parts_of_its_gradient():
-    measured = analysis.measured_forces(3, n=4)
-    assert measured.Z.shape == (8, 2)
-    assert measured.parts.keys() == LOSSES.keys()
-    for name, (pull, push) in measured.parts.items():
-        Z = measured.Z.clone().requires_grad_()
-        terms = LOSSES[name].loss(*Z.chunk(2))
-        (gradient,) = torch.autograd.grad(terms.loss, Z)
-        torch.testing.assert_close(pull + push, gradient)
-        assert torch.equal(measured.arrays[f"{name}: attraction"], pull)
-    figures.forces(measured).draw_without_rendering()
+def test_two_estimates_of_a_graph_agree_as_views_are_many():
+    data = on_cloud(Mixup(strength=1.0), n_train=20)
+    table = analysis.self_agreement([cloud_run(data)], [20, 4000], dim=3)
+    few, many = table["top 3"]
+    assert table.draws.tolist() == [20, 4000]
+    assert many < few / 3, "the angle falls as the root of the number"
+    first, second = (
+        analysis.cell_graph(data, 0, 16, draws=20, again=again) for again in (False, True)
+    )
+    assert not torch.equal(first.mass, second.mass)
+    pair = (graph.vectors[:, :3].numpy() for graph in (first, second))
+    angle = np.rad2deg(scipy.linalg.subspace_angles(*pair).max())
+    assert few == pytest.approx(angle, abs=1e-4)
 
 
-def test_the_table_of_forces_by_hand():
-    measured = analysis.measured_forces(3, n=4)
-    pull = torch.zeros(8, 2, dtype=torch.float64)
-    push = -(measured.Z - measured.Z.mean(0))
-    push[0] *= -1
-    pull[1] = push[1]
-    parts = {"InfoNCE": measured.parts["InfoNCE"], "SNE": (pull, push)}
-    own = analysis.Forces(measured.Z, parts)
-    table = analysis.force_table(own).set_index("loss")
-    row = table.loc["SNE"]
-    assert row["outward"] == 7 / 8
-    ratio = push.norm() / pull.norm()
-    assert row["repulsion / attraction"] == pytest.approx(ratio.item())
-    assert table.loc["InfoNCE", "like InfoNCE"] == pytest.approx(1)
-    assert row["like InfoNCE"] < 1
-    assert row["source"] == LOSSES["SNE"].source
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, 0.9, 0.8, 0.1, 0.09, 0.05], 3),
+        ([1, 0.1, 0.09, 0.08, 0.01, 0.009], 4),
+        ([1, 0.9, 0.8, 0.3, 0.02, 0.015], 4),
+    ],
+)
+def test_the_eigengap_is_the_largest_ratio_from_the_third_on(values, expected):
+    assert analysis.eigengap(torch.tensor(values).double()) == expected
+
+
+def test_energies_are_the_parts_of_the_variance():
+    mass, vectors = weighted_orthonormal(20, 4)
+    functions = vectors / mass.sqrt()[:, None]
+    z = functions[:, :3] @ torch.tensor([[5.0, 0], [3, 0], [1, 2]]).double()
+    found = analysis.energies(z, vectors, mass)
+    torch.testing.assert_close(found, torch.tensor([25.0, 9, 5, 0]).double(), atol=1e-9, rtol=0)
+    parts = analysis.energies(z, weighted_orthonormal(20, 20)[1], mass)
+    assert parts.sum().item() == pytest.approx((mass[:, None] * z.square()).sum().item())
+
+
+def test_when_and_in_which_order_eigenvectors_are_learned():
+    rows = []
+    courses = {1: [9, 9, 9], 2: [0, 6, 10], 3: [20, 1, 10], 4: [5, 5, 5]}
+    for seed in (0, 1):
+        for number, energies in courses.items():
+            for step, energy in zip((0, 10, 20), energies, strict=True):
+                known = {"data": "a", "loss": "b", "seed": seed, "d_z": 3}
+                rows.append(known | {"eigenvector": number, "step": step, "energy": energy})
+    times = analysis.half_times(pd.DataFrame(rows))
+    assert times["half at"].tolist() == [10, 20] * 2, "the first and those beyond d_z are left out"
+    (order,) = analysis.order_of_learning(times).to_dict("records")
+    assert (order["2"], order["3"]) == (10, 20)
+    assert order["rank correlation"] == pytest.approx(1)
+    times["half at"] = 10
+    assert analysis.order_of_learning(times)["rank correlation"].tolist() == [0]
+
+
+def test_the_two_by_two_is_of_the_top_eigenvectors_after_training():
+    rows = []
+    for seed, step, number in itertools.product((0, 1), (0, 10), (1, 2, 3, 4)):
+        value = 0.1 * number + 0.2 * seed if step else 0.99
+        known = {"data": "a", "loss": "b", "seed": seed, "d_z": 3, "step": step}
+        rows.append(known | {"eigenvector": number, "squared cosine": value})
+    (row,) = analysis.two_by_two(pd.DataFrame(rows)).to_dict("records")
+    assert row["squared cosine"] == pytest.approx(0.35)
+    assert row["n"] == 2
+
+
+# --- density ratios ------------------------------------------------------------------------------
+
+
+def test_t_is_the_log_of_the_density_of_a_pair_over_its_marginals():
+    """By numbers of scipy, at a few places."""
+    points = on_cloud(Noise(scale=0.5), dim=2, n_train=12)
+    pairs = density_ratio.noise_pairs(points, 3, 5)
+    x = train_points(points, 3).numpy()
+    for i in range(10):
+        views = pairs.x1[i].numpy(), pairs.x2[i].numpy()
+        a1, a2 = (stats.norm(x, 0.5).pdf(view).prod(1) for view in views)
+        P = np.mean(a1 * a2)
+        assert pairs.log_P[i].item() == pytest.approx(np.log(P))
+        assert pairs.T[i].item() == pytest.approx(np.log(P / a1.mean() / a2.mean()))
+
+
+def test_the_first_half_are_partners_and_the_others_independent():
+    points = on_cloud(Noise(scale=0.01), dim=2, n_train=12)
+    pairs = density_ratio.noise_pairs(points, 0, 400)
+    apart = (pairs.x1 - pairs.x2).norm(dim=1)
+    assert apart[pairs.partners].max() < 0.1
+    own = (apart[400:] < 0.1).double().mean().item()
+    assert own == pytest.approx(1 / 12, abs=0.06)
+    assert pairs.T[pairs.partners].mean().item() == pytest.approx(math.log(12), abs=0.3)
+
+
+def test_a_fit_is_a_regression_with_slope_one():
+    T = normal(200)
+    other = normal(200, seed=1)
+    for log_s in (T + 3, 0.5 * T, 0.01 * other, 2 * T + other):
+        found = density_ratio.fit(log_s, T)
+        line = stats.linregress(T.numpy(), log_s.numpy())
+        assert found["slope"] == pytest.approx(line.slope)
+        assert found["R², best scale"] == pytest.approx(line.rvalue**2)
+        left = np.var(log_s.numpy() - T.numpy()) / np.var(T.numpy())
+        assert found["R²"] == pytest.approx(1 - left)
+        scales = np.linspace(-3, 3, 1201)
+        best = max(density_ratio.fit(scale * log_s, T)["R²"] for scale in scales)
+        assert best <= found["R², best scale"] + 1e-9
+    assert density_ratio.fit(T + 3, T)["R²"] == pytest.approx(1)
+    assert density_ratio.fit(torch.ones(200).double(), T)["R²"] == pytest.approx(0)
+
+
+def test_for_one_gaussian_a_kernel_of_distance_explains_half():
+    """T = ρ/2 (U² - W²), U and W the standardised midpoint and difference: it sees only W."""
+    rho = 0.4
+    shared, first, second = (normal(200_000, seed=seed) for seed in range(3))
+    x1, x2 = (rho**0.5 * shared + (1 - rho) ** 0.5 * own for own in (first, second))
+    law = stats.multivariate_normal([0, 0], [[1, rho], [rho, 1]])
+    joint = law.logpdf(np.stack([x1, x2], 1))
+    T = torch.from_numpy(joint) - stats.norm.logpdf(x1) - stats.norm.logpdf(x2)
+    log_s = -rho / (4 * (1 - rho)) * (x1 - x2).square()
+    found = density_ratio.fit(log_s, T)
+    assert found["R²"] == pytest.approx(0.5, abs=0.02)
+    assert found["slope"] == pytest.approx(0.5, abs=0.02)
+    assert density_ratio.quadratic_share(log_s - T, ((x1 + x2) / 2)[:, None]) > 0.99
+
+
+def test_the_quadratic_share_is_that_of_scikit_learn():
+    x, noise = normal(300, 2), normal(300, seed=4)
+    y = x[:, 0] * x[:, 1] + x[:, 0] + noise
+    model = make_pipeline(PolynomialFeatures(2), LinearRegression()).fit(x, y)
+    expected = model.score(x, y)
+    assert density_ratio.quadratic_share(y, x) == pytest.approx(expected)
+    assert 0.3 < expected < 0.9
+
+
+def test_fits_are_those_of_the_runs_own_features_on_their_own_pairs():
+    data = on_cloud(Noise(scale=0.3), dim=2)
+    configs = [cloud_run(data, loss=InfoNCE(temperature=0.5), seed=seed) for seed in (0, 4)]
+    fitted = density_ratio.fits({("a", "b", 2): configs}, 30)
+    assert fitted.table.step.unique().tolist() == [0, 2, 4]
+    pairs = density_ratio.noise_pairs(data, 4, 30)
+    network = train_run(configs[1], device="cpu").model
+    z1, z2 = (network(x.float())[1].detach() for x in (pairs.x1, pairs.x2))
+    log_s = torch.cosine_similarity(z1, z2).double() / 0.5
+    own = fitted.table[(fitted.table.seed == 4) & (fitted.table.step == 4)]
+    for kind, part in (("partners", slice(30)), ("half independent", slice(None))):
+        (row,) = own[own.pairs == kind].to_dict("records")
+        assert row["R²"] == pytest.approx(
+            density_ratio.fit(log_s[part], pairs.T[part])["R²"], abs=1e-4
+        )
+    kept = fitted.pairs["a", "b", 2]
+    torch.testing.assert_close(kept.after[1], log_s, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(kept.before[1], kept.after[1])
+
+
+def test_fits_against_other_noise_are_on_its_pairs():
+    data, other = (on_cloud(step, dim=2) for step in (Mixup(strength=1.0), Noise(scale=0.3)))
+    fitted = density_ratio.fits({("a", "b", 2): [cloud_run(data)]}, 10, against=other)
+    assert fitted.pairs["a", "b", 2].pairs == [density_ratio.noise_pairs(other, 0, 10)]
+
+
+def test_what_is_left_over_is_measured_against_the_best_null_at_its_best_scale():
+    rows = []
+    for name, r2, scaled in (
+        ("raw input", 0.5, 0.5),
+        ("untrained", 0, 0.6),
+        ("trained", 0.9, 0.95),
+    ):
+        rows.append({"log s of": name, "run": 0, "R²": r2, "R², best scale": scaled})
+    assert density_ratio.left_over(pd.DataFrame(rows)) == [pytest.approx(0.1 / 0.4)]
+
+
+def test_no_null_can_pass_the_rule_of_b7():
+    """Put in the place of the trained network, each leaves at least what the best of them does."""
+    data = on_cloud(Noise(scale=0.3), dim=2)
+    (kept,) = density_ratio.fits({("a", "b", 2): [cloud_run(data)]}, 50).pairs.values()
+    nulls = density_ratio.against_nulls(kept, kept).set_index("log s of")
+    for name in ("raw input", "untrained", "trained with mixup"):
+        table = nulls.copy()
+        table.loc["trained"] = nulls.loc[name]
+        (value,) = density_ratio.left_over(table.reset_index())
+        assert value >= 1 - 1e-9 > CLAIMS[0].threshold
+
+
+def test_residuals_by_bins_of_t():
+    T = torch.arange(20).double()
+    x = torch.zeros(20, 2)
+    pairs = density_ratio.Pairs(x, x, T, T)
+    log_s = torch.where(T < 10, T, T + 3)
+    kept = {("a", "b", 2): density_ratio.Kept([pairs], [log_s], [log_s])}
+    table = density_ratio.residuals(kept, bins=2)
+    assert table["T"].tolist() == [4.5, 14.5]
+    assert table.residual.tolist() == [0, 3], "partners, the first half, are at 0"
+
+
+def test_densities_of_views_of_images_are_means_over_crops():
+    config = TrainConfig(
+        data=Images(
+            n_train=3,
+            augmentation=ImageAugmentation(
+                crop_scale=(0.7, 1.0), flip=0.0, then=(Noise(scale=4.0),)
+            ),
+        ),
+        backbone=MLP(width=4),
+    )
+    found = density_ratio.image_pairs(config, 4, crops=2000)
+    assert found.pairs.T.shape == (8,)
+    difference = (found.again - found.pairs.T).abs().max()
+    assert 0 < difference < 0.1
+    templates = torch.rand(6, 5).double()
+    x = torch.rand(4, 5).double()
+    log_a = density_ratio._log_mean_noise(templates, x, 0.7, 2)
+    for image, view in itertools.product(range(3), range(4)):
+        crops = templates[2 * image : 2 * image + 2]
+        densities = [math.exp(-((x[view] - crop) ** 2).sum() / (2 * 0.49)) for crop in crops]
+        assert log_a[image, view].item() == pytest.approx(math.log(sum(densities) / 2))
 
 
 # --- maps ----------------------------------------------------------------------------------------

@@ -17,11 +17,12 @@ from sscl_core.affinities import positive_pairs
 from sscl_core.config import MLP, ConvNet, Images, Mixture, Projector, TrainConfig, scattered
 from sscl_core.losses import sne_objective
 from sscl_core.similarities import Student, log_q_cosine, log_q_student, squared_distances
-from sscl_experiments.arrangements import uniform_arrangement
+from sscl_experiments.arrangements import regular_simplex, uniform_arrangement
 from sscl_experiments.record import Record
 from sscl_experiments.studies.contrastive_is_sne import analysis, figures
 from sscl_experiments.studies.contrastive_is_sne.analysis import IDENTITIES, first_batch
-from sscl_experiments.study import resolve
+from sscl_experiments.studies.contrastive_is_sne.parameters import SETTINGS
+from sscl_experiments.study import all_claims, resolve
 
 
 def toy(**changes) -> TrainConfig:
@@ -142,92 +143,139 @@ def test_forces_are_drawn_of_three_pairs_at_most(n, drawn):
 
 def test_no_free_arrangement_is_lower_than_the_uniform_one():
     table = analysis.search_for_lower(0, per_component=2, starts=3)
-    assert table.d_z.tolist() == [2, 4]
-    assert table.starts.tolist() == [3, 3]
+    assert list(zip(table.m, table.d_z, strict=True)) == list(SETTINGS)
+    assert set(table.starts) == {3}
     assert table["best - exact"].abs().max() < 1e-6
     assert (table["worst - exact"] >= table["best - exact"]).all()
+    simplex = table.d_z >= table.m - 1
+    assert table["exact - proved bound"][simplex].abs().max() < 1e-9, "attained"
+    assert table["exact - proved bound"][~simplex].min() > 0.1, "no room for a simplex"
+
+
+@pytest.mark.parametrize(("m", "r", "d"), [(3, 2, 2), (4, 3, 3), (5, 4, 6), (2, 5, 3)])
+def test_nothing_falls_below_the_bound_of_the_simplex(m, r, d):
+    """Random points, the simplex, and the simplex disturbed a little."""
+    labels = torch.arange(m).repeat_interleave(r)
+    objective, bound = analysis.average_objective(labels), analysis.simplex_bound(m, r)
+    for seed in range(50):
+        assert objective(normal(m * r, d, seed=seed)) > bound
+    exact = regular_simplex(m, d)[labels]
+    assert objective(exact).item() == pytest.approx(bound, rel=1e-12)
+    for seed in range(20):
+        assert objective(exact + 0.01 * normal(m * r, d, seed=seed)) > bound
 
 
 # --- runs on the mixture -------------------------------------------------------------------------
 
 
-def record(dim: int, seed: int = 0, **metrics) -> Record:
+def record(m: int, dim: int, seed: int = 0, **metrics) -> Record:
     """A run that ends at the optimum, its components turned by a degree for each seed."""
-    exact = uniform_arrangement(5, dim)
+    exact = uniform_arrangement(m, dim)
     turn = torch.eye(dim).double()
     angle = math.radians(seed)
     rotation = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
     turn[:2, :2] = torch.tensor(rotation, dtype=torch.float64)
     means = (exact @ turn).numpy()
-    labels = np.repeat(np.arange(5), 25)
+    labels = np.repeat(np.arange(m), 25)
     after = means[np.tile(labels, 2)]
-    values = {"alignment": 0.1 * seed, "uniformity": -1.0, "loss": 3.0, "loss_gap": 0.5}
-    values |= {"uniformity_exact": -2.0, "loss_exact": 2.5}
     arrays = {
-        "means": np.stack([means[::-1], means]),
+        "means": np.stack([means[:1].repeat(m, 0) + 1e-3 * means, means]),
         "features": np.stack([np.roll(after, 1, axis=0), after]),
         "labels": labels,
-        "alignment": np.array([0.5, 0.1 * seed]),
-        "uniformity": np.array([-0.5, -1.0]),
-        "evaluation_loss": np.array([4.0, 3.0]),
+        "alignment": np.array([0.5, 1e-4 * seed]),
     }
-    config = resolve("01_contrastive_is_sne", {}).run(dim, seed)
-    return Record(config, values | metrics, arrays)
+    config = resolve("01_contrastive_is_sne", {}).run(m, dim, seed)
+    return Record(config, {"loss_gap": 0.5} | metrics, arrays)
 
 
-def test_matrices_of_a_batch_are_of_two_pairs_of_each_component():
-    found = analysis.batch_matrices(record(2))
+def swapped(run: Record) -> Record:
+    """The same run with components 1 and 2 at each other's places."""
+    order = [0, 2, 1, 3, 4]
+    means = run.arrays["means"][:, order]
+    after = means[-1][np.tile(run.arrays["labels"], 2)]
+    features = np.stack([run.arrays["features"][0], after])
+    return Record(run.config, run.metrics, run.arrays | {"means": means, "features": features})
+
+
+@pytest.mark.parametrize("run", [record(5, 2), swapped(record(5, 2))], ids=["natural", "swapped"])
+def test_matrices_of_a_batch_have_neighbors_around_the_circle_side_by_side(run):
+    found = analysis.batch_matrices(run)
     assert {name: matrix.shape for name, matrix in found.items()} == dict.fromkeys(
         ("P", "Q_untrained", "Q_trained"), (20, 20)
     )
-    partners = found["P"].argmax(1)
-    assert partners.tolist() == [*range(10, 20), *range(10)]
+    place = torch.arange(20)
+    assert torch.equal(found["P"].argmax(1), place ^ 1), "a view and its partner"
+    assert found["P"].sum() == 20
     Q = found["Q_trained"]
-    labels = torch.arange(5).repeat_interleave(2).repeat(2)
-    same = (labels[:, None] == labels).fill_diagonal_(False)
-    torch.testing.assert_close(Q[same], Q[same][:1].expand(60))
-    assert Q[same].min() > Q[~same].max()
+    steps = (place[:, None] // 4 - place // 4).remainder(5)
+    steps = torch.minimum(steps, 5 - steps).masked_fill(torch.eye(20, dtype=torch.bool), -1)
+    levels = [Q[steps == step] for step in (0, 1, 2)]
+    for level in levels:
+        torch.testing.assert_close(level, level[:1].expand_as(level))
+    assert levels[0][0] > levels[1][0] > levels[2][0], "0°, 72° and 144°"
     assert not torch.allclose(Q, found["Q_untrained"], atol=1e-3)
     figures.p_and_q(found).draw_without_rendering()
 
 
-def test_runs_that_reach_the_optimum_have_its_angles_and_cosines():
-    runs = {dim: [record(dim, seed) for seed in range(3)] for dim in (2, 4)}
-    table = analysis.beside_the_optimum(runs).set_index("quantity")
-    errors = table[table.index.str.startswith("largest error")]
-    assert errors.computed.tolist() == pytest.approx([0, 0], abs=1e-9)
-    assert list(table.columns) == ["computed", "95 % low", "95 % high", "expected"]
-    for dim in (2, 4):
-        assert table.loc[f"alignment, d_z={dim}"].tolist() == pytest.approx(
-            [0.1, 0.1 - 0.2484, 0.1 + 0.2484, 0], abs=1e-4
-        )
-        assert table.loc[f"uniformity, d_z={dim}"].tolist() == [-1, -1, -1, -2]
-        assert table.loc[f"InfoNCE, d_z={dim}"].tolist() == [3, 3, 3, 2.5]
-    cosines = analysis.component_cosines(runs[4])
-    assert cosines.shape == (3, 5, 5)
-    curves = analysis.histories(runs)
-    assert curves["alignment, d_z=4"].tolist() == [[0.5, 0.0], [0.5, 0.1], [0.5, 0.2]]
-    assert len(curves) == 6
-    figures.polygon_and_simplex(runs[2][0], cosines[0]).draw_without_rendering()
-    figures.training_curves(curves, runs).draw_without_rendering()
+@pytest.mark.parametrize(
+    ("m", "dim", "exact"), [(5, 2, 72), (8, 2, 45), (3, 2, 120), (4, 3, 109.47)]
+)
+def test_the_error_of_an_angle_is_0_at_the_optimum_and_grows_with_a_turn(m, dim, exact):
+    assert analysis.exact_angle(m, dim) == pytest.approx(exact, abs=0.01)
+    optimum = uniform_arrangement(m, dim)
+    assert analysis.angle_error(optimum) == pytest.approx(0, abs=1e-5)
+    rotation = torch.linalg.qr(normal(dim, dim)).Q
+    assert analysis.angle_error(optimum @ rotation) == pytest.approx(0, abs=1e-5)
+    if dim == 2:
+        turned = analysis._turned(optimum, 30.0)
+        assert analysis.angle_error(turned) == pytest.approx(30)
+        merged = analysis._turned(optimum, float(exact))
+        assert analysis.angle_error(merged) == pytest.approx(exact)
 
 
-def test_the_largest_gap_of_a_seed_is_over_both_numbers_of_features():
-    runs = {
-        2: [record(2, seed, loss_gap=gap) for seed, gap in enumerate((0.1, 0.4))],
-        4: [record(4, seed, loss_gap=gap) for seed, gap in enumerate((0.3, 0.2))],
-    }
-    assert analysis.largest_gaps(runs) == [0.3, 0.4]
+def test_the_angle_between_views_is_that_of_their_chord():
+    for degrees in (1.0, 30.0, 180.0):
+        chord = 2 * math.sin(math.radians(degrees) / 2)
+        assert analysis.view_angle(chord**2) == pytest.approx(degrees)
 
 
-def test_runs_are_of_both_numbers_of_features_with_every_seed():
+def test_shares_are_the_larger_error_of_the_worst_setting_of_each_seed():
+    runs = {(m, dim): [record(m, dim, seed) for seed in range(3)] for m, dim in ((5, 2), (8, 7))}
+    expected = [math.degrees(math.sqrt(1e-4 * seed)) / 72 for seed in range(3)]
+    assert analysis.largest_shares(runs) == pytest.approx(expected, abs=1e-5)
+    curves = analysis.share_histories(runs)
+    assert list(curves) == ["m=5, d_z=2", "m=8, d_z=7"]
+    assert curves["m=5, d_z=2"].shape == (3, 2)
+    assert curves["m=5, d_z=2"][:, 0].min() > 1, "all in one place before"
+    table = analysis.beside_the_optimum(runs).set_index(["m", "d_z"])
+    assert table.loc[(5, 2), "exact angle (°)"] == 72
+    assert table["largest error of an angle (°)"].max() < 1e-4
+    assert table.loc[(5, 2), "larger, share"] == pytest.approx(np.mean(expected), abs=1e-5)
+    assert table["loss gap"].tolist() == [0.5, 0.5]
+    every = {setting: [record(*setting), record(*setting, 1)] for setting in SETTINGS}
+    figures.approach(analysis.share_histories(every), 0.05, 30).draw_without_rendering()
+    cosines = analysis.component_cosines(runs[8, 7])
+    assert cosines.shape == (3, 8, 8)
+    figures.polygon_and_simplex(runs[5, 2][0], cosines[0]).draw_without_rendering()
+
+
+def test_arrangements_that_are_not_the_optimum_do_not_pass_the_rule():
+    table = analysis.null_shares({(5, 2): [record(5, 2)]}).set_index("")
+    assert table["larger share"]["one corner 30° off"] == pytest.approx(30 / 72)
+    assert table["larger share"]["two corners merged"] == pytest.approx(1)
+    assert table["larger share"].min() > 8 * all_claims()["C2"].threshold
+    assert table["loss gap"]["one corner 30° off"] < 0.05, "which the old rule took for a pentagon"
+
+
+def test_runs_are_of_every_setting_with_every_seed():
     p = resolve("01_contrastive_is_sne", {"scale": "smoke", "seeds": 3, "seed": 5})
     runs = p.mixture_runs()
-    assert list(runs) == [2, 4]
-    for dim, group in runs.items():
+    assert tuple(runs) == SETTINGS
+    for (m, dim), group in runs.items():
         assert [run.seed for run in group] == [5, 6, 7]
         assert {run.projector.dim for run in group} == {dim}
-    assert p.runs() == runs[2] + runs[4]
+        assert {len(run.data.means) for run in group} == {m}
+    assert p.runs() == [run for group in runs.values() for run in group]
 
 
 # --- forces at free points ------------------------------------------------------------------------

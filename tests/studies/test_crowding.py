@@ -10,7 +10,7 @@ from helpers import unchecked
 from sscl_core.config import InfoNCE, TSimCLR
 from sscl_core.losses import info_nce, t_simclr
 from sscl_core.train import contrastive_loss
-from sscl_experiments.studies.t_simclr.crowding import (
+from sscl_experiments.studies.temperature_and_df.crowding import (
     crowding,
     distances,
     pair_distances,
@@ -162,7 +162,7 @@ def test_contrastive_loss_of_the_loop_agrees():
 # ---- bad input, and features on any scale
 
 
-plain = unchecked("sscl_experiments.studies.t_simclr.crowding")
+plain = unchecked("sscl_experiments.studies.temperature_and_df.crowding")
 COSINE, STUDENT = plain.InfoNCE(temperature=0.3), plain.TSimCLR(temperature=0.7, df=2.0)
 Z = features(10)
 BAD = [

@@ -5,6 +5,7 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import normal, train_run
@@ -15,36 +16,55 @@ from sscl_experiments.arrangements import regular_polygon
 from sscl_experiments.datasets.images import ImageData
 from sscl_experiments.datasets.manifest import PUBLISHED
 from sscl_experiments.record import Record
+from sscl_experiments.studies.implicit_bias import figures
 from sscl_experiments.studies.implicit_bias.analysis import (
+    CONTROLS,
+    VARIED,
+    angle_curve,
+    example_runs,
     feature_history,
     generality,
     in_order,
+    order_table,
     orders,
     paired_starts,
     placement_ranks,
+    put_in_order,
     ranking,
+    recorded_generality,
+    recorded_starts,
     start_outcomes,
     well_separated,
 )
 from sscl_experiments.studies.implicit_bias.class_groups import (
-    beyond_regroupings,
+    above_baselines,
     class_groups,
+    group_auc,
     group_contrast,
+    group_correlation,
     group_table,
     grouping_test,
     grouping_tests,
+    panel_table,
     regroupings,
     transfer_table,
 )
 from sscl_experiments.studies.implicit_bias.enumeration import (
-    lipschitz_monte_carlo,
     natural_order,
+    next_best,
     objective_residuals,
     placement_rank,
+    proved_gap,
     residual_summary,
 )
-from sscl_experiments.studies.implicit_bias.parameters import line, order_run
-from sscl_experiments.study import resolve
+from sscl_experiments.studies.implicit_bias.parameters import (
+    SLOW,
+    centred,
+    line,
+    order_run,
+    shifted,
+)
+from sscl_experiments.study import all_claims, resolve
 
 
 def record(*angles, means=None):
@@ -125,7 +145,15 @@ def test_grouping_test_against_a_naive_count():
     assert result["p"] == pytest.approx(
         np.mean(np.array(everyway) >= contrast(groups.tolist()) - 1e-9)
     )
-    assert result["95th percentile"] == pytest.approx(np.quantile(everyway, 0.95))
+    pairs = list(itertools.combinations(range(6), 2))
+    same = [float(groups[i] == groups[j] >= 0) for i, j in pairs]
+    alike = [similarity[i, j] for i, j in pairs]
+    assert result["correlation"] == pytest.approx(np.corrcoef(same, alike)[0, 1])
+    within = [value for value, one in zip(alike, same, strict=True) if one]
+    across = [value for value, one in zip(alike, same, strict=True) if not one]
+    assert result["AUC"] == pytest.approx(
+        stats.mannwhitneyu(within, across).statistic / len(within) / len(across)
+    )
 
 
 def test_class_groups_number_the_groups_and_leave_the_rest_out():
@@ -175,9 +203,47 @@ def test_a_history_ends_with_the_features_of_the_trained_network(changes):
         assert torch.equal(ours, theirs)
 
 
-def test_the_base_setting_is_the_paper_s_four_components():
+def test_the_base_setting_is_four_centred_components_and_offsets_move_them():
     data = resolve("03_implicit_bias", {}).base_runs()[0].data
-    assert (data.means, data.std) == (((1.0,), (2.0,), (3.0,), (4.0,)), 0.1)
+    assert (data.means, data.std) == (((-1.5,), (-0.5,), (0.5,), (1.5,)), 0.1)
+    assert data.means == centred(4) == shifted(0.0)
+    assert shifted(2.5) == line(1, 2, 3, 4)
+    assert centred(5) == line(-2, -1, 0, 1, 2)
+
+
+def test_an_angle_curve_is_the_network_s_angle_without_jumps():
+    """Against the features of the same run at the same positions, one by one."""
+    config = order_run({}, steps=100)
+    curve = angle_curve(config, points=200)
+    assert (curve.x[0], curve.x[-1]) == (pytest.approx(-1.8), pytest.approx(1.8))
+    network = train_run(config, device="cpu").model
+    with torch.no_grad():
+        z = network(torch.tensor(curve.x)[:, None])[1].double()
+    u = (z / z.norm(dim=1, keepdim=True)).numpy()
+    turned = np.deg2rad(curve.after)
+    cosines = np.cos(turned[:, None] - turned)
+    assert np.abs(cosines - u @ u.T).max() < 1e-5
+    assert np.abs(np.diff(curve.after)).max() < 90
+    assert curve.before[0] == curve.after[0] == 0
+    assert np.abs(curve.after - curve.before).max() > 30
+    kept = np.array([[True, True], [False, True]])
+    runs = [record(NATURAL, NATURAL), record(CROSSED, NATURAL)]
+    examples = example_runs(runs, kept)
+    assert list(examples.values()) == [run.config for run in runs]
+    figures.turning({"first": curve, "second": curve}, kept).draw_without_rendering()
+
+
+def test_networks_in_order_before_training_do_not_count_for_c5():
+    kept = np.array([[True, True], [True, False], [False, True], [False, True], [False, False]])
+    separated = np.array([True, True, True, False, True])
+    assert put_in_order(kept, separated).tolist() == [True, False, False]
+    table = order_table(kept, separated)
+    assert table["in order"].tolist() == pytest.approx([2 / 5, 3 / 5, 2 / 5, 1 / 3])
+    assert table.n.tolist() == [5, 5, 5, 3]
+    untrained = np.repeat(kept[:, :1], 2, axis=1)
+    assert not put_in_order(untrained, separated).any(), "an untrained network scores 0"
+    with pytest.raises(ValueError, match="in another order before training, got none"):
+        put_in_order(kept[:2], separated[:2])
 
 
 def test_a_rank_is_not_computed_over_too_many_assignments():
@@ -193,18 +259,23 @@ def test_every_factor_of_the_order_experiments_changes_one_part_and_shares_its_s
         changed = {part for part, value in runs[0].model_dump().items() if value != base[part]}
         allowed = 2 if factor in ("grid", "loss") or level == "no network" else 1
         assert 1 <= len(changed) <= allowed, (factor, level, changed)
+    starts = p.start_runs()
+    slow = starts.pop(SLOW)
     steps = {
         run.epochs * run.data.steps_per_epoch
-        for runs in (*p.factor_runs().values(), *p.start_runs().values())
+        for runs in (*p.factor_runs().values(), *starts.values())
         for run in runs
     }
     assert steps == {50 * p.epochs}, "everything is trained for as long"
+    far = slow[0].epochs * slow[0].data.steps_per_epoch * slow[0].optimizer.lr
+    assert far == pytest.approx(50 * p.epochs * p.base_runs()[0].optimizer.lr)
 
 
 def test_fitted_starts_differ_from_the_wrong_order_in_one_thing():
-    starts = resolve("03_implicit_bias", {}).start_runs()
+    starts = resolve("03_implicit_bias", {"wide": True}).start_runs()
     wrong = starts.pop("wrong order")[0].model_dump()
     assert wrong["start_order"] == (0, 2, 1, 3)
+    starts[SLOW] = [run.replace(epochs=wrong["epochs"]) for run in starts[SLOW]]
     for name, runs in starts.items():
         parts = {
             part: value for part, value in runs[0].model_dump().items() if value != wrong[part]
@@ -214,6 +285,21 @@ def test_fitted_starts_differ_from_the_wrong_order_in_one_thing():
             assert len([key for key in parts[part] if parts[part][key] != wrong[part][key]]) == 1, (
                 name
             )
+
+
+def test_what_is_not_wide_is_a_part_of_what_is():
+    narrow, wide = (resolve("03_implicit_bias", {"wide": wide}) for wide in (False, True))
+    for few, all_runs in (
+        (narrow.factor_runs(), wide.factor_runs()),
+        (narrow.start_runs(), wide.start_runs()),
+    ):
+        assert len(few) < len(all_runs)
+        assert all(all_runs[name] == runs for name, runs in few.items())
+    assert list(narrow.factor_runs()) == [
+        ("offset", "2.5"),
+        ("offset", "10.5"),
+        ("components", "8"),
+    ]
 
 
 def test_groups_name_classes_that_exist():
@@ -279,15 +365,42 @@ def test_ranking_is_among_all_orders_by_their_cost():
     assert found.ranks["before training"][1] == found.ranks["after training"][1]
     assert sorted({*found.ranks["before training"]} | {1}) == [1, 2, 3]
     assert found.summary()["after training"].startswith("rank 1: 0.50")
+    figure = figures.ranking(found)
+    marks = [axis.collections[0].get_offsets() for axis in figure.axes[:2]]
+    assert [len({tuple(place) for place in places}) for places in marks] == [2, 2], "one a seed"
 
 
 def test_the_natural_order_is_the_best_of_random_spacings():
     found = natural_order((4, 6), (0, 1, 2))
     assert len(found.margins) == 3
-    assert len(found.errors) == len(found.weights) == 6
+    assert len(found.errors) == len(found.weights) == len(found.ratios) == 6
+    assert min(found.ratios) >= 1 - 1e-9
     assert min(found.margins) > 0
     assert max(found.errors) < 1e-12
     assert min(found.weights) > 0
+
+
+@pytest.mark.parametrize("m", [4, 5, 6, 7, 8])
+@pytest.mark.parametrize("seed", range(6))
+def test_every_other_order_is_behind_by_what_the_proof_says(m, seed):
+    """Uniform, equal and very uneven spacings, over all orders, with C from the naive loop."""
+    x = normal(m, 1, seed=seed).sort(0).values
+    if seed == 0:
+        x = torch.arange(m, dtype=torch.float64)[:, None]
+    if seed == 1:
+        x = torch.logspace(0, 3, m, dtype=torch.float64)[:, None]
+    bound = proved_gap(x)
+    assert bound > 0
+    natural, gap = next_best(x)
+    assert gap >= bound * (1 - 1e-9)
+    corners = regular_polygon(m)
+    assert natural == pytest.approx(naive_lipschitz(x, corners))
+    others = itertools.permutations(range(1, m)) if m < 7 else ()
+    same = (tuple(range(m)), (0, *range(m - 1, 0, -1)))
+    for places in others:
+        order = (0, *places)
+        if order not in same:
+            assert naive_lipschitz(x, corners[list(order)]) >= natural + bound * (1 - 1e-9)
 
 
 def test_only_the_joint_objective_without_a_square_is_a_line_in_c():
@@ -306,8 +419,7 @@ def similarity(seed):
     return values + values.T
 
 
-def test_group_table_subtracts_each_seed_s_untrained_network_and_the_pixels():
-    groups = torch.tensor([0, 0, 1, 1])
+def image_tests(pixels, groups):
     runs = {}
     for method in ("SimCLR", "t-SimCLR", "untrained"):
         runs[method] = []
@@ -316,20 +428,74 @@ def test_group_table_subtracts_each_seed_s_untrained_network_and_the_pixels():
             key = 10 * len(runs) + seed
             arrays = {"classes_h": similarity(key), "classes_z": similarity(key + 100)}
             runs[method].append(Record(order_run({}, steps=50), metrics, arrays))
-    pixels = similarity(99)
-    tests = grouping_tests(runs, pixels, groups)
-    table = group_table(tests).set_index("features")
-    contrast = tests.groupby("features", sort=False)["within − across"].apply(np.array)
+    return grouping_tests(runs, pixels, groups)
+
+
+def test_the_score_is_above_the_pixels_and_each_seed_s_own_untrained_network():
+    tests = image_tests(similarity(99), torch.tensor([0, 0, 1, 1]))
+    found = tests.groupby("features", sort=False)["correlation"].apply(np.array)
     for name, before in (("t-SimCLR, h", "untrained, h"), ("SimCLR, z", "untrained, z")):
-        change = (contrast[name] - contrast[before]).mean()
+        larger = np.maximum(found[before], found["raw pixels"])
+        assert above_baselines(tests, name) == pytest.approx(found[name] - larger)
+        table = group_table(tests).set_index("features")
+        change = (found[name] - found[before]).mean()
         assert table.loc[name, "minus untrained"].startswith(f"{change:.3f} [")
-        change = (contrast[name] - contrast["raw pixels"][0]).mean()
+        change = (found[name] - found["raw pixels"]).mean()
         assert table.loc[name, "minus raw pixels"].startswith(f"{change:.3f} [")
     assert table.loc["SimCLR, h", "10-NN accuracy"] == pytest.approx(0.55)
     assert math.isnan(table.loc["raw pixels", "95 % low"]), "one value has no interval"
-    assert beyond_regroupings(tests, "SimCLR, h") == pytest.approx(
-        contrast["SimCLR, h"] - tests[tests.features == "SimCLR, h"]["95th percentile"]
-    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pixels_and_untrained_networks_never_pass_the_rule_of_c7(seed):
+    tests = image_tests(similarity(1000 + seed), torch.tensor([0, 0, 1, 1]))
+    for name in ("raw pixels", "untrained, h", "untrained, z"):
+        assert max(above_baselines(tests, name)) <= 0 < all_claims()["C7"].threshold
+
+
+def test_neither_scale_nor_shift_of_similarities_changes_the_correlation():
+    groups = torch.tensor([0, 0, 1, 1])
+    values = torch.tensor(similarity(3))
+    one = group_correlation(values, groups)
+    assert group_correlation(5 * values - 2, groups).item() == pytest.approx(one.item())
+    assert group_contrast(5 * values - 2, groups) != pytest.approx(group_contrast(values, groups))
+    perfect = (groups[:, None] == groups).double()
+    assert group_correlation(perfect, groups).item() == pytest.approx(1)
+    assert group_auc(perfect, groups) == 1
+    assert group_auc(torch.ones(4, 4), groups) == 0.5, "ties count half"
+    (row,) = panel_table({"panel": perfect.numpy()}, groups).to_dict("records")
+    assert (row["features"], row["correlation"]) == ("panel", pytest.approx(1))
+    figures.class_similarities(
+        dict.fromkeys("abcd", similarity(0)), ["w", "x", "y", "z"], groups
+    ).draw_without_rendering()
+
+
+def test_a_record_s_lowest_rate_of_each_factor_and_its_controls():
+    pairs = [(name, level) for name in VARIED for level in ("a", "b")]
+    pairs += [("control", level) for level in CONTROLS] + [("base", "")]
+    table = pd.DataFrame(pairs, columns=["factor", "level"])
+    table["in order"] = [1.0, 0.9] * len(VARIED) + [0.5] * len(CONTROLS) + [0.1]
+    table["95 % low"], table["before training"], table["n"] = table["in order"] - 0.1, 0.3, 4
+    found = recorded_generality({"tables": {"generality": table}}).set_index("")
+    assert found.index.tolist() == [*VARIED, *CONTROLS]
+    assert set(found.loc[list(VARIED), "lowest share in order"]) == {0.9}
+    assert set(found.loc[list(CONTROLS), "lowest share in order"]) == {0.5}
+    assert found.levels.tolist() == [2] * len(VARIED) + [1] * len(CONTROLS)
+
+
+def test_a_record_says_what_weight_decay_does_beside_the_plain_start():
+    starts = {
+        "start": ["right order", "wrong order", "weight decay 3"],
+        "n": [4, 4, 4],
+        "order changed": [0.0, 0.5, 0.75],
+        "of these in natural order": [math.nan, 1.0, 1.0],
+    }
+    paired = {"start": ["other", "weight decay 3"], "p": [0.5, 0.01]}
+    tables = {"starts": pd.DataFrame(starts), "paired_starts": pd.DataFrame(paired)}
+    table = recorded_starts({"tables": tables})
+    assert table.start.tolist() == ["wrong order", "weight decay 3"]
+    assert table.p.tolist()[1] == 0.01
+    assert math.isnan(table.p[0])
 
 
 def test_transfer_is_tested_by_the_superclasses_of_the_other_set():
@@ -342,8 +508,9 @@ def test_transfer_is_tested_by_the_superclasses_of_the_other_set():
     table = transfer_table({"SimCLR": runs}, other)
     assert table.features.tolist() == ["raw pixels", "SimCLR, h"]
     found = [grouping_test(own["classes_transfer"], coarse) for own in arrays]
-    mean = np.mean([test["within − across"] for test in found])
-    assert table["within − across"][1] == pytest.approx(mean)
+    for statistic in ("within − across", "correlation"):
+        mean = np.mean([test[statistic] for test in found])
+        assert table[statistic][1] == pytest.approx(mean)
     assert table.p[1] == max(test["p"] for test in found)
     assert table.n[1] == 2
 
@@ -384,49 +551,6 @@ def test_the_natural_order_has_the_lowest_rank_although_turns_and_reflections_ti
         assert placement_rank(x, z) == 0
     with pytest.raises(ValueError, match="x must hold at most 9 points, got 10"):
         placement_rank(normal(10, 1), normal(10, 2))
-
-
-def test_monte_carlo_of_a_line_is_its_slope_without_error():
-    mean, error = lipschitz_monte_carlo(lambda x: -3 * x + 1, normal(50, 1), normal(50, 1, seed=1))
-    assert (mean.item(), error.item()) == (pytest.approx(3), pytest.approx(0, abs=1e-12))
-
-
-def test_monte_carlo_of_a_parabola_covers_the_exact_value():
-    """E|x + x'| = 2/√π and Var|x + x'| = 2 - 4/π for standard normal x, x'.
-
-    The z-scores are standard, and errors fall as n^-1/2.
-    """
-    scores, errors = [], []
-    for seed in range(300):
-        mean, error = lipschitz_monte_carlo(
-            lambda x: x**2, normal(400, 1, seed=2 * seed), normal(400, 1, seed=2 * seed + 1)
-        )
-        scores.append((mean.item() - 2 / math.sqrt(math.pi)) / error.item())
-        errors.append(error.item())
-    assert stats.kstest(scores, "norm").pvalue > 0.01
-    assert np.mean(errors) == pytest.approx(math.sqrt((2 - 4 / math.pi) / 400), rel=0.01)
-    _, fine = lipschitz_monte_carlo(lambda x: x**2, normal(40_000, 1), normal(40_000, 1, seed=1))
-    assert fine.item() == pytest.approx(np.mean(errors) / 10, rel=0.03)
-
-
-def test_monte_carlo_takes_euclidean_norms():
-    x1, x2, A = normal(30, 3), normal(30, 3, seed=1), normal(3, 2, seed=2)
-    slopes = [
-        math.dist((a @ A).tolist(), (b @ A).tolist()) / math.dist(a.tolist(), b.tolist())
-        for a, b in zip(x1, x2, strict=True)
-    ]
-    mean, error = lipschitz_monte_carlo(lambda x: x @ A, x1, x2)
-    assert mean.item() == pytest.approx(np.mean(slopes), rel=1e-12)
-    assert error.item() == pytest.approx(stats.sem(slopes), rel=1e-12)
-
-
-@pytest.mark.parametrize(("n", "coincide"), [(1, False), (5, True)])
-def test_monte_carlo_needs_two_pairs_of_distinct_points(n, coincide):
-    x1, x2 = normal(n, 2), normal(n, 2, seed=1)
-    if coincide:
-        x2[3] = x1[3]
-    with pytest.raises(ValueError, match="pairs of distinct points, got"):
-        lipschitz_monte_carlo(lambda x: x, x1, x2)
 
 
 # --- groups of classes ----------------------------------------------------------------------------

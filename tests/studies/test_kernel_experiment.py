@@ -15,7 +15,6 @@ from helpers import read_once, unchecked
 import sscl_experiments.runs.images as image_runs
 from sscl_core.divergence import NonFiniteLossError
 from sscl_experiments import cli, store
-from sscl_experiments.studies.t_simclr.dimensions import crossing
 from sscl_experiments.studies.t_simclr.kernel_experiment import (
     design,
     endpoints,
@@ -59,6 +58,15 @@ def test_equal_curves_need_equal_dimensions():
 def test_a_curve_that_is_shifted_needs_so_many_octaves_less(shift):
     assert octaves(DIMS, curve(), curve(shift)) == pytest.approx(shift)
     assert octaves(DIMS, curve(shift), curve()) == pytest.approx(-shift)
+
+
+def crossing(dims, accuracy, level):
+    """The d_z at which a curve first reaches `level`, straight in log2 d_z between dimensions."""
+    i = int((accuracy >= level).argmax())
+    if i == 0:
+        return float(dims[0])
+    part = (level - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])
+    return float(dims[i - 1] * (dims[i] / dims[i - 1]) ** part)
 
 
 def test_octaves_by_the_crossings_of_each_target():

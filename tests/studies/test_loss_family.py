@@ -42,14 +42,19 @@ from sscl_core.similarities import (
     log_q_student,
     squared_distances,
 )
-from sscl_experiments.studies.augmentation_graph.loss_family import LOSSES, Terms, forces
+from sscl_core.train import train
+from sscl_experiments.runs.points import point_set
 from sscl_experiments.studies.contrastive_is_sne import analysis
+from sscl_experiments.studies.loss_family import analysis as family
+from sscl_experiments.studies.loss_family import figures as family_figures
+from sscl_experiments.studies.loss_family.losses import LOSSES, Terms, forces
+from sscl_experiments.study import resolve
 
 INF = math.inf
 JOINT, CONDITIONAL = "t-SimCLR", "t-SimCLR, conditional"
 
 
-plain = unchecked("sscl_experiments.studies.augmentation_graph.loss_family")
+plain = unchecked("sscl_experiments.studies.loss_family.losses")
 all_rows = pytest.mark.parametrize("name", LOSSES)
 
 
@@ -233,7 +238,8 @@ def naive(name: str, z1: Tensor, z2: Tensor, **settings) -> tuple[Tensor, Tensor
             )
         case "Neg-t-SNE":
             log_s = partial(student, temperature=t or 1.0, df=df or 1.0)
-            return naive_binary(lambda a, b: log_s(a, b).exp() / (log_s(a, b).exp() + 1), z1, z2)
+            odds = settings.get("odds", 1)
+            return naive_binary(lambda a, b: log_s(a, b).exp() / (log_s(a, b).exp() + odds), z1, z2)
         case "UMAP":
             return naive_binary(lambda a, b: 1 / (1 + dot(a - b, a - b)), z1, z2)
     rest = {
@@ -253,7 +259,7 @@ SETTINGS = {
     "t-SNE": [{"temperature": 0.2, "df": 3.0}, {"P": "joint"}],
     "DCL": [{"temperature": 0.1}],
     "SigLIP": [{"temperature": 0.4, "bias": 1.5}],
-    "Neg-t-SNE": [{"temperature": 0.2, "df": 3.0}, {"df": INF}],
+    "Neg-t-SNE": [{"temperature": 0.2, "df": 3.0, "odds": 0.2}, {"df": INF}],
     "Barlow Twins": [{"redundancy": 0.7}],
     "VICReg": [{"invariance": 2.0, "variance": 3.0, "covariance": 5.0}],
 }
@@ -872,3 +878,85 @@ def test_bad_P(name, P, error, message):
 
 def test_spectral_unvalidated_lets_values_through():
     assert not plain.losses.spectral_contrastive(GOOD * math.nan, GOOD, validate=False).isfinite()
+
+
+# ---- forces in the notebook
+
+
+def small(**changes):
+    return resolve("08_loss_family", {"scale": "smoke", "pairs": 5, "steps": 2, **changes})
+
+
+@all_rows
+def test_forces_are_parts_of_the_gradient(name):
+    Z, pull, push = family.default_forces(name, *family.random_pairs(3, 4))
+    Z = Z.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(LOSSES[name].loss(*Z.chunk(2)).loss, Z)
+    torch.testing.assert_close(pull + push, gradient)
+
+
+@pytest.mark.parametrize("name", ["Neg-t-SNE", "UMAP"])
+def test_a_few_negatives_are_the_mean_over_their_draws(name):
+    """Each of the six is among five drawn ones five times in six."""
+    z1, z2 = family.random_pairs(0, 4)
+    usual = family.usual_forces(name, z1, z2)
+    everything = family.default_forces(name, z1, z2)
+    torch.testing.assert_close(usual.pull, everything.pull)
+    torch.testing.assert_close(usual.push, everything.push * 5 / 6)
+    assert usual.ratio == pytest.approx(everything.ratio * 5 / 6)
+
+
+def test_methods_that_standardise_are_measured_on_standardised_features():
+    found = family.usual_forces(CONDITIONAL, *family.random_pairs(0, 30))
+    assert found.Z.std(0).tolist() == pytest.approx([1, 1])
+    assert found.Z.mean(0).tolist() == pytest.approx([0, 0], abs=1e-12)
+
+
+def test_the_ratio_is_of_lengths():
+    z = torch.zeros(2, 2)
+    found = family.Forces(z, torch.tensor([[3.0, 0], [0, 4]]), torch.tensor([[0.0, 0], [0, 10]]))
+    assert found.ratio == pytest.approx(2)
+
+
+def test_forces_of_trained_features_are_on_fresh_views_of_a_trained_network():
+    p = small()
+    found = family.trained_forces(p, "InfoNCE", 0)
+    assert found.Z.shape == (10, 2)
+    untrained = family.trained_forces(small(steps=1), "InfoNCE", 0)
+    assert not torch.allclose(found.Z, untrained.Z)
+    again = family.trained_forces(p, "InfoNCE", 0)
+    assert torch.equal(found.Z, again.Z)
+
+
+def test_the_loop_of_the_family_is_that_of_the_runs():
+    """InfoNCE at the run's own temperature: the same weights as the ordinary loop."""
+    config = small(steps=4).training(0, batchnorm=False)
+    x = point_set(config).train.x
+    loss = partial(LOSSES["InfoNCE"].loss, temperature=config.loss.temperature)
+    ours = family._trained(config, loss, x)
+    theirs = train(config, x, device="cpu").model
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_tables_and_figures_have_a_row_and_a_panel_a_loss():
+    p = small()
+    measured = family.measured(p)
+    table = family.ratios(measured)
+    assert table.loss.tolist() == list(LOSSES)
+    assert table["cosine with t-SNE"][4] == pytest.approx(1)
+    first = [found.ratio for found in measured.trained["InfoNCE"]]
+    assert table["own features"][0] == pytest.approx(np.mean(first))
+    assert family.family().P.str.contains("kNN").sum() == 2
+    family_figures.forces(measured.trained).draw_without_rendering()
+    scales = family.by_scale(p, ["InfoNCE", "UMAP"])
+    assert len(scales) == 2 * len(family.SCALES) * 2
+    family_figures.by_scale(scales).draw_without_rendering()
+
+
+def test_more_odds_pull_a_map_together():
+    places = family.spectrum(small(steps=200, seeds=1))
+    spreads = [place.spread[0] for place in places.values()]
+    assert list(places) == sorted(places)
+    assert spreads[0] > 2 * spreads[-1]
+    family_figures.spectrum(places).draw_without_rendering()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sscl_core import train as loop
-from sscl_core.config import ConvNet
+from sscl_core.config import ConvNet, InfoNCE, Projector
 from sscl_experiments import cli, store
 from sscl_experiments.datasets.images import ImageData
 from sscl_experiments.record import Record
@@ -34,44 +34,107 @@ def images(monkeypatch, tmp_path):
         for name, run in paper_scale.RUNS.items()
     }
     monkeypatch.setattr(paper_scale, "RUNS", small)
+    original = paper_scale.plan_run
+    monkeypatch.setattr(
+        paper_scale, "plan_run", lambda *a, **k: original(*a, **k).replace(backbone=TINY)
+    )
     monkeypatch.setattr(paper_scale, "FOLDER", tmp_path / "paper")
     return data
 
 
 def test_the_plan_holds_what_the_paper_and_the_best_recipe_need():
     runs = paper_scale.RUNS
-    assert len(set(runs.values())) == len(runs) == 20
-    for depth in (18, 50):
-        for epochs in (200, 1000):
-            for recipe in ("authors", "best"):
-                for method in ("simclr", "t_simclr"):
-                    run = runs[f"{recipe}-{method}-resnet{depth}-{epochs}"]
-                    assert (run.backbone.depth, run.epochs, run.precision) == (
-                        depth,
-                        epochs,
-                        "bf16-mixed",
-                    )
-                    assert run.loss.name == {"simclr": "info_nce", "t_simclr": "t_simclr"}[method]
+    assert len(set(runs.values())) == len(runs) == 18
     released = runs["authors-t_simclr-resnet50-1000"]
-    assert (released.batch_size, released.optimizer.lr, released.optimizer.weight_decay) == (
-        1024,
-        0.4,
-        1e-4,
-    )
-    assert (
-        released.loss.temperature,
-        released.loss.df,
-        released.projector.hidden,
-        released.projector.dim,
-    ) == (8, 5, 2048, 128)
+    optimizer = released.optimizer
+    assert (released.batch_size, optimizer.lr, optimizer.weight_decay) == (1024, 0.4, 1e-4)
+    assert (released.loss.temperature, released.loss.df) == (8, 5)
+    assert (released.projector.hidden, released.projector.dim) == (2048, 128)
     assert runs["authors-simclr-resnet50-1000"].optimizer.lr == 0.5
     best = runs["best-simclr-resnet18-1000"]
     assert (best.batch_size, best.optimizer.lr, best.optimizer.weight_decay) == (512, 0.06, 5e-4)
     assert best.data.augmentation.grayscale == 0.1
     assert runs["best-simclr-resnet18-100"].optimizer.lr == 0.12
-    assert list(runs)[:4] == [
-        f"best-{m}-resnet18-{e}" for e in (100, 500) for m in ("simclr", "t_simclr")
-    ], "the order for a GPU"
+
+
+def test_the_plan_compares_three_kernels_alone():
+    """On 45,000 images in the search, on all of them for 200 epochs at last."""
+    point = paper_scale.Point
+    for holdout, epochs in ((0.1, 30), (0.0, 200)):
+        found = [
+            paper_scale.plan_run(point(kernel, 8), epochs=epochs, holdout=holdout)
+            for kernel in paper_scale.SHORT
+        ]
+        rest = {run.replace(loss=InfoNCE(), projector=Projector()) for run in found}
+        assert len(rest) == 1
+        run = rest.pop()
+        assert (run.epochs, run.data.holdout, run.backbone.depth) == (epochs, holdout, 18)
+        assert [run.projector.batchnorm for run in found] == [False, True, True]
+        assert [getattr(run.loss, "normalization", "conditional") for run in found] == [
+            "conditional"
+        ] * 3
+    assert {key[1:] for key in paper_scale.DECISIVE.values()} == {
+        (dim, purpose) for dim in (2, 8, 128) for purpose in ("z", "h")
+    }
+    small = [name for name in paper_scale.names() if name.startswith("small-")]
+    images = sum(paper_scale.RUNS[name].epochs for name in small) * 50_000
+    assert paper_scale.names()[: len(small)] == small, "the smallest plan comes first"
+    assert images / 10_000 + 60 * len(small) < 30 * 60, "half an hour at 10,000 images a second"
+
+
+def searched(score) -> dict:
+    """A search to its end, by a score of points."""
+    found = {}
+    while missing := [p for p in paper_scale.search_points("Gaussian", 8, found) if p not in found]:
+        found |= {p: dict.fromkeys(("z", "h"), float(score(p))) for p in missing}
+    return found
+
+
+@pytest.mark.parametrize(("tau", "lr"), [(0, 0), (-1, 1), (4, -2)])
+def test_the_search_goes_on_until_the_best_is_inside(tau, lr):
+    found = searched(lambda p: -abs(p.tau - tau) - abs(p.lr - lr))
+    best = paper_scale.chosen("Gaussian", 8, "z", found)
+    assert (best.tau, best.lr) == (tau, lr)
+    assert {best._replace(tau=tau - 1, lr=0), best._replace(tau=tau + 1, lr=0)} <= found.keys()
+    assert {best._replace(lr=lr - 1), best._replace(lr=lr + 1)} <= found.keys()
+    del found[best]
+    with pytest.raises(ValueError, match="the search comes first, it lacks search-gaussian-d8-tau"):
+        paper_scale.chosen("Gaussian", 8, "z", found)
+
+
+def test_what_decides_follows_from_the_records_of_the_search(monkeypatch):
+    found = searched(lambda p: -abs(p.tau - 1) - abs(p.lr))
+    kept = [
+        {
+            "name": paper_scale.search_name(p),
+            "metrics": {
+                "knn15_cosine_z": -9.0,
+                "knn15_euclidean_z": s["z"],
+                "linear_probe_h": s["h"],
+            },
+        }
+        for p, s in found.items()
+    ]
+    monkeypatch.setattr(paper_scale, "records", lambda: kept)
+    run = paper_scale.config_of("decide-gaussian-d8-z")
+    assert run == paper_scale.plan_run(paper_scale.Point("Gaussian", 8, 1, 0), epochs=200)
+    with pytest.raises(ValueError, match="the search comes first"):
+        paper_scale.config_of("decide-student-d8-z")
+    supposed = paper_scale.config_of("decide-student-d8-z", supposed=True)
+    assert supposed == paper_scale.plan_run(paper_scale.Point("Student t", 8), epochs=200)
+
+
+def test_the_gate_is_simclrs_backbone(monkeypatch):
+    def recorded(values):
+        own = [
+            {"name": "decide-cosine-d128-h", "metrics": {"knn_cosine_h": value}} for value in values
+        ]
+        monkeypatch.setattr(paper_scale, "records", lambda: own)
+        return paper_scale.gate()
+
+    assert recorded([0.9] * 4) == "decide-cosine-d128-h has 4 of 5 seeds"
+    assert recorded([0.86] * 5) == ""
+    assert "reaches 0.840" in recorded([0.84] * 5)
 
 
 def test_a_run_leaves_its_record(images, tmp_path, capsys):
@@ -100,7 +163,7 @@ def test_a_run_leaves_its_record(images, tmp_path, capsys):
     listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert listed.pop(name) == "seeds 3"
     assert set(listed.values()) == {"no record yet"}
-    assert listed.keys() == paper_scale.RUNS.keys() - {name}
+    assert listed.keys() == set(paper_scale.names()) - {name}
 
 
 def test_an_interrupted_run_goes_on_where_it_was(images, tmp_path, monkeypatch):
@@ -137,8 +200,10 @@ def test_an_interrupted_run_goes_on_where_it_was(images, tmp_path, monkeypatch):
     assert content["arrays"] == expected["arrays"]
 
 
-def test_a_rehearsal_is_small_and_no_record(images, tmp_path):
-    name = "authors-simclr-resnet50-200"
+@pytest.mark.parametrize(
+    "name", ["small-student-d2", "search-cosine-d8-tau-1-lr+0", "decide-gaussian-d128-h"]
+)
+def test_a_rehearsal_is_small_and_no_record(images, tmp_path, name):
     path = paper_scale.make(name, 0, results=tmp_path, device="cpu", compiled=False, rehearse=True)
     content = json.loads(path.read_text(encoding="utf-8"))
     assert path == tmp_path / "rehearsal" / f"{name}-seed0.json"

@@ -37,7 +37,7 @@ def test_given_values_win_and_none_means_the_scales_own():
     quick = resolve("05_t_simclr", {})
     assert quick == resolve("05_t_simclr", {"scale": "quick", "seeds": None, "dims": None})
     chosen = resolve("05_t_simclr", {"seeds": 50, "seed": 7, "dims": [4]})
-    assert (chosen.seeds, chosen.dims, chosen.epochs) == (50, (4,), quick.epochs)
+    assert (chosen.seeds, chosen.dims, chosen.lengths) == (50, (4,), quick.lengths)
     assert set(chosen.seed_range) == set(range(7, 57))
     assert out_dir("05_t_simclr", quick).name == "quick"
     assert out_dir(
@@ -63,7 +63,7 @@ def test_given_values_win_and_none_means_the_scales_own():
         ({"dims": 2}, "dims = 2"),
         ({"n_train": 10**6}, "n_train"),
         ({"dims": {1, 2}}, "not JSON serializable"),
-        ({"seeds": 0, "epochs": -1}, "epochs = -1"),
+        ({"seeds": 0, "lengths": [-1]}, "lengths.0 = -1"),
         (
             {"dims": [2, 5]},
             "parameters of 05_t_simclr: dims must be among (1, 2, 3, 4, 8, ",
@@ -72,14 +72,6 @@ def test_given_values_win_and_none_means_the_scales_own():
         ({"dims": [1024]}, "dims.0 = 1024"),
         ({"losses": ["t"]}, "losses must be among"),
         ({"image_sets": ["imagenet"]}, "image_sets.0 = 'imagenet'"),
-        ({"weights": [0.3, "many"]}, "weights.1 = 'many'"),
-        (
-            {"weights": [0]},
-            "weights.0 = 0: temperature must be a number other than 0 "
-            "(at least 1e-37 away from it), or infinite, got 0.0",
-        ),
-        ({"weights": [0.3, -0.0]}, "weights.1 = -0.0: temperature must be a number other than 0"),
-        ({"weights": [math.nan]}, "weights.0 = nan: temperature must be a number other than 0"),
         ({"seed": 2**32}, "the last seed is at most 4294967295, got 4294967300"),
         ({"seed": 2**32 - 1, "seeds": 2}, "the last seed is at most 4294967295, got 4294967296"),
     ],
@@ -89,6 +81,25 @@ def test_wrong_parameters_are_named_with_the_valid_ones(given, words):
         ValueError, match="valid names: scale, seeds, seed, device, data_dir, results_dir, dims"
     ) as error:
         resolve("05_t_simclr", given)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"weights": [0.3, "many"]}, "weights.1 = 'many'"),
+        (
+            {"weights": [0]},
+            "weights.0 = 0: temperature must be a number other than 0 "
+            "(at least 1e-37 away from it), or infinite, got 0.0",
+        ),
+        ({"weights": [0.3, -0.0]}, "weights.1 = -0.0: temperature must be a number other than 0"),
+        ({"weights": [math.nan]}, "weights.0 = nan: temperature must be a number other than 0"),
+    ],
+)
+def test_wrong_temperatures_of_weights_are_named(given, words):
+    with pytest.raises(ValueError, match=r"valid names: scale, seeds, seed, .*weights") as error:
+        resolve("10_weighted_pairs", given)
     assert words in str(error.value)
 
 
@@ -130,7 +141,7 @@ def test_a_run_that_cannot_be_is_refused_with_the_parameters(monkeypatch):
     monkeypatch.setattr(
         study_of("01_contrastive_is_sne").parameters,
         "run",
-        lambda self, dim, seed: TrainConfig(batch_size=1),
+        lambda self, m, dim, seed: TrainConfig(batch_size=1),
     )
     with pytest.raises(
         ValueError,

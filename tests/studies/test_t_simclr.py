@@ -1,6 +1,8 @@
 """SimCLR and t-SimCLR: the search for their settings, the runs, and the tables made of them."""
 
+import io
 import itertools
+import json
 import math
 import re
 
@@ -13,47 +15,19 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
 from sscl_core.config import InfoNCE, Projector, TrainConfig, TSimCLR
-from sscl_experiments import settings
+from sscl_core.losses import info_nce, t_simclr
+from sscl_experiments import searches, settings
 from sscl_experiments.paths import RECORDS
 from sscl_experiments.record import Record
-from sscl_experiments.studies.t_simclr import analysis, searches
-from sscl_experiments.studies.t_simclr.analysis import (
-    accuracies,
-    changes,
-    digits_table,
-    paired,
-    pixel_scores,
-    regret,
-    summary,
-)
-from sscl_experiments.studies.t_simclr.dimensions import (
-    NeededDimensions,
-    crossing,
-    probe_gains,
-    smallest_dims,
-    withheld,
-)
-from sscl_experiments.studies.t_simclr.pair_weights import (
-    gains,
-    losses_by_weight,
-    weight_dose,
-    weight_effects,
-)
+from sscl_experiments.scores import accuracies, paired, pixel_scores, summary
+from sscl_experiments.studies.t_simclr import analysis, deciding, practice
+from sscl_experiments.studies.t_simclr.analysis import changes, contrasts, scores_of, steps_of
+from sscl_experiments.studies.t_simclr.kernel_experiment import design, endpoints
+from sscl_experiments.studies.t_simclr.kernel_experiment.endpoints import Estimate
+from sscl_experiments.studies.t_simclr.kernel_experiment.ledger import Found
+from sscl_experiments.studies.t_simclr.kernel_experiment.reading import ENDPOINTS, Reading
 from sscl_experiments.studies.t_simclr.parameters import LARGE_SETS
 from sscl_experiments.study import resolve
-
-
-def test_pairs_may_be_weighted_by_any_temperature_but_zero():
-    given = [0.3, -0.3, math.inf, "inf", "-inf", 1]
-    assert resolve("05_t_simclr", {"weights": given}).weights == (
-        0.3,
-        -0.3,
-        math.inf,
-        math.inf,
-        -math.inf,
-        1.0,
-    )
-
 
 DAMAGES = {
     "empty": lambda text: "",
@@ -138,67 +112,44 @@ def test_the_settings_of_the_other_notebooks_are_the_best_of_their_search():
         assert bool(best.batchnorm) == setting.batchnorm
 
 
-SCALES = pytest.mark.parametrize("scale", ["smoke", "quick", "full"])
-
-
-@SCALES
+@pytest.mark.parametrize("scale", ["smoke", "quick", "full"])
 def test_the_runs_of_notebook_5_are_those_of_its_groups(scale):
     p = resolve("05_t_simclr", {"scale": scale})
-    named = ("dimension", "untuned", "weight", "map", "learned", "digits", "large")
+    named = ("kernel", "untrained", "loss", "large")
     groups = {name: getattr(p, f"{name}_runs")() for name in named}
-    assert set(p.runs()) == {
-        run for group in groups.values() for runs in group.values() for run in runs
-    }
+    of_groups = {run for group in groups.values() for runs in group.values() for run in runs}
+    assert set(p.runs()) == of_groups
     assert len(set(p.runs())) == len(p.runs())
-    for name in ("dimension", "untuned", "weight", "digits", "large"):
-        for key, runs in groups[name].items():
-            assert [run.seed for run in runs] == list(p.seed_range), (name, key)
-            assert len({run.replace(seed=0) for run in runs}) == 1, (
-                "they differ in their seed alone"
-            )
-    assert ("SimCLR", 1) not in groups["dimension"], "cosines do not train in one dimension"
-    assert ("t-SimCLR", 1) in groups["dimension"] or 1 not in p.dims
-    if p.image_sets:
-        controls = {
-            key for key in groups["large"] if key[1] not in (*searches.METHOD_LOSSES, "untrained")
-        }
-        assert controls == {("fashion_mnist", "Euclidean SNE", 2)}
+    for group in groups.values():
+        for key, runs in group.items():
+            assert [run.seed for run in runs] == list(p.seed_range), key
+            assert len({run.replace(seed=0) for run in runs}) == 1, "they differ in seed alone"
+    kernels = groups["kernel"]
+    assert {key[0] for key in kernels} == set(p.kernels)
+    for dim in p.compared_dims:
+        all_of_them = [kernels[name, dim, p.epochs][0] for name in p.kernels]
+        rest = {run.replace(loss=InfoNCE()) for run in all_of_them}
+        assert len(rest) == 1, "kernels differ in their loss alone"
+        assert all_of_them[0].projector.batchnorm
 
 
-def test_other_temperatures_in_the_plane_are_those_of_notebook_7():
-    p = resolve("05_t_simclr", {"alternatives": True, "epochs": 3, "n_train": 8000})
-    maps = resolve(
-        "07_augmentation_graph", {"map_seeds": 5, "image_epochs": 3, "n_train": 8000}
-    ).map_runs()
-    untuned = p.untuned_runs()
-    assert {method: untuned[method, 2] for method in settings.METHODS} == {
-        method: maps[method] for method in settings.METHODS
-    }
-    assert all(set(runs).isdisjoint(p.dimension_runs()[key]) for key, runs in untuned.items())
-    assert resolve("05_t_simclr", {"alternatives": False}).untuned_runs() == {}
+def test_shorter_lengths_are_run_at_the_outer_dimensions():
+    p = resolve("05_t_simclr", {"dims": [2, 8, 32], "lengths": [1, 2, 3]})
+    dims = {epochs: {d for _, d, e in p.kernel_runs() if e == epochs} for epochs in p.lengths}
+    assert dims == {1: {2, 32}, 2: {2, 32}, 3: {2, 8, 32}}
+    with pytest.raises(ValueError, match="lengths must ascend"):
+        resolve("05_t_simclr", {"lengths": [3, 1]})
 
 
-def test_smallest_dims_by_hand():
-    """SimCLR's mean is best at 8: for each seed the first d_z near that seed's accuracy there."""
-    simclr = np.array([[0.50, 0.70], [0.80, 0.79], [0.79, 0.795]])  # d_z = 2, 8, 32
-    other = np.array([[0.795, 0.60], [0.70, 0.77], [0.81, 0.78]])
-    assert simclr.mean(1).argmax() == 1
-    first, second = smallest_dims([2, 8, 32], simclr, other)
-    assert first.tolist() == [8, 8]
-    assert second.tolist() == [32, 64], "the second never gets there: twice the largest"
-    first, second = smallest_dims([2, 8, 32], simclr, other, 0.01)
-    assert first.tolist() == [8, 8]
-    assert second.tolist() == [2, 32], "an accuracy that falls later counts where it was reached"
-    assert smallest_dims([2, 8, 32], simclr, simclr, 0.5)[0].tolist() == [2, 2]
-
-
-def test_where_a_curve_crosses_a_level():
-    dims, curve = [2, 8, 32], np.array([0.5, 0.7, 0.9])
-    assert crossing(dims, curve, 0.6) == pytest.approx(4), "half-way from 2 to 8 in octaves"
-    assert crossing(dims, curve, 0.7) == pytest.approx(8)
-    assert crossing(dims, curve, 0.1) == 2
-    assert crossing(dims, curve, 0.91) == math.inf
-    assert crossing(dims, np.array([0.5, 0.9, 0.7]), 0.7) == pytest.approx(4), "the first time"
+def test_in_one_dimension_cosines_have_no_gradient_and_student_t_has():
+    generator = torch.Generator().manual_seed(0)
+    for d, moves in ((1, False), (2, True)):
+        views = [torch.randn(64, d, generator=generator, dtype=torch.float64) for _ in range(2)]
+        for view in views:
+            view.requires_grad_()
+        for loss, has_gradient in ((info_nce, moves), (t_simclr, True)):
+            gradients = torch.autograd.grad(loss(*views), views)
+            assert bool(torch.cat(gradients).abs().max() > 1e-9) == has_gradient
 
 
 def scores_frame() -> pd.DataFrame:
@@ -259,56 +210,6 @@ def test_changes_are_after_minus_before_where_both_were_run():
     assert (found.high - found.low).max() < 1e-9, "the seeds' own differences cancel"
 
 
-def test_regret_of_a_rule_by_hand():
-    """The best is picked by one accuracy and compared by another."""
-    runs = pd.DataFrame(
-        {
-            "d_z": 2,
-            "nu": nu,
-            "tau_per_dim": per_dim,
-            "seed": seed,
-            "knn_z_validation": validation,
-            "knn_z_test": value + 0.1 * seed * (nu == 1),
-        }
-        for nu, per_dim, validation, value in (
-            (5.0, 0.03, 0.5, 0.70),
-            (1.0, 0.2, 0.9, 0.74),
-            (1.0, 0.5, 0.6, 0.95),
-        )
-        for seed in (1, 0)
-    )
-    (row,) = regret(runs, rule=(5.0, 0.03)).to_dict("records")
-    assert (row["its ν"], row["its τ / d_z"]) == (1.0, 0.2)
-    assert row["best in validation"] == pytest.approx(0.79)
-    assert row["rule − best"] == pytest.approx(-0.09)
-    low, high = stats.t.interval(0.95, 1, -0.09, stats.sem([-0.04, -0.14]))
-    assert (row["95 % low"], row["95 % high"]) == pytest.approx((low, high))
-    assert row["median of all settings"] == pytest.approx(0.79)
-    assert row["worst"] == pytest.approx(0.70)
-
-
-def test_effects_of_weights_are_paired_by_seed_and_crops():
-    rows = [
-        {
-            "crops": crops,
-            "score": score,
-            "τ'": t,
-            "seed": seed,
-            "a": 0.5 + 0.1 * seed + gain + (0.2 if crops == "large" else 0),
-        }
-        for crops in ("small", "large")
-        for score, t, gain in (("none", math.inf, 0.0), ("iou", 0.3, 0.01), ("iou", -0.3, -0.02))
-        for seed in (0, 1, 2)
-    ]
-    found = weight_effects(pd.DataFrame(rows).sample(frac=1, random_state=0), ["a"]).set_index(
-        ["crops", "τ'"]
-    )
-    assert found.difference.loc[("large", 0.3)] == pytest.approx(0.01)
-    assert found.difference.loc[("small", -0.3)] == pytest.approx(-0.02)
-    assert (found.high - found.low).max() < 1e-9, "the seeds' own differences cancel"
-    assert len(found) == 4
-
-
 def test_pixel_scores_against_scikit_learn():
     generator = torch.Generator().manual_seed(0)
     x, x_test = (torch.rand(n, 12, generator=generator) for n in (60, 40))
@@ -341,109 +242,6 @@ def test_accuracies_are_in_the_metric_of_the_loss():
     assert table.method.tolist() == ["a", "b"]
 
 
-# --- verdicts ------------------------------------------------------------------------------------
-
-
-def both_methods(simclr, other, metric="knn15_z") -> pd.DataFrame:
-    """A row a method, d_z and seed, from accuracies by d_z; shuffled."""
-    rows = [
-        {"method": method, "d_z": dim, "seed": seed, metric: value}
-        for method, by_dim in (("SimCLR", simclr), ("t-SimCLR", other))
-        for dim, values in by_dim.items()
-        for seed, value in enumerate(values)
-    ]
-    return pd.DataFrame(rows).sample(frac=1, random_state=0)
-
-
-def test_needed_dimensions_leave_one_dimension_out_and_are_listed_by_seed():
-    simclr = {2: (0.50, 0.70), 8: (0.80, 0.79), 32: (0.79, 0.795)}
-    other = {1: (0.9, 0.9), 2: (0.795, 0.60), 8: (0.70, 0.77), 32: (0.81, 0.78)}
-    needed = NeededDimensions(both_methods(simclr, other), [1, 2, 8, 32])
-    assert needed.octaves() == [2, -2]
-    assert needed.octaves(0.0) == [-2, -3]
-    table = needed.table().set_index("below SimCLR's best")
-    assert table.loc[0.0, "t-SimCLR: d_z"] == "32, >32"
-    assert table.loc[0.01, "SimCLR: d_z"] == "8, 8"
-    assert table.loc[0.01, "octaves"] == 0
-    low, high = stats.t.interval(0.95, 1, 0, stats.sem([2, -2]))
-    assert tuple(table.loc[0.01, ["95 % low", "95 % high"]]) == pytest.approx((low, high))
-    crossings = needed.crossings()
-    assert crossings["SimCLR"] == crossing([2, 8, 32], np.array([0.6, 0.795, 0.7925]), 0.785)
-
-
-def test_gains_of_the_probe_are_at_the_largest_dimension():
-    scores = both_methods({2: (0.1, 0.2), 8: (0.5, 0.6)}, {2: (0.9, 0.9), 8: (0.7, 0.5)})
-    found = probe_gains(scores.rename(columns={"knn15_z": "linear_probe_h"}))
-    assert found == pytest.approx([0.2, -0.1])
-
-
-@pytest.mark.parametrize(
-    ("backbone", "on_cifar", "reasons"),
-    [
-        (0.7, None, []),
-        (0.7, 0.55, []),
-        (0.5, None, [r"\(0.500\) is not as good as raw pixels \(0.600\)"]),
-        (math.nan, None, [r"\(nan\) is not as good as raw pixels"]),
-        (0.7, 0.54, [r"reaches 0.540 on CIFAR-10, less than .55"]),
-        (0.5, 0.54, [r"not as good", r"; SimCLR's backbone reaches 0.540"]),
-    ],
-)
-def test_a_verdict_is_withheld_from_networks_that_are_not_trained(backbone, on_cifar, reasons):
-    scores = both_methods({2: (0.1,), 8: (backbone,)}, {8: (0.9,)}, "knn15_cosine_h")
-    pixels = pd.DataFrame({"method": ["raw pixels", "PCA"], "knn15_z": [0.6, 0.9]})
-    large = None
-    if on_cifar is not None:
-        rows = [("cifar10", "SimCLR", 64, on_cifar), ("fashion_mnist", "SimCLR", 64, 0.1)]
-        large = pd.DataFrame(rows, columns=["image_set", "method", "d_z", "knn_cosine_h"])
-    found = withheld(scores, pixels, large)
-    assert bool(found) == bool(reasons)
-    for reason in reasons:
-        assert re.search(reason, found)
-
-
-def test_gains_by_weights_are_those_of_overlap_and_mild_crops():
-    rows = [
-        (crops, score, temperature, seed, accuracy + 0.1 * seed)
-        for crops, score, temperature, accuracy in (
-            ("70–100 %", "none", math.inf, 0.5),
-            ("70–100 %", "iou", 0.3, 0.52),
-            ("70–100 %", "iou", 0.1, 0.9),
-            ("70–100 %", "features", 0.3, 0.9),
-            ("20–100 %", "iou", 0.3, 0.9),
-        )
-        for seed in (1, 0)
-    ]
-    table = pd.DataFrame(rows, columns=["crops", "score", "τ'", "seed", "a"])
-    assert gains(table, "a", temperature=0.3) == pytest.approx([0.02, 0.02])
-    assert gains(table, "a", temperature=0.7) == []
-
-
-def test_weights_at_infinite_temperature_are_none_at_all():
-    run = resolve("05_t_simclr", {"scale": "smoke"}).run("SimCLR", 2, 0)
-    losses = losses_by_weight(run)
-    assert losses[None] == losses[math.inf]
-    assert losses[None] != losses[0.3]
-
-
-def test_the_dose_of_weights_by_hand():
-    """Half of the pairs with overlap 1, half with none: weights 2e/(1+e) and 2/(1+e) at τ' = 1."""
-    table = weight_dose(torch.tensor([0.0, 1.0]).repeat(64 * 64)).set_index("τ'")
-    large, small = 2 * math.e / (1 + math.e), 2 / (1 + math.e)
-    row = table.loc[1.0]
-    assert row["standard deviation of w"] == pytest.approx((large - small) / 2, rel=1e-3)
-    assert row["effective pairs of 128"] == pytest.approx(2 * 128 / (large**2 + small**2))
-    assert table.loc[0.03]["effective pairs of 128"] == pytest.approx(64)
-
-
-def test_tables_of_digits_keep_the_choice_apart_from_the_comparison():
-    run = resolve("05_t_simclr", {"map_dims": [2]}).digits_runs()[2, 5.0, 0.03][1]
-    metrics = {"knn_z_test": 0.7, "knn_z_validation": 0.6}
-    record = Record(run, metrics)
-    (row,) = digits_table({(2, 5.0, 0.03): [record]}).to_dict("records")
-    expected = {"d_z": 2, "nu": 5.0, "tau_per_dim": 0.03, "seed": 1, **metrics}
-    assert row == expected
-
-
 def test_baselines_of_larger_sets_are_of_the_images_that_are_trained_on(monkeypatch):
     asked = []
 
@@ -462,3 +260,129 @@ def test_baselines_of_larger_sets_are_of_the_images_that_are_trained_on(monkeypa
     assert table[table.method == "PCA"].groupby("image_set").d_z.apply(list).to_dict() == {
         name: list(dims) for name, dims in large.items()
     }
+
+
+# --- kernels against length, and verdicts ---------------------------------------------------------
+
+
+def records_of(accuracy) -> dict:
+    """Runs of three kernels, d_z = 2 and 8, three seeds; `accuracy(kernel, dim, seed, metric)`."""
+    p = resolve("05_t_simclr", {"scale": "full", "dims": [2, 8], "seeds": 3, "lengths": [3]})
+    names = [f"{k}_{m}_z" for k in ("knn1", "knn", "knn15") for m in ("cosine", "euclidean")]
+    found = {}
+    for key, runs in p.kernel_runs().items():
+        found[key] = [
+            Record(run, {name: accuracy(*key[:2], run.seed, name) for name in names})
+            for run in runs
+        ]
+    return found
+
+
+def test_each_kernel_is_read_in_its_better_metric_and_steps_are_counted():
+    def accuracy(kernel, dim, seed, name):
+        better = "euclidean" if (kernel, dim) == ("cosine", 2) else "cosine"
+        return 0.5 + 0.01 * seed + (0.1 if f"_{better}_" in name else 0.0)
+
+    scores = scores_of(records_of(accuracy))
+    assert scores.knn15_best_z.to_numpy() == pytest.approx(0.6 + 0.01 * scores.seed.to_numpy())
+    assert set(scores.steps) == {189}, "three epochs of 62.5 batches, the last one half as large"
+    run = next(iter(records_of(accuracy).values()))[0].config
+    assert steps_of(run.replace(batch_size=100, epochs=2)) == 160
+
+
+def test_contrasts_are_paired_by_seed():
+    gains = {"cosine": 0.0, "Gaussian": 0.1, "Student t": 0.13}
+    records = records_of(lambda kernel, dim, seed, name: 0.5 + 0.1 * seed + gains[kernel] / dim)
+    scores = scores_of(records).assign(linear_probe_h=0.5)
+    table = contrasts(scores, "here").set_index(["contrast", "purpose", "d_z"])
+    assert table.difference["Gaussian − cosine", "z", 2] == pytest.approx(0.05)
+    assert table.difference["Student t − Gaussian", "z", 8] == pytest.approx(0.03 / 8)
+    assert (table.high - table.low).max() < 1e-9, "the seeds' own differences cancel"
+    assert set(table.difference.xs("h", level="purpose")) == {0.0}
+
+
+def test_the_estimate_from_accuracies_adds_the_error_of_seeds_and_images():
+    """For a difference of two accuracies both parts are known."""
+    rng = np.random.default_rng(0)
+    accuracies = 0.8 + 0.02 * rng.standard_normal((2, 1, 6))
+    found = deciding.estimate(accuracies, endpoints.difference, images=2000)
+    pairs = accuracies[1, 0] - accuracies[0, 0]
+    p = accuracies.mean(2).ravel()
+    variance = pairs.var(ddof=1) / 6 + (p * (1 - p)).sum() / 2000
+    assert found.value == pytest.approx(pairs.mean())
+    assert found.error == pytest.approx(variance**0.5, rel=0.05)
+    assert found.df > 5, "not all of the spread is of seeds"
+    equal = deciding.estimate(np.repeat(accuracies[:1], 2, 0), endpoints.difference, images=2000)
+    assert equal.value == 0
+    assert endpoints.C11.verdict(equal) != "replicates", "equal kernels do not pass"
+    alone = deciding.estimate(accuracies[:, :, :1], endpoints.difference, images=2000)
+    assert (alone.low, alone.high, alone.seeds) == (-math.inf, math.inf, 1)
+
+
+def here() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = [
+        {"method": kernel, "d_z": dim, "seed": seed, "knn15_best_z": value, "linear_probe_h": value}
+        for kernel in ("cosine", "Student t")
+        for dim, level in ((2, 0.5), (8, 0.7), (32, 0.8))
+        for seed, value in enumerate(level + 0.01 * rng.standard_normal(5))
+    ]
+    return deciding.estimates_here(pd.DataFrame(rows), [2, 8, 32], images=2000)
+
+
+def reading_of(claim: str, verdict: str, images=design.FULL.cifar10) -> Reading:
+    endpoint = next(one for one in ENDPOINTS if one.claim == claim)
+    both = {e: Estimate(0.1, 0.0, 0.2, 0.05, 4.0, 5, 10_000) for e in (10, 30)}
+    return Reading(endpoint, images, (2, 8, 64), both, verdict, "", None)
+
+
+def test_no_verdict_comes_from_the_notebooks_own_runs():
+    """However they turn out."""
+    for claim in ("C10", "C11"):
+        one = deciding.outcome(claim, here(), [], scale="quick", lacking="1 of 9 runs.")
+        assert (one.verdict, one.n) == ("not run at this scale", 5)
+        assert one.note.startswith("1 of 9 runs.")
+        row = here()[here().claim == claim].iloc[0]
+        assert (one.estimate, one.low, one.high) == tuple(
+            row[["estimate", "95 % low", "95 % high"]]
+        )
+        other = reading_of(claim, "replicates", design.FULL.fashion)
+        assert deciding.outcome(claim, here(), [other], scale="quick", lacking="") == one.replace(
+            note=one.note.removeprefix("1 of 9 runs.")
+        ), "the embedded set decides nothing"
+
+
+def test_the_experiment_decides_once_it_has_a_verdict():
+    found = [reading_of("C10", "not run at this scale"), reading_of("C11", "does not replicate")]
+    verdicts = [
+        deciding.outcome(claim, here(), found, scale="quick", lacking="")
+        for claim in ("C10", "C11")
+    ]
+    assert [one.verdict for one in verdicts] == ["not run at this scale", "does not replicate"]
+    assert (verdicts[1].estimate, verdicts[1].low, verdicts[1].n) == (0.1, 0.0, 5)
+    assert "CIFAR-10" in verdicts[1].note
+
+
+def test_progress_is_told_in_a_sentence(monkeypatch):
+    share = type("Share", (), {"done": 3, "runs": 1200, "hours": 30.0, "left": 29.6})
+    monkeypatch.setattr(deciding, "shares", lambda *_: [share, share])
+    said = deciding.progress(design.FULL, Found({}))
+    assert said.startswith("6 of about 2,400 runs of the experiment are made")
+    assert said.endswith("no verdict yet.")
+    share.done = 1200
+    assert deciding.progress(design.FULL, Found({})) == "All 2,400 runs of the experiment are made."
+
+
+def test_advice_has_the_gains_of_the_record():
+    content = json.loads((RECORDS / "full" / "05_t_simclr.json").read_text(encoding="utf-8"))
+    read = {
+        kind: {name: pd.read_csv(io.StringIO(text)) for name, text in content[kind].items()}
+        for kind in ("tables", "figures")
+    }
+    table = practice.table(read)
+    scores = read["figures"]["accuracy_by_dimension"]
+    wide = scores[scores.d_z == 2].pivot(index="seed", columns="method", values="knn15_z")
+    gain = 100 * (wide["t-SimCLR"] - wide["SimCLR"]).mean()
+    assert table["t-SimCLR over SimCLR, points"][0].startswith(f"{gain:+.1f} [")
+    assert practice.NOT_YET in set(table["t-SimCLR over SimCLR, points"])
+    assert set(table["τ"]) == {"0.03 d_z", "0.1 to 0.2", ""}

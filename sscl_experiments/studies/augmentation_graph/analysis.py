@@ -1,19 +1,21 @@
-"""The augmentation graph and what features learn of it; forces of losses; scores of maps."""
+"""The augmentation graph and what features learn of it, in which order; scores of maps."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Int64, Integer
+from scipy.stats import spearmanr
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn import functional as F
 
-from sscl_core.affinities import empirical_masses, log_noise, nearest_cells, spectrum
+from sscl_core.affinities import empirical_masses, log_noise, spectrum
 from sscl_core.augmentations import agnostic_views
 from sscl_core.checks import checked_features, checked_labels
 from sscl_core.config import Noise, Points, TrainConfig
@@ -23,8 +25,6 @@ from sscl_experiments.frames import with_interval
 from sscl_experiments.record import Record
 from sscl_experiments.runs.points import point_set, train_points
 from sscl_experiments.statistics import interval
-
-from .loss_family import LOSSES, forces
 
 EIGENVECTORS = 16  # of a graph, that features are compared with
 T_SNE = "t-SNE of pixels"
@@ -58,23 +58,72 @@ def noise_graph(points: Points, seed: int, k: int, *, views: int = 5) -> Graph:
 
 
 @lru_cache(maxsize=64)
-def cell_graph(points: Points, seed: int, k: int, *, draws: int = 50) -> Graph:
+def cell_graph(points: Points, seed: int, k: int, *, draws: int, again: bool = False) -> Graph:
     """Nodes: the training points, each for the views that are nearest to it.
 
-    Edges by Monte Carlo, from `draws` views of each point.
+    Edges by Monte Carlo, from `draws` views of each point; `again`: from other views, which gives
+    an independent estimate of the same graph.
     """
     x = train_points(points, seed)
     augment = partial(agnostic_views, steps=points.augmentation, pool=x)
-    with stream(seed, SPLIT, 2):
-        A, _ = empirical_masses(augment, x, nearest_cells(x), len(x), draws=draws)
+    with stream(seed, SPLIT, 3 if again else 2):
+        A, _ = empirical_masses(augment, x, _nearest(x), len(x), draws=draws)
     return Graph(x.float(), A.mean(0), *spectrum(A, k))
 
 
-def graph_of(config: TrainConfig, k: int) -> Graph:
+def _nearest(centers: Float[Tensor, "m d"]) -> Callable[[Tensor], Int64[Tensor, " n"]]:
+    """The cells of `affinities.nearest_cells`, by a product of matrices.
+
+    A tenth of the time; which of two equally near centers, up to rounding, is left to chance.
+    """
+    half_squares = centers.square().sum(1) / 2
+    return lambda x: (x @ centers.T - half_squares).argmax(1)
+
+
+def graph_of(config: TrainConfig, k: int, *, draws: int) -> Graph:
     """The graph of a run: `noise_graph` where its augmentation is noise, else `cell_graph`."""
     assert isinstance(config.data, Points)
-    make = noise_graph if isinstance(config.data.augmentation[0], Noise) else cell_graph
-    return make(config.data, config.seed, k)
+    if isinstance(config.data.augmentation[0], Noise):
+        return noise_graph(config.data, config.seed, k)
+    return cell_graph(config.data, config.seed, k, draws=draws)
+
+
+def eigengap(values: Float[Tensor, " k"], least: int = 3) -> int:
+    """How many eigenvalues stand before the largest ratio of two consecutive ones.
+
+    At least `least` of them; the last is not looked at, as what follows it is not known.
+    """
+    ratios = values[least - 1 : -1] / values[least:]
+    return least + int(ratios.argmax())
+
+
+def self_agreement(
+    configs: Sequence[TrainConfig], draws: Sequence[int], *, dim: int
+) -> pd.DataFrame:
+    """How far two independent estimates of a graph agree, by the number of draws.
+
+    A row a run and number: the largest principal angle, in degrees, between the spaces of the top
+    `dim` eigenvectors, and between those cut at the eigengap of the first estimate.
+    """
+    rows = []
+    for config, number in itertools.product(configs, draws):
+        assert isinstance(config.data, Points)
+        make = partial(cell_graph, config.data, config.seed, EIGENVECTORS, draws=number)
+        first, second = make(), make(again=True)
+        gap = eigengap(first.values)
+        angles = {
+            f"top {dim}": largest_angle(first, second, dim),
+            "gap after": gap,
+            "up to the gap": largest_angle(first, second, gap),
+        }
+        rows.append({"seed": config.seed, "draws": number} | angles)
+    return pd.DataFrame(rows)
+
+
+def largest_angle(a: Graph, b: Graph, k: int) -> float:
+    """Between the spaces of the top k eigenvectors of two graphs on the same nodes, in degrees."""
+    cosines = torch.linalg.svdvals(a.vectors[:, :k].T @ b.vectors[:, :k]).clamp(max=1)
+    return cosines[-1].acos().rad2deg().item()
 
 
 # --- features and eigenvectors -------------------------------------------------------------------
@@ -125,24 +174,37 @@ def _span(z: Float[Tensor, "n d"], mass: Float[Tensor, " n"]) -> Float[Tensor, "
     return U[:, 1e-6 * S[0] < S]
 
 
+def energies(
+    z: Float[Tensor, "n d"], vectors: Float[Tensor, "n k"], mass: Float[Tensor, " n"]
+) -> Float[Tensor, " k"]:
+    """The part of the features' variance that lies along each eigenvector: ‖v_kᵀ √D z‖²."""
+    z = checked_features("z", z).double()
+    return (vectors.T @ (mass.sqrt()[:, None] * z)).square().sum(1)
+
+
 class Learned(NamedTuple):
     """What runs learn of the eigenvectors of their graphs.
 
-    `spectra`: a row for each run, step of training and eigenvector, with its eigenvalue and the
-    squared cosine of `squared_cosines`. `angles`: a row a run, its principal angles after training,
-    in degrees, to the top d_z eigenvectors; the first, that of the constant, is left out.
+    `spectra`: a row for each run, step of training and eigenvector, with its eigenvalue, the
+    squared cosine of `squared_cosines`, and its energy. `angles`: a row a run, its principal angles
+    after training, in degrees, to the top d_z eigenvectors; the first, that of the constant, is
+    left out.
     """
 
     spectra: pd.DataFrame
     angles: pd.DataFrame
 
 
-def learned(runs: Mapping[tuple[str, str], Sequence[TrainConfig]]) -> Learned:
-    """Trains the runs, which are listed under (data, loss)."""
+def learned(runs: Mapping[tuple[str, str], Sequence[TrainConfig]], *, draws: int) -> Learned:
+    """Trains the runs, which are listed under (data, loss).
+
+    `draws` are those of `cell_graph`. Energies are those of the features as the loss sees them:
+    unit vectors where it compares cosines.
+    """
     spectra: list[dict[str, Any]] = []
     angles: list[dict[str, Any]] = []
     for (data, loss), configs in runs.items():
-        graphs = [graph_of(config, EIGENVECTORS) for config in configs]
+        graphs = [graph_of(config, EIGENVECTORS, draws=draws) for config in configs]
         history = feature_history(configs, torch.stack([graph.nodes for graph in graphs]))
         for i, (config, graph) in enumerate(zip(configs, graphs, strict=True)):
             known = {"data": data, "loss": loss, "seed": config.seed}
@@ -159,10 +221,12 @@ def _spectrum_rows(
     for epoch, z in enumerate(history):
         known = {"step": epoch * config.data.steps_per_epoch, "d_z": config.projector.dim}
         cosines = squared_cosines(z, graph.vectors, graph.mass)
-        pairs = zip(graph.values.tolist(), cosines.tolist(), strict=True)
-        for number, (value, cosine) in enumerate(pairs, 1):
+        seen = F.normalize(z, dim=1) if config.loss.metric == "cosine" else z
+        columns = (graph.values, cosines, energies(seen, graph.vectors, graph.mass))
+        numbers = zip(*(column.tolist() for column in columns), strict=True)
+        for number, (value, cosine, energy) in enumerate(numbers, 1):
             row = {"eigenvector": number, "eigenvalue": value, "squared cosine": cosine}
-            rows.append(known | row)
+            rows.append(known | row | {"energy": energy})
     return rows
 
 
@@ -173,62 +237,64 @@ def _angles(config: TrainConfig, graph: Graph, z: Float[Tensor, "n d_z"]) -> dic
     return {str(number): angle for number, angle in enumerate(degrees, 1) if number > 1}
 
 
+def half_times(spectra: pd.DataFrame) -> pd.DataFrame:
+    """When each of the eigenvectors 2 to d_z is learned.
+
+    A row a run and eigenvector: the first step from which on its energy is at least half of what it
+    is after training. (Energies rise above that and fall again early in training, where features
+    are still finding their scale.)
+    """
+    learnable = spectra[spectra.eigenvector.between(2, spectra.d_z)]
+    keys = ["data", "loss", "seed", "eigenvector"]
+    rows = []
+    for key, own in learnable.groupby(keys, sort=False):
+        own = own.sort_values("step")
+        below = (own.energy < own.energy.iloc[-1] / 2).to_numpy()
+        first = int(below.nonzero()[0].max()) + 1 if below.any() else 0
+        rows.append(dict(zip(keys, key, strict=True)) | {"half at": own.step.iloc[first]})
+    return pd.DataFrame(rows)
+
+
+def order_of_learning(times: pd.DataFrame) -> pd.DataFrame:
+    """Of `half_times`: the mean step by eigenvector, and how far it grows with the number.
+
+    The latter is Spearman's correlation in each run, its mean and 95 % interval; 0 where all steps
+    of a run are equal.
+    """
+    rows = []
+    for (data, loss), group in times.groupby(["data", "loss"], sort=False):
+        steps = group.groupby("eigenvector")["half at"].mean()
+        orders = [_rank_correlation(own) for _, own in group.groupby("seed")]
+        row = {"data": data, "loss": loss} | with_interval("rank correlation", interval(orders))
+        rows.append(row | {str(number): step for number, step in steps.items()})
+    return pd.DataFrame(rows)
+
+
+def _rank_correlation(own: pd.DataFrame) -> float:
+    if own["half at"].nunique() == 1:
+        return 0.0
+    return float(spearmanr(own.eigenvector, own["half at"]).statistic)
+
+
+def two_by_two(spectra: pd.DataFrame) -> pd.DataFrame:
+    """Kernel by BatchNorm: mean squared cosine of eigenvectors 2 to d_z after training.
+
+    Of the cloud, where there is little to learn but what is within components; 95 % intervals.
+    """
+    top = spectra[spectra.eigenvector.between(2, spectra.d_z)]
+    last = top[top.step == top.step.max()]
+    means = last.groupby(["data", "loss", "seed"], sort=False)["squared cosine"].mean()
+    rows = []
+    for (data, loss), values in means.groupby(["data", "loss"], sort=False):
+        ends = with_interval("squared cosine", interval(values.tolist()))
+        rows.append({"data": data, "loss": loss} | ends | {"n": len(values)})
+    return pd.DataFrame(rows)
+
+
 def mean_angles(angles: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds."""
     groups = angles.groupby(["data", "loss"], sort=False)
     return groups.mean().drop(columns="seed").reset_index()
-
-
-# --- forces of losses ----------------------------------------------------------------------------
-
-
-class Forces(NamedTuple):
-    """Pairs of features Z = [z1; z2], and by loss both parts of its gradient: ∂/∂Z of each term."""
-
-    Z: Float[Tensor, "2*n 2"]
-    parts: dict[str, tuple[Float[Tensor, "2*n 2"], Float[Tensor, "2*n 2"]]]
-
-    @property
-    def arrays(self) -> dict[str, Tensor]:
-        arrays = {"Z": self.Z}
-        for name, pair in self.parts.items():
-            for part, force in zip(("attraction", "repulsion"), pair, strict=True):
-                arrays[f"{name}: {part}"] = force
-        return arrays
-
-
-def measured_forces(seed: int, *, n: int = 16) -> Forces:
-    """Of every loss at default settings, on the same n random pairs in the plane."""
-    generator = torch.Generator().manual_seed(seed)
-    means, first, second = (
-        torch.randn(n, 2, generator=generator, dtype=torch.float64) for _ in range(3)
-    )
-    z1, z2 = 1.5 * means + 0.4 * first, 1.5 * means + 0.4 * second
-    parts = {name: forces(member.loss, z1, z2) for name, member in LOSSES.items()}
-    return Forces(torch.cat([z1, z2]), parts)
-
-
-def force_table(measured: Forces) -> pd.DataFrame:
-    """Every loss in words, and three numbers.
-
-    - "repulsion / attraction": the ratio of their lengths.
-    - "outward": the share of features that repulsion by itself moves away from the centre.
-    - "like InfoNCE": the cosine of the whole gradient with that of InfoNCE.
-    """
-    centred = measured.Z - measured.Z.mean(0)
-    gradients = {name: (pull + push).flatten() for name, (pull, push) in measured.parts.items()}
-    rows = []
-    for name, (pull, push) in measured.parts.items():
-        outward = (-push * centred).sum(1) > 0
-        words = LOSSES[name]._asdict()
-        words.pop("loss")
-        numbers = {
-            "repulsion / attraction": (push.norm() / pull.norm()).item(),
-            "outward": outward.double().mean().item(),
-            "like InfoNCE": F.cosine_similarity(gradients[name], gradients["InfoNCE"], 0).item(),
-        }
-        rows.append({"loss": name} | words | numbers)
-    return pd.DataFrame(rows)
 
 
 # --- maps ----------------------------------------------------------------------------------------

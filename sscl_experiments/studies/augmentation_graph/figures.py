@@ -1,4 +1,4 @@
-"""The figures of the notebook: spectra, the forces of every loss, and maps drawn with images."""
+"""The figures of the notebook: log s against the density ratio, spectra, maps with images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,11 +13,84 @@ from matplotlib.ticker import MaxNLocator
 from sscl_experiments import plotting
 from sscl_experiments.plotting import CLASS_COLORS, COLORS, Array, Style
 
-from .analysis import T_SNE, Forces
-from .parameters import SPECTRAL
+from .analysis import T_SNE
+from .density_ratio import PARTNERS, R2, RAW, TRAINED, Kept, sources
 
 COSINE = "squared cosine"  # a column of `analysis.Learned.spectra`
 Places = dict[tuple[int, int], int]  # the image at (row from below, column)
+
+
+def thesis(ours: Kept, wrong: Kept, nulls: pd.DataFrame) -> Figure:
+    """log s of the same pairs of views against their T, by four sources; first run.
+
+    The constant is such that the mean over partners is that of T. R² is over partners, the mean of
+    all runs, at slope 1; the raw input has its best scale.
+    """
+    pairs, titles = ours.pairs[0], nulls.groupby("log s of")[R2].mean()
+    figure, axes = plt.subplots(1, 4, figsize=(13, 3.9), sharex=True, sharey=True)
+    part, T = pairs.partners, np.asarray(pairs.T)
+    low, high = np.quantile(T, 0.02), T.max() + 0.5
+    for axis, (name, runs) in zip(axes, sources(ours, wrong).items(), strict=True):
+        y = np.asarray(runs[0])
+        y = _best_scaled(y, T, part) if name == RAW else y
+        y = y - (y - T)[part].mean()
+        axis.axline((0, 0), slope=1, color="0.3", lw=1.2, zorder=3)
+        half = len(T) // 2
+        kinds = {"two samples": slice(half, None), "two views of a sample": slice(half)}
+        for (kind, some), color in zip(kinds.items(), ("0.65", COLORS["SimCLR"]), strict=True):
+            axis.scatter(T[some], y[some], s=5, alpha=0.5, lw=0, color=color, label=kind)
+        axis.set(xlim=(low, high), ylim=(low, high), xlabel="log P/(p p′), exact")
+        weight = "bold" if name == TRAINED else "normal"
+        title = "trained with noise" if name == TRAINED else name
+        axis.set_title(f"{title}\nR² = {titles[name]:.2f}".replace("-", "−"), weight=weight)
+    axes[0].set_ylabel("log s(z, z′) + constant")
+    axes[0].legend(loc="upper left", fontsize=8, markerscale=3)
+    return figure
+
+
+def _best_scaled(
+    y: Float[np.ndarray, " m"], T: Float[np.ndarray, " m"], part: slice
+) -> Float[np.ndarray, " m"]:
+    covariance = np.cov(y[part], T[part])
+    return y * covariance[0, 1] / covariance[0, 0]
+
+
+def in_training(table: pd.DataFrame) -> Figure:
+    """R² and slope over partners against the training step, a line for each noise."""
+    own = table[table.pairs == PARTNERS]
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.3))
+    for axis, column in zip(axes, (R2, "slope"), strict=True):
+        for style, (name, part) in zip(("-", "--", ":"), own.groupby("data"), strict=True):
+            values = part.pivot(index="seed", columns="step", values=column)
+            (line,) = axis.plot(values.columns, values.mean(), style, label=name, lw=2)
+            ends = (values.min(), values.max())
+            axis.fill_between(values.columns, *ends, color=line.get_color(), alpha=0.2, lw=0)
+        axis.axhline(0.5, color="0.6", lw=1)
+        axis.set(xlabel="training step", ylabel=column, ylim=(-0.05, 1.05))
+    axes[1].legend(fontsize=9, loc="lower right")
+    return figure
+
+
+def crowding(table: pd.DataFrame, residual: pd.DataFrame) -> Figure:
+    """R² over partners by d_z, and where log s differs from T in the plane; three similarities."""
+    last = table[(table.pairs == PARTNERS) & (table.step == table.step.max())]
+    plane = residual[residual.d_z == residual.d_z.min()]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.7))
+    colors = {"cosine": COLORS["SimCLR"], "Gaussian": COLORS["SNE"], "Cauchy": COLORS["t-SimCLR"]}
+    for (name, color), mark in zip(colors.items(), "osD", strict=True):
+        values = last[last.similarity == name].pivot(index="seed", columns="d_z", values=R2)
+        left.plot(values.columns, values.mean(), f"{mark}-", color=color, label=name)
+        left.fill_between(values.columns, values.min(), values.max(), color=color, alpha=0.2, lw=0)
+        means = plane[plane.similarity == name].groupby("bin")[["T", "residual"]].mean()
+        right.plot(means["T"], means.residual, f"{mark}-", color=color, ms=4, label=name)
+    left.set(xlabel="d_z", ylabel="R² over partners", xscale="log")
+    left.set_xticks(values.columns, [str(dim) for dim in values.columns])
+    left.minorticks_off()
+    right.axhline(0, color="0.6", lw=1)
+    right.set(xlabel="log P/(p p′)", ylabel="log s − log P/(p p′)")
+    right.set_title(f"d_z = {residual.d_z.min()}")
+    left.legend(fontsize=9)
+    return figure
 
 
 def spectra(table: pd.DataFrame) -> Figure:
@@ -39,7 +112,26 @@ def spectra(table: pd.DataFrame) -> Figure:
         left.set_title(name)
         _in_training(middle, part)
         _after_training(right, part)
-    axes[0, 2].legend(fontsize=8)
+    axes[0, 2].legend(fontsize=7)
+    return figure
+
+
+def order(table: pd.DataFrame, loss: str = "spectral", last: int = 6) -> Figure:
+    """The energy of each eigenvector over what it is after training, by step; means over runs."""
+    shown = table[(table.loss == loss) & table.eigenvector.between(2, last)]
+    names = shown.data.unique()
+    figure, axes = plt.subplots(1, len(names), figsize=(10, 3.5), sharey=True)
+    for axis, name in zip(axes, names, strict=True):
+        own = shown[shown.data == name]
+        energy = own.groupby(["eigenvector", "step"]).energy.mean().unstack()
+        share = energy.div(energy.iloc[:, -1], axis=0)
+        shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(share)))
+        for color, (number, values) in zip(shades, share.iterrows(), strict=True):
+            axis.plot(share.columns, values, color=color, label=str(number))
+        axis.axhline(0.5, color="0.6", lw=1, ls=":")
+        axis.set(title=name, xlabel="training step", ylim=(0, 1.5))
+        axis.legend(fontsize=7, title="eigenvector", ncol=2, title_fontsize=8)
+    axes[0].set_ylabel("energy, over that after training")
     return figure
 
 
@@ -55,7 +147,7 @@ def _eigenvalues(axis: Axes, table: pd.DataFrame) -> None:
 def _in_training(axis: Axes, table: pd.DataFrame) -> None:
     dim = table.d_z.iloc[0]
     top = table[table.eigenvector.between(2, dim)]
-    for loss in SPECTRAL:
+    for loss in table.loss.unique():
         own = top[top.loss == loss]
         means = own.groupby(["seed", "step"])[COSINE].mean()
         _band(axis, means.unstack(), color=COLORS[loss], label=loss)
@@ -68,7 +160,7 @@ def _after_training(axis: Axes, table: pd.DataFrame) -> None:
     dim = table.d_z.iloc[0]
     varying = table[table.eigenvector > 1]
     last = varying[varying.step == varying.step.max()]
-    for loss in SPECTRAL:
+    for loss in table.loss.unique():
         cosines = _by_eigenvector(last[last.loss == loss])
         _band(axis, cosines, color=COLORS[loss], label=loss)
     _untrained(axis, varying[varying.step == 0])
@@ -80,7 +172,7 @@ def _after_training(axis: Axes, table: pd.DataFrame) -> None:
 
 def _untrained(axis: Axes, table: pd.DataFrame) -> None:
     """Of the networks of one loss: before training all are the same but for BatchNorm."""
-    *_, shown = SPECTRAL
+    shown = "cosine"
     cosines = _by_eigenvector(table[table.loss == shown])
     means = cosines.mean()
     color = COLORS["untrained"]
@@ -105,18 +197,6 @@ def _eigenvector_axis(axis: Axes) -> None:
 def _cosine_axis(axis: Axes) -> None:
     axis.set_ylabel(COSINE)
     axis.set_ylim(0, 1.03)
-
-
-def forces(measured: Forces) -> Figure:
-    """Where descent on each term of every loss moves each feature."""
-    figure, axes = plt.subplots(3, 4, figsize=(12, 9))
-    for axis, name in zip(axes.flat, measured.parts, strict=True):
-        plotting.forces(axis, measured.Z, *measured.parts[name])
-        axis.set_title(name)
-        axis.set(xticks=[], yticks=[])
-        axis.set(xlabel="", ylabel="")
-    axes[0, 0].legend(loc="lower left", fontsize=8)
-    return figure
 
 
 def image_maps(

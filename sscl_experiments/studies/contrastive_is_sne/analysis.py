@@ -1,6 +1,6 @@
 """SNE's objective beside the contrastive losses, its gradient in two parts, and its exact optimum.
 
-Runs are grouped by their number of features: `runs[2]` are records with features on the circle.
+Runs are grouped by (m, d_z): `runs[5, 2]` are records of five components on the circle.
 """
 
 import math
@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -25,20 +26,28 @@ from sscl_core.checks import (
     check_points,
     check_square,
 )
-from sscl_core.config import Mixture, TrainConfig
+from sscl_core.config import Images, Mixture, TrainConfig
 from sscl_core.losses import info_nce, sne_objective, t_simclr
 from sscl_core.similarities import Cosine, Similarity, Student, squared_distances
 from sscl_core.train import initial_network
-from sscl_experiments.arrangements import circle_gaps, minimise_free, uniform_arrangement
+from sscl_experiments.arrangements import (
+    circle_gaps,
+    cyclic_order,
+    minimise_free,
+    uniform_arrangement,
+)
 from sscl_experiments.frames import with_interval
 from sscl_experiments.record import Record
-from sscl_experiments.runs.mixture import PER_COMPONENT, first_network
+from sscl_experiments.runs.mixture import first_network
+from sscl_experiments.searches import tuned
+from sscl_experiments.settings import AUGMENTATION, image_run
 from sscl_experiments.statistics import interval
 
-from .parameters import COMPONENTS, DIMS
+from .parameters import SETTINGS
 
-COSINE = Cosine(temperature=0.5)
-Runs = Mapping[int, Sequence[Record]]
+TEMPERATURE = 0.5
+COSINE = Cosine(temperature=TEMPERATURE)
+Runs = Mapping[tuple[int, int], Sequence[Record]]  # by (m, d_z)
 
 
 class Identity(NamedTuple):
@@ -74,15 +83,23 @@ IDENTITIES = {
 def batch_matrices(record: Record, pairs: int = 2) -> dict[str, Float[Tensor, "N N"]]:
     """P, and Q (cosine) before and after training, of the first `pairs` of every component.
 
-    They are evaluation pairs of a run on the mixture: N = 2 · components · pairs.
+    They are evaluation pairs of a run on the mixture: N = 2 · components · pairs. Rows are ordered
+    by component, in the order around the circle that training found, the views of a pair together.
     """
     half = len(record.arrays["labels"])
-    place = torch.arange(half)
-    picked = place[place % PER_COMPONENT < pairs]
-    rows = torch.cat([picked, picked + half])
+    labels = torch.tensor(record.arrays["labels"])
+    drawn = [
+        torch.nonzero(labels == component)[:pairs, 0]
+        for component in cyclic_order(_last_means(record))
+    ]
+    first = torch.cat(drawn)
+    rows = torch.stack([first, first + half], 1).flatten()
     untrained, trained = torch.tensor(record.arrays["features"])
+    together = torch.arange(len(rows)).view(-1, 2).T.flatten()  # [z1; z2] to pairs side by side
+    P = torch.empty(len(rows), len(rows), dtype=torch.float64)
+    P[together[:, None], together] = positive_pairs(len(first))
     return {
-        "P": positive_pairs(len(picked)),
+        "P": P,
         "Q_untrained": COSINE.log_q(untrained[rows], normalization="conditional").exp(),
         "Q_trained": COSINE.log_q(trained[rows], normalization="conditional").exp(),
     }
@@ -141,6 +158,12 @@ def compare(name: str, z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> di
         "difference": kl - expected,
         "gradient difference": _relative(difference, kl_gradient),
     }
+
+
+def image_example(seed: int) -> TrainConfig:
+    """SimCLR on the embedded images with 32 features, set as in notebook 5."""
+    images = Images(n_train=8000, augmentation=AUGMENTATION)
+    return image_run(tuned("SimCLR", 32), images, dim=32, epochs=3, seed=seed)
 
 
 def identities(
@@ -265,27 +288,54 @@ def example_forces(z: Float[Tensor, "N 2"], pairs: int = 3) -> dict[str, Tensor]
 def search_for_lower(seed: int, *, per_component: int = 4, starts: int = 20) -> pd.DataFrame:
     """Free points, no network, that minimise KL with the P that training sees on average.
 
-    Neighbors in that P are all draws of the same component. A row for each d_z: the value at the
-    uniform arrangement, and how far the best and the worst of the random starts end above it.
+    Neighbors in that P are all draws of the same component. A row for each (m, d_z): the value at
+    the uniform arrangement, how far that is above `simplex_bound`, and how far the best and the
+    worst of the random starts end above it.
     """
-    labels = torch.arange(COMPONENTS).repeat_interleave(per_component)
+    return pd.DataFrame([_search(m, dim, seed, per_component, starts) for m, dim in SETTINGS])
+
+
+def _search(m: int, dim: int, seed: int, per_component: int, starts: int) -> dict[str, object]:
+    labels = torch.arange(m).repeat_interleave(per_component)
+    objective = average_objective(labels)
+    exact = objective(uniform_arrangement(m, dim)[labels]).item()
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(labels), dim)
+    found, _ = minimise_free(objective, shape, starts=starts, generator=generator)
+    best, worst = found.min().item(), found.max().item()
+    assert best > exact - 1e-9, "a free arrangement below the exact one would refute it"
+    return {
+        "m": m,
+        "d_z": dim,
+        "exact": exact,
+        "exact - proved bound": exact - simplex_bound(m, per_component),
+        "best - exact": best - exact,
+        "worst - exact": worst - exact,
+        "starts": len(found),
+    }
+
+
+def average_objective(labels: Int64[Tensor, " N"]) -> Callable[[Tensor], Tensor]:
+    """KL(P‖Q) of points with these components, cosine Q, P_ij the same for all j of i's own."""
     same = (labels[:, None] == labels).double().fill_diagonal_(0)
     P = same / same.sum(1, keepdim=True)
 
-    def objective(z: Tensor) -> Tensor:
+    def objective(z: Float[Tensor, "N d"]) -> Float[Tensor, ""]:
         return sne_objective(P, COSINE.log_q(z, normalization="conditional"))
 
-    rows = []
-    for dim in DIMS:
-        exact = objective(uniform_arrangement(COMPONENTS, dim)[labels]).item()
-        generator = torch.Generator().manual_seed(seed)
-        shape = (len(labels), dim)
-        found, _ = minimise_free(objective, shape, starts=starts, generator=generator)
-        best, worst = found.min().item(), found.max().item()
-        assert best > exact - 1e-9, "a free arrangement below the exact one would refute it"
-        row = {"d_z": dim, "exact": exact, "best - exact": best - exact}
-        rows.append(row | {"worst - exact": worst - exact, "starts": len(found)})
-    return pd.DataFrame(rows)
+    return objective
+
+
+def simplex_bound(m: int, per_component: int) -> float:
+    """What `average_objective` of m · per_component points cannot fall below, in any dimension.
+
+    N (log[(r-1) e^{1/τ} + (N-r) e^{-1/((m-1)τ)}] - 1/τ - log(r-1)), r = `per_component`, N = m r.
+    Jensen twice, and ‖Σ z‖² ≥ 0: the appendix of the notebook. The simplex attains it.
+    """
+    r, N, tau = per_component, m * per_component, TEMPERATURE
+    own, others = math.exp(1 / tau), math.exp(-1 / ((m - 1) * tau))
+    total = math.log((r - 1) * own + (N - r) * others)
+    return N * (total - 1 / tau - math.log(r - 1))
 
 
 def component_cosines(records: Sequence[Record]) -> Float[Tensor, "seeds m m"]:
@@ -293,51 +343,108 @@ def component_cosines(records: Sequence[Record]) -> Float[Tensor, "seeds m m"]:
     return torch.stack([means @ means.T for means in map(_last_means, records)])
 
 
-def histories(runs: Runs) -> dict[str, Float[Tensor, "seeds t"]]:
-    """Alignment, uniformity and loss before training and after each epoch, by number of features.
+# --- how near training comes ---------------------------------------------------------------------
 
-    The keys are such as "alignment, d_z=2".
+
+def exact_angle(m: int, dim: int) -> float:
+    """Degrees between neighbors at the optimum: a polygon in the plane, else a simplex."""
+    return 360 / m if dim == 2 else math.degrees(math.acos(-1 / (m - 1)))
+
+
+def angle_error(means: Float[Tensor, "m d"]) -> float:
+    """The largest error of an angle between components, in degrees.
+
+    On the circle of the angles between neighbors, elsewhere of those between any two.
     """
-    arrays = {}
-    for dim, records in runs.items():
-        for name in ("alignment", "uniformity", "evaluation_loss"):
-            values = [torch.tensor(record.arrays[name]) for record in records]
-            arrays[f"{name}, d_z={dim}"] = torch.stack(values)
-    return arrays
+    m, dim = means.shape
+    if dim == 2:
+        angles = circle_gaps(means)
+    else:
+        u = normalize(means, dim=1)
+        i, j = torch.triu_indices(m, m, 1)
+        angles = (u @ u.T)[i, j].clamp(-1, 1).acos().rad2deg()
+    return (angles - exact_angle(m, dim)).abs().max().item()
+
+
+def view_angle(alignment: float) -> float:
+    """Degrees of the chord √alignment: the root mean square distance of two views on the sphere."""
+    return math.degrees(2 * math.asin(min(1.0, math.sqrt(alignment) / 2)))
+
+
+def error_shares(record: Record) -> Float[np.ndarray, "t 2"]:
+    """`angle_error` and `view_angle` as shares of `exact_angle`, at each look of a run."""
+    history = torch.tensor(record.arrays["means"])
+    exact = exact_angle(*history.shape[1:])
+    angles = [angle_error(means) for means in history]
+    views = [view_angle(value) for value in record.arrays["alignment"]]
+    return np.array([angles, views]).T / exact
+
+
+def share_histories(runs: Runs) -> dict[str, Float[np.ndarray, "seeds t"]]:
+    """The larger of both shares before training and after each epoch, by setting.
+
+    The keys are such as "m=5, d_z=2".
+    """
+    return {
+        f"m={m}, d_z={dim}": np.stack([error_shares(record).max(1) for record in records])
+        for (m, dim), records in runs.items()
+    }
+
+
+def largest_shares(runs: Runs) -> list[float]:
+    """A number a seed: the larger share after training in the worst of the settings."""
+    ends = [curves[:, -1] for curves in share_histories(runs).values()]
+    return np.max(ends, axis=0).tolist()
 
 
 def beside_the_optimum(runs: Runs) -> pd.DataFrame:
-    """Quantities after training, with 95 % intervals over seeds, beside those of the optimum."""
-    gaps = torch.stack([circle_gaps(_last_means(record)) for record in runs[2]])
-    cosines = component_cosines(runs[4])
-    off_diagonal = cosines[:, ~torch.eye(COMPONENTS, dtype=torch.bool)]
-    angle = "largest error of an angle between neighbors, d_z=2 (degrees; 72 exact)"
-    cosine = "largest error of a cosine, d_z=4 (−1/4 exact)"
-    rows = [
-        _beside(angle, (gaps - 72).abs().amax(1).tolist(), 0.0),
-        _beside(cosine, (off_diagonal + 0.25).abs().amax(1).tolist(), 0.0),
-    ]
-    metrics = {"alignment": "alignment", "uniformity": "uniformity", "InfoNCE": "loss"}
-    for quantity, metric in metrics.items():
-        for dim, records in runs.items():
-            values = [record.metrics[metric] for record in records]
-            expected = records[0].metrics.get(f"{metric}_exact", 0.0)  # alignment has none: 0
-            rows.append(_beside(f"{quantity}, d_z={dim}", values, expected))
-    return pd.DataFrame(rows)
+    """A row a setting after training: both errors in degrees, and the larger one's share.
+
+    The share with its interval over seeds; last what C2 was decided by before, the `loss_gap`.
+    """
+    return pd.DataFrame([_beside(m, dim, records) for (m, dim), records in runs.items()])
 
 
-def largest_gaps(runs: Runs) -> list[float]:
-    """A number a seed: the larger `loss_gap` of the numbers of features."""
-    by_seed = zip(*runs.values(), strict=True)
-    return [max(record.metrics["loss_gap"] for record in records) for records in by_seed]
-
-
-def _beside(quantity: str, values: Sequence[float], expected: float) -> dict[str, object]:
+def _beside(m: int, dim: int, records: Sequence[Record]) -> dict[str, object]:
+    exact = exact_angle(m, dim)
+    shares = np.stack([error_shares(record)[-1] for record in records])
+    angle, views = exact * shares.mean(0)
     return {
-        "quantity": quantity,
-        **with_interval("computed", interval(values)),
-        "expected": expected,
+        "m": m,
+        "d_z": dim,
+        "exact angle (°)": exact,
+        "largest error of an angle (°)": angle,
+        "angle between views (°)": views,
+        **with_interval("larger, share", interval(shares.max(1).tolist())),
+        "loss gap": np.mean([record.metrics["loss_gap"] for record in records]),
     }
+
+
+def null_shares(runs: Runs) -> pd.DataFrame:
+    """What the rule of C2 says of five components on the circle that are not at the optimum."""
+    pentagon = uniform_arrangement(5, 2)
+    labels = torch.arange(5).repeat_interleave(4)
+    objective = average_objective(labels)
+    collapsed = objective(torch.ones(len(labels), 2).double()).item()
+    exact = objective(pentagon[labels]).item()
+    moved = {
+        "one corner 30° off": _turned(pentagon, 30.0),
+        "two corners merged": _turned(pentagon, 72.0),
+    }
+    rows = []
+    for name, means in moved.items():
+        gap = (objective(means[labels]).item() - exact) / (collapsed - exact)
+        share = angle_error(means) / exact_angle(5, 2)
+        rows.append({"": name, "larger share": share, "loss gap": gap})
+    before = [error_shares(record)[0].max() for record in runs[5, 2]]
+    return pd.DataFrame([*rows, {"": "untrained networks", "larger share": np.mean(before)}])
+
+
+def _turned(means: Float[Tensor, "m 2"], degrees: float) -> Float[Tensor, "m 2"]:
+    """The first point turned towards the second."""
+    a = math.radians(degrees)
+    turn = torch.tensor([[math.cos(a), math.sin(a)], [-math.sin(a), math.cos(a)]]).double()
+    return torch.cat([means[:1] @ turn, means[1:]])
 
 
 def _last_means(record: Record) -> Float[Tensor, "m d"]:

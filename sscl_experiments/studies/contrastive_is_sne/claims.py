@@ -13,6 +13,7 @@ CLAIMS = (
         ),
         direction="at most",
         threshold=1e-10,
+        worst=True,
     ),
     Claim(
         id="C2",
@@ -22,8 +23,9 @@ CLAIMS = (
         ),
         source="reading note, section 3",
         estimand=(
-            "share of the way from a collapsed network to the exact minimiser that is left of the "
-            "loss; the worse of d_z 2 and 4"
+            "largest error of an angle between components, or root mean square angle between two "
+            "views if that is larger, as a share of the exact angle between neighbors; the worst "
+            "of m = 3, 5, 8 components, on the circle and in m-1 dimensions"
         ),
         direction="at most",
         threshold=0.05,

@@ -1,4 +1,4 @@
-"""The figures of the notebook: P and Q, forces, the arrangements reached, and training."""
+"""The figures of the notebook: P and Q, forces, the arrangements reached, and how fast."""
 
 from collections.abc import Mapping
 
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import MaxNLocator
 
 from sscl_experiments import plotting
@@ -16,10 +17,32 @@ from sscl_experiments.arrangements import fitted_polygon
 from sscl_experiments.plotting import Array, Style
 from sscl_experiments.record import Record
 
-from .analysis import Runs
-
-Curves = Float[Array, "seeds t"]
-DIM_COLORS = {2: plotting.COLORS["SimCLR"], 4: plotting.COLORS["PCA"]}
+Curves = Float[np.ndarray, "seeds t"]
+ARROWS: dict[str, Style] = {
+    "attraction": {
+        "color": plotting.COLORS["attraction"],
+        "arrowstyle": "-|>",
+        "mutation_scale": 13,
+        "lw": 2.4,
+        "ls": "-",
+        "zorder": 2,
+    },
+    "repulsion": {
+        "color": plotting.COLORS["repulsion"],
+        "arrowstyle": "->",
+        "mutation_scale": 11,
+        "lw": 1.3,
+        "ls": (0, (4, 2)),
+        "zorder": 3,
+    },
+}
+LINES: tuple[Style, ...] = (  # blue on the circle, green on spheres; darker and broken for more m
+    {"color": "#56B4E9", "ls": "-"},
+    {"color": "#0072B2", "ls": "--"},
+    {"color": "#003A5C", "ls": "-."},
+    {"color": "#009E73", "ls": "--"},
+    {"color": "#004D38", "ls": "-."},
+)
 
 
 def matrices(panels: Mapping[str, Array], *, log_floor: float = 1e-3) -> Figure:
@@ -40,7 +63,7 @@ def _matrix(axis: Axes, matrix: Array, log_floor: float) -> AxesImage:
     shown = np.clip(values, log_floor, 1)
     np.fill_diagonal(shown, np.nan)
     image = axis.imshow(shown, norm="log", vmin=log_floor, vmax=1)
-    axis.set(xlabel="j (row of Z)", ylabel="i (row of Z)")
+    axis.set(xlabel="view j", ylabel="view i")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     return image
@@ -49,24 +72,50 @@ def _matrix(axis: Axes, matrix: Array, log_floor: float) -> AxesImage:
 def p_and_q(panels: Mapping[str, Float[Array, "N N"]]) -> Figure:
     """P beside Q before and after training: `analysis.batch_matrices`."""
     titles = ("P: the augmentation", "Q: untrained network", "Q: trained network")
-    return matrices(dict(zip(titles, panels.values(), strict=True)))
+    figure = matrices(dict(zip(titles, panels.values(), strict=True)))
+    for axis in figure.axes[:3]:
+        for edge in range(4, len(panels["P"]), 4):  # two pairs of a component are four views
+            axis.axhline(edge - 0.5, color="0.7", lw=0.5)
+            axis.axvline(edge - 0.5, color="0.7", lw=0.5)
+    return figure
 
 
 def forces(arrays: Mapping[str, Float[Array, "N 2"]]) -> Figure:
     """Attraction and repulsion on the circle and in the plane: `analysis.example_forces`."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4.4))
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6))
     for axis, name in zip(axes, ("SimCLR", "t-SimCLR, joint"), strict=True):
-        plotting.forces(
-            axis,
-            arrays[f"{name} z"],
-            arrays[f"{name} attraction"],
-            arrays[f"{name} repulsion"],
-        )
+        parts = [np.asarray(arrays[f"{name} {part}"]) for part in ("z", *ARROWS)]
+        _pair_forces(axis, *parts)
         axis.set_title(name)
     circle = plt.Circle((0, 0), 1, fill=False, color="0.85")
     axes[0].add_patch(circle)
-    axes[1].legend(loc="best")
+    for name, style in ARROWS.items():
+        axes[1].plot([], [], color=style["color"], ls=style["ls"], lw=style["lw"], label=name)
+    axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def _pair_forces(
+    axis: Axes,
+    z: Float[np.ndarray, "N 2"],
+    attraction: Float[np.ndarray, "N 2"],
+    repulsion: Float[np.ndarray, "N 2"],
+) -> None:
+    """Numbered pairs, and from each point where gradient descent takes it, by either part."""
+    first, second = np.split(z, 2)
+    axis.plot(*np.stack([first, second], 1).transpose(2, 1, 0), color="0.8", lw=1, zorder=0)
+    longest = 0.5 * np.abs(z).max()
+    scale = np.linalg.norm(np.concatenate([attraction, repulsion]), axis=1).max() / longest
+    for force, look in zip((attraction, repulsion), ARROWS.values(), strict=True):
+        for start, step in zip(z, -force / scale, strict=True):
+            patch = FancyArrowPatch(start, start + step, shrinkA=0, shrinkB=0, **look)
+            axis.add_patch(patch)
+    points: Style = {"s": 130, "color": "white", "edgecolors": "0.2", "zorder": 4}
+    axis.scatter(z[:, 0], z[:, 1], **points)
+    for (x, y), number in zip(z, [*range(1, len(first) + 1)] * 2, strict=True):
+        axis.text(x, y, str(number), ha="center", va="center", fontsize=8, zorder=5)
+    limits = (z.min() - longest, z.max() + longest)
+    axis.set(aspect="equal", xlim=limits, ylim=limits, xlabel="z₁", ylabel="z₂")
 
 
 def polygon_and_simplex(on_circle: Record, cosines: Float[Array, "m m"]) -> Figure:
@@ -96,32 +145,20 @@ def _cosines(axis: Axes, cosines: Float[np.ndarray, "m m"]) -> AxesImage:
     return image
 
 
-def training_curves(curves: Mapping[str, Curves], runs: Runs) -> Figure:
-    """Alignment, uniformity and loss against epochs, beside the exact optimum, dashed.
+def approach(curves: Mapping[str, Curves], threshold: float, steps_per_epoch: int) -> Figure:
+    """The larger share of both errors against training, a line a setting, beside the rule.
 
-    `curves` are `analysis.histories(runs)`.
+    `curves` are `analysis.share_histories(runs)`; lines are means over seeds, bands their range.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4))
-    titles = {
-        "alignment": "alignment E‖u−u′‖²",
-        "uniformity": "uniformity of the components' means",
-        "evaluation_loss": "InfoNCE (nats)",
-    }
-    for axis, name in zip(axes, titles, strict=True):
-        for dim in DIM_COLORS:
-            _curve(axis, np.asarray(curves[f"{name}, d_z={dim}"]), dim)
-        axis.set_title(titles[name])
-        axis.set_xlabel("epoch")
-    for dim, color in DIM_COLORS.items():
-        exact = runs[dim][0].metrics
-        style: Style = {"color": color, "ls": "--", "lw": 1}
-        axes[1].axhline(exact["uniformity_exact"], **style)
-        axes[2].axhline(exact["loss_exact"], **style)
-    axes[0].set_yscale("log")
-    axes[0].legend()
+    figure, axis = plt.subplots(figsize=(7.5, 3.8))
+    for (name, values), look in zip(curves.items(), LINES, strict=True):
+        steps = steps_per_epoch * np.arange(np.shape(values)[1])
+        axis.fill_between(
+            steps, values.min(0), values.max(0), color=look["color"], alpha=0.15, lw=0
+        )
+        axis.plot(steps, values.mean(0), label=name, **look)
+    axis.axhline(threshold, color="0.3", ls=":", lw=1.2)
+    axis.text(0, threshold, "the rule", va="bottom", color="0.3", fontsize=9)
+    axis.set(yscale="log", xlabel="training step", ylabel="larger error, share of the exact angle")
+    axis.legend(loc="upper right")
     return figure
-
-
-def _curve(axis: Axes, values: Float[np.ndarray, "seeds t"], dim: int) -> None:
-    epochs = np.arange(values.shape[1])
-    plotting.band(axis, epochs, values, color=DIM_COLORS[dim], label=f"d_z={dim}")

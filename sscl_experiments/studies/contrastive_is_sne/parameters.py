@@ -1,4 +1,4 @@
-"""What the notebook runs: SimCLR on a mixture of five Gaussians in the plane."""
+"""What the notebook runs: SimCLR on mixtures of Gaussians in the plane."""
 
 from typing import Annotated
 
@@ -7,8 +7,9 @@ from pydantic import Field, PositiveInt
 from sscl_core.config import MLP, InfoNCE, Mixture, Optimizer, Projector, TrainConfig, scattered
 from sscl_experiments.parameters import Parameters
 
-COMPONENTS = 5
-DIMS = (2, 4)  # d_z: the circle, and the smallest sphere that has room for a simplex of five
+COMPONENTS = 5  # of the mixture that is drawn
+# (m, d_z): on the circle, and where it is another, on the smallest sphere with room for a simplex.
+SETTINGS = ((3, 2), (5, 2), (8, 2), (5, 4), (8, 7))
 
 
 class ContrastiveIsSNE(Parameters):
@@ -18,9 +19,9 @@ class ContrastiveIsSNE(Parameters):
     epochs: PositiveInt
     steps_per_epoch: PositiveInt
 
-    def run(self, dim: int, seed: int) -> TrainConfig:
-        """SimCLR on the mixture with `dim` features."""
-        means = scattered(COMPONENTS)
+    def run(self, m: int, dim: int, seed: int) -> TrainConfig:
+        """SimCLR on the mixture of m components with `dim` features."""
+        means = scattered(m)
         return TrainConfig(
             data=Mixture(means=means, std=0.1, steps_per_epoch=self.steps_per_epoch),
             backbone=MLP(width=128, depth=2),
@@ -32,9 +33,11 @@ class ContrastiveIsSNE(Parameters):
             seed=seed,
         )
 
-    def mixture_runs(self) -> dict[int, list[TrainConfig]]:
-        """The runs of every number of features, one a seed."""
-        return {dim: [self.run(dim, seed) for seed in self.seed_range] for dim in DIMS}
+    def mixture_runs(self) -> dict[tuple[int, int], list[TrainConfig]]:
+        """The runs of every setting (m, d_z), one a seed."""
+        return {
+            (m, dim): [self.run(m, dim, seed) for seed in self.seed_range] for m, dim in SETTINGS
+        }
 
     def runs(self) -> list[TrainConfig]:
         return [run for runs in self.mixture_runs().values() for run in runs]

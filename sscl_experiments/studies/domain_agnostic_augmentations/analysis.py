@@ -1,73 +1,22 @@
-"""Tables of the notebook: the best strengths, baselines, and differences between methods.
+"""Tables of the notebook: accuracies on clouds, differences between augmentations, predictors.
 
 SNE without a network is in `sne`, what augmentations do before training in `views`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
+from numpy import nan
 from scipy.stats import spearmanr
 
-from sscl_core.config import TrainConfig
-from sscl_core.evaluate import accuracy, knn, linear_probe
 from sscl_experiments.frames import by_seed, with_interval
-from sscl_experiments.runs.points import point_set
+from sscl_experiments.plotting import Ends
 from sscl_experiments.statistics import interval
 
+from .parameters import CLOUDS, NUISANCE_CLOUDS, PREMISE_CLOUDS, separation
+
 GAIN = "mixup − noise"
-SCORES = ("knn_h_test", "probe_h_test")
-Ends = tuple[float, float, float]  # mean, and the ends of its 95 % interval
-
-# --- choices and baselines -----------------------------------------------------------------------
-
-
-def best_settings(table: pd.DataFrame, by: Sequence[str], setting: str, score: str) -> pd.DataFrame:
-    """The rows of the best `setting` of each group: that with the best mean `score` over seeds.
-
-    Of equal ones it is the first.
-    """
-    names = [*by, setting]
-    groups = table.groupby(names, sort=False)[score]
-    means = groups.mean().reset_index()
-    best = means.groupby(list(by), sort=False)[score].idxmax()
-    return table.merge(means.loc[best, names], on=names)
-
-
-def raw_scores(config: TrainConfig, dim: int | None = None) -> list[dict[str, Any]]:
-    """10-NN (cosine) and linear probe on the data of a run as they are, and on `dim` components.
-
-    The principal components are by default half as many as there are columns, at most 16.
-    """
-    data = point_set(config)
-    x, x_test = data.train.x, data.test.x
-    mean = x.mean(0)
-    dim = dim or min(16, max(1, len(mean) // 2))
-    svd = torch.linalg.svd(x - mean, full_matrices=False)
-    axes = svd.Vh[:dim].T
-    components = [(part - mean) @ axes for part in (x, x_test)]
-    rows = []
-    for name, (z, z_test) in {"raw": (x, x_test), "PCA": components}.items():
-        row: dict[str, Any] = {"method": name, "seed": config.seed}
-        for key, classify in (("knn_h_test", knn), ("probe_h_test", linear_probe)):
-            predicted = classify(z, data.train.labels, z_test)
-            row[key] = accuracy(predicted, data.test.labels)
-        rows.append(row)
-    return rows
-
-
-def raw_table(
-    runs: Mapping[str, Sequence[TrainConfig]], name: str, dim: int | None = None
-) -> pd.DataFrame:
-    """`raw_scores` of every run, with the key that it is listed under in the column `name`."""
-    rows = []
-    for key, configs in runs.items():
-        for config in configs:
-            rows += [{name: key} | row for row in raw_scores(config, dim)]
-    return pd.DataFrame(rows)
-
 
 # --- the map of clouds ---------------------------------------------------------------------------
 
@@ -77,19 +26,67 @@ def by_augmentation(best: pd.DataFrame) -> pd.DataFrame:
     return best.pivot(index=["cloud", "seed"], columns="augmentation", values="knn_h_test")
 
 
-def isotropic_gains(best: pd.DataFrame) -> list[float]:
-    """A number a seed: accuracy with mixup minus noise, the mean over the isotropic clouds."""
-    wide = by_augmentation(best)
-    clouds = wide.index.get_level_values("cloud")
-    isotropic = wide[clouds.str.startswith("isotropic")]
-    return (isotropic["mixup"] - isotropic["noise"]).groupby("seed").mean().tolist()
+def premise_gains(best: pd.DataFrame) -> list[float]:
+    """A number a seed: accuracy with mixup minus noise, the mean over `PREMISE_CLOUDS`."""
+    return _mean_over(by_augmentation(best), PREMISE_CLOUDS, "mixup", "noise")
+
+
+def covariance_gains(best: pd.DataFrame) -> list[float]:
+    """The same of noise with the data's covariance minus mixup, over `NUISANCE_CLOUDS`."""
+    return _mean_over(by_augmentation(best), NUISANCE_CLOUDS, "covariance noise", "mixup")
+
+
+def _mean_over(wide: pd.DataFrame, clouds: Sequence[str], first: str, second: str) -> list[float]:
+    own = wide.loc[list(clouds)]
+    return (own[first] - own[second]).groupby("seed").mean().tolist()
+
+
+def exceptions(gains_by_scale: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The clouds whose gain does not have the sign of log variance ratio, by scale.
+
+    The values have the columns of `gains`. A gain whose interval includes 0 has no sign.
+    """
+    parts = []
+    for scale, gain in gains_by_scale.items():
+        ahead = (gain.low > 0).astype(int) - (gain.high < 0).astype(int)
+        expected = (gain["variance ratio"] > 1).astype(int) * 2 - 1
+        other = gain[ahead != expected]
+        part = other[["cloud", "variance ratio", GAIN, "low", "high"]]
+        part.insert(0, "scale", f"{scale}: {len(other)} of {len(gain)}")
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def control_rows(
+    measured: Mapping[tuple[str, float], Sequence[Mapping[str, float]]], seeds: Sequence[int]
+) -> pd.DataFrame:
+    """Networks trained with noise of the data's covariance: rows as those of the other two."""
+    rows = []
+    for (cloud, strength), group in measured.items():
+        known = {"cloud": cloud, "augmentation": "covariance noise", "strength": strength}
+        own = zip(seeds, group, strict=True)
+        rows += [known | {"seed": seed} | dict(metrics) for seed, metrics in own]
+    return pd.DataFrame(rows)
+
+
+def control_table(best: pd.DataFrame, clouds: Sequence[str]) -> pd.DataFrame:
+    """Accuracy of each augmentation, and noise of the data's covariance minus mixup, by cloud."""
+    wide, rows = by_augmentation(best), []
+    for cloud in clouds:
+        own = wide.loc[cloud]
+        row: dict[str, Any] = {"cloud": cloud}
+        row |= {name: own[name].mean() for name in ("noise", "mixup", "covariance noise")}
+        difference = interval((own["covariance noise"] - own["mixup"]).tolist())
+        row |= with_interval("covariance noise − mixup", difference)
+        rows.append(row | {"n": len(own)})
+    return pd.DataFrame(rows)
 
 
 def gains(best: pd.DataFrame, before: pd.DataFrame, clouds: Sequence[str]) -> pd.DataFrame:
-    """Accuracy with mixup minus noise, its interval, and the variance ratio of each cloud.
+    """Accuracy with mixup minus noise, its interval, separation and variance ratio of each cloud.
 
-    That is the variance of the data along the widest direction outside the span of the means, over
-    the variance inside: 1 / selectivity of noise. `before` is `views.perturbations`.
+    The variance ratio is the variance of the data along the widest direction outside the span of
+    the means, over the variance inside: 1 / selectivity of noise. `before` is `views.over_seeds`.
     """
     wide = by_augmentation(best)
     difference = (wide["mixup"] - wide["noise"]).groupby("cloud")
@@ -99,6 +96,7 @@ def gains(best: pd.DataFrame, before: pd.DataFrame, clouds: Sequence[str]) -> pd
     for cloud in clouds:
         mean, low, high = ends[cloud]
         row = {"cloud": cloud, GAIN: mean, "low": low, "high": high}
+        row["separation"] = separation(CLOUDS[cloud])
         row["variance ratio"] = 1 / noise.selectivity[cloud]
         rows.append(row)
     return pd.DataFrame(rows)
@@ -107,14 +105,18 @@ def gains(best: pd.DataFrame, before: pd.DataFrame, clouds: Sequence[str]) -> pd
 def cloud_scores(
     best: pd.DataFrame, beside: pd.DataFrame, clouds: Sequence[str]
 ) -> dict[str, list[Ends]]:
-    """Test accuracies by method, one interval a cloud: noise, mixup, and what is beside them."""
-    methods = {name: best[best.augmentation == name] for name in ("noise", "mixup")}
+    """Test accuracies by method, one interval a cloud: noise, mixup, and what is beside them.
+
+    It is nan where a cloud has no networks of a method.
+    """
+    trained = ("noise", "mixup", "covariance noise")
+    methods = {name: best[best.augmentation == name] for name in trained}
     for name in ("untrained", "raw", "PCA"):
         methods[name] = beside[beside.method == name]
     scores = {}
     for name, rows in methods.items():
         values = [by_seed(rows, "knn_h_test", cloud=cloud) for cloud in clouds]
-        scores[name] = [interval(own.tolist()) for own in values]
+        scores[name] = [interval(own.tolist()) if len(own) else (nan, nan, nan) for own in values]
     return scores
 
 
@@ -147,82 +149,3 @@ def predictor_test(before: pd.DataFrame, gain: pd.DataFrame) -> pd.DataFrame:
         row |= {"rank correlation with the gain": test.statistic, "p": test.pvalue}
         rows.append(row | {"clouds": len(gain)})
     return pd.DataFrame(rows)
-
-
-# --- images --------------------------------------------------------------------------------------
-
-
-def view_scores(views: pd.DataFrame) -> dict[str, Ends]:
-    """10-NN accuracy on the backbone by kind of view, with intervals, the best first."""
-    groups = views.groupby("views", sort=False)["knn_cosine_h"]
-    ends = {str(name): interval(values.tolist()) for name, values in groups}
-    names, means = list(ends), [mean for mean, _, _ in ends.values()]
-    best_first = np.argsort(means)[::-1]
-    return {names[i]: ends[names[i]] for i in best_first}
-
-
-def minus_untrained(views: pd.DataFrame) -> pd.DataFrame:
-    """The same minus the untrained network's, paired by seed."""
-    untrained, rows = by_seed(views, "knn_cosine_h", views="untrained"), []
-    for name in view_scores(views):
-        if name != "untrained":
-            gain = by_seed(views, "knn_cosine_h", views=name) - untrained
-            ends = with_interval("minus untrained", interval(gain.tolist()))
-            rows.append({"views": name} | ends | {"n": len(untrained)})
-    return pd.DataFrame(rows)
-
-
-# --- tables --------------------------------------------------------------------------------------
-
-
-def against_baselines(best: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
-    """What validation picks among methods and augmentations, minus each baseline, paired by split.
-
-    `best` are the best strengths of all methods, `baselines` the raw columns, their principal
-    components and the untrained network. A row for each table, score and baseline.
-    """
-    rows = []
-    for name in best.table.unique():
-        trained = best[(best.table == name) & (best.method != "untrained")]
-        means = trained.groupby(["method", "augmentation"]).knn_h_validation.transform("mean")
-        picked = trained.loc[means.idxmax(), ["method", "augmentation"]].to_dict()
-        for score in SCORES:
-            ours = by_seed(trained, score, **picked)
-            for other in ("raw", "PCA", "untrained"):
-                difference = ours - by_seed(baselines, score, table=name, method=other)
-                row = {"table": name, "picked by validation": ", ".join(picked.values())}
-                row |= {"score": score.removesuffix("_h_test"), "against": other}
-                row |= with_interval("difference", interval(difference.tolist()))
-                rows.append(row | {"n": len(ours)})
-    return pd.DataFrame(rows)
-
-
-def counts_against_baselines(best: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
-    """In how many comparisons a learned feature is above or below a baseline.
-
-    There is one for each method, augmentation and score. It counts where the 95 % interval of the
-    difference, paired by split, has 0 outside.
-    """
-    rows = []
-    for name in best.table.unique():
-        for other in ("raw", "untrained"):
-            ends = list(_comparisons(best, baselines, name, other))
-            low, high = np.array(ends).T
-            row = {"table": name, "every method, augmentation and score, against": other}
-            row |= {"above": (low > 0).sum()}
-            row |= {"cannot be told apart": ((low <= 0) & (high >= 0)).sum()}
-            rows.append(row | {"below": (high < 0).sum()})
-    return pd.DataFrame(rows)
-
-
-def _comparisons(
-    best: pd.DataFrame, baselines: pd.DataFrame, name: str, other: str
-) -> Iterator[tuple[float, float]]:
-    """The ends of the interval of each comparison on a table."""
-    trained = best[(best.table == name) & (best.method != "untrained")]
-    for score in SCORES:
-        theirs = by_seed(baselines, score, table=name, method=other)
-        for _, group in trained.groupby(["method", "augmentation"]):
-            difference = by_seed(group, score) - theirs
-            _, low, high = interval(difference.tolist())
-            yield low, high

@@ -1,53 +1,22 @@
-"""The figures of the notebook: P of noise, agreement with SNE, mixup, and accuracies in rows."""
+"""The figures of the notebook: P of noise, agreement with SNE, mixup, and accuracies by cloud."""
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from sscl_experiments import plotting
-from sscl_experiments.plotting import COLORS, Style
+from sscl_experiments.plotting import COLORS, Ends, Style, dot_plot
 from sscl_experiments.record import Record
 from sscl_experiments.runs.points import point_set
-from sscl_experiments.statistics import interval
 
-from .analysis import GAIN, SCORES, Ends
+from .analysis import GAIN
 from .parameters import BASE
-from .sne import aligned_maps
+from .sne import Form, aligned_maps
 from .views import Densities
-
-SCORE_LABELS = {"knn_h_test": "10-NN accuracy, test", "probe_h_test": "linear probe, test"}
-
-
-def dot_plot(
-    axis: Axes, rows: Sequence[str], series: Mapping[str, Sequence[Ends]], *, xlabel: str
-) -> None:
-    """A quantity a row, from top to bottom, for each series with its interval.
-
-    It is nan where a series lacks a row.
-    """
-    places = -np.arange(len(rows))
-    style: Style = {"fmt": "o", "ms": 4.5, "capsize": 2, "lw": 1.2}
-    for i, name in enumerate(series):
-        shift = 0.5 * ((i + 0.5) / len(series) - 0.5)
-        ends = np.array(series[name], dtype=float)
-        mean, low, high = ends.T
-        axis.errorbar(
-            mean,
-            places - shift,
-            xerr=[mean - low, high - mean],
-            color=COLORS.get(name, f"C{i}"),
-            label=name,
-            **style,
-        )
-    axis.set_yticks(places, list(rows))
-    axis.set_ylim(-len(rows) + 0.3, 0.7)
-    axis.set_xlabel(xlabel)
-    axis.grid(axis="x", color="0.9", lw=0.8)
 
 
 def noise(masses: pd.DataFrame, edges: Sequence[float], pairs: pd.DataFrame) -> Figure:
@@ -96,34 +65,40 @@ def _against_distance(axis: Axes, pairs: pd.DataFrame) -> None:
     axis.legend(fontsize=9)
 
 
-def agreement(example: Record, agree: pd.DataFrame) -> Figure:
-    """The maps of one run, and rank correlation with SNE against the strength of noise."""
-    figure, axes = plt.subplots(1, 4, figsize=(13, 3.3))
+def agreement(example: Record, agree: Mapping[Form, pd.DataFrame]) -> Figure:
+    """The maps of one run, and KL to either P over the strength of noise.
+
+    `agree` holds `sne.agreement_by_factor` for each form of P.
+    """
+    figure, axes = plt.subplots(1, 5, figsize=(14.5, 3.3), width_ratios=(1, 1, 1, 1.1, 1.1))
     labels = point_set(example.config).train.labels
     maps = aligned_maps(example)
     for axis, title in zip(axes[:3], maps, strict=True):
         plotting.feature_map(axis, maps[title], labels, [])
         axis.set_title(title)
-    _correlation_by_noise(axes[3], agree)
+    titles: dict[Form, str] = {"ratio": "KL to P/(p p′)", "joint": "KL to P = $KK^⊤$"}
+    right = axes[3:]
+    for axis, (form, title) in zip(right, titles.items(), strict=True):
+        _kl_by_noise(axis, agree[form])
+        axis.set_title(title)
+    limits = [limit for axis in right for limit in axis.get_ylim()]
+    for axis in right:
+        axis.set_ylim(min(limits), max(limits))
+    right[0].set_ylabel("KL(P ‖ Q) at the best scale")
+    right[0].legend()
     return figure
 
 
-def _correlation_by_noise(axis: Axes, agree: pd.DataFrame) -> None:
+def _kl_by_noise(axis: Axes, agree: pd.DataFrame) -> None:
     own = agree[agree.factor == BASE[0]]
     by_noise = own.pivot(index="seed", columns="level")
-    series = {
-        "SSCL": ("rank correlation", "noise"),
-        "SNE again": ("rank correlation, SNE", "SNE"),
-        "input": ("rank correlation, input", "raw"),
-    }
-    for label, (column, color) in series.items():
+    series = {"KL": ("SSCL", "noise"), "KL, SNE": ("SNE", "SNE"), "KL, input": ("input", "raw")}
+    for column, (label, color) in series.items():
         values = by_noise[column]
         stds = values.columns.to_numpy(dtype=float)
         plotting.band(axis, stds, values.to_numpy(), color=COLORS[color], label=label)
-    axis.set_title("rank correlation with SNE")
     axis.set_xlabel("noise σ")
-    axis.set(xticks=stds, ylim=(0.5, 1.02))
-    axis.legend()
+    axis.set(xticks=stds, yscale="log")
 
 
 def mixup(densities: Densities, in_span: pd.DataFrame) -> Figure:
@@ -167,13 +142,13 @@ def cloud_map(scores: Mapping[str, Sequence[Ends]], gain: pd.DataFrame) -> Figur
     figure, (left, right) = plt.subplots(
         1,
         2,
-        figsize=(13, 0.42 * len(gain) + 1.6),
+        figsize=(13, 0.45 * len(gain) + 1.6),
         width_ratios=(1.5, 1),
     )
     rows = [f"{cloud}  [{i}]" for i, cloud in enumerate(gain.cloud, 1)]
     dot_plot(left, rows, scores, xlabel="10-NN accuracy, test")
     handles = left.get_legend_handles_labels()
-    figure.legend(*handles, ncol=5, loc="outside upper left", fontsize=9)
+    figure.legend(*handles, ncol=6, loc="outside upper left", fontsize=9)
     _gain_by_variance(right, gain)
     return figure
 
@@ -201,53 +176,3 @@ def _sign_color(low: float, high: float) -> str:
     if low > 0:
         return COLORS["mixup"]
     return COLORS["noise"] if high < 0 else "0.6"
-
-
-def images(scores: Mapping[str, Ends], raw_pixels: float) -> Figure:
-    """Accuracies by kind of view, beside that of raw pixels; `scores`: `analysis.view_scores`."""
-    names = list(scores)
-    figure, axis = plt.subplots(figsize=(6.5, 0.3 * len(names) + 1.2))
-    label = "10-NN accuracy on the backbone, test images"
-    dot_plot(axis, names, {"SimCLR": list(scores.values())}, xlabel=label)
-    axis.axvline(raw_pixels, color=COLORS["raw"], lw=1)
-    axis.text(raw_pixels, -len(names) + 0.4, " raw pixels", fontsize=9)
-    return figure
-
-
-def tables(best: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
-    """Accuracies on each table by augmentation and method, beside the baselines, dashed.
-
-    `best` are the best strengths of all methods, `baselines` as in `analysis.against_baselines`.
-    """
-    names = best.table.unique()
-    shape = (len(SCORES), len(names))
-    size = (4.2 * len(names), 6.4)
-    figure, axes = plt.subplots(*shape, figsize=size, squeeze=False)
-    for column, name in zip(axes.T, names, strict=True):
-        own = best[best.table == name]
-        beside = baselines[baselines.table == name]
-        for axis, score in zip(column, SCORES, strict=True):
-            _by_augmentation(axis, own, score)
-            _baseline_lines(axis, beside, score)
-        column[0].set_title(name)
-    handles = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, ncol=5, loc="outside upper center", fontsize=9)
-    return figure
-
-
-def _by_augmentation(axis: Axes, best: pd.DataFrame, score: str) -> None:
-    trained = best[best.method != "untrained"]
-    kinds = list(trained.augmentation.unique())
-    series = {}
-    for method, rows in trained.groupby("method", sort=False):
-        groups = rows.groupby("augmentation")[score]
-        values = [groups.get_group(kind).tolist() for kind in kinds]
-        series[str(method)] = [interval(own) for own in values]
-    dot_plot(axis, kinds, series, xlabel=SCORE_LABELS[score])
-
-
-def _baseline_lines(axis: Axes, baselines: pd.DataFrame, score: str) -> None:
-    for method in ("raw", "PCA", "untrained"):
-        own = baselines[baselines.method == method]
-        style: Style = {"color": COLORS[method], "lw": 1.2, "ls": "--"}
-        axis.axvline(own[score].mean(), label=method, **style)

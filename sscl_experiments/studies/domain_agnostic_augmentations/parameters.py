@@ -1,40 +1,16 @@
-"""What the notebook runs: noise as SNE, a map of clouds, tables, and views of images."""
+"""What the notebook runs: noise as SNE, a map of clouds, and noise of the data's covariance."""
 
-import itertools
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt, model_validator
 
-from sscl_core.config import (
-    MLP,
-    Agnostic,
-    Cloud,
-    Corruption,
-    ImageAugmentation,
-    Images,
-    Masking,
-    Mixup,
-    Noise,
-    Points,
-    Table,
-    TrainConfig,
-    TSimCLR,
-)
+from sscl_core.config import MLP, Agnostic, Cloud, Mixup, Noise, Points, TrainConfig, TSimCLR
 from sscl_experiments.parameters import Parameters
-from sscl_experiments.settings import (
-    AUGMENTATION,
-    METHODS,
-    NETWORK,
-    Setting,
-    image_run,
-    vector_run,
-)
+from sscl_experiments.settings import METHODS, NETWORK, Setting, vector_run
 from sscl_experiments.variants import untrained, with_seeds
 
-TableName = Literal["iris", "wine", "breast_cancer", "digits"]
 CloudKey = tuple[str, str, float]  # cloud, augmentation, strength
-TableKey = tuple[str, str, str, float]  # table, method, augmentation, strength
 # One setting of noise as SNE, as (factor, level): the others differ from it in one factor.
 BASE = ("noise σ", "0.4")
 BASE_NOISE = Noise(scale=0.4)
@@ -43,27 +19,28 @@ SYMMETRIC_SNE = Setting(loss=TSimCLR(temperature=0.5, df=math.inf), batchnorm=Fa
 
 
 class DomainAgnostic(Parameters):
-    """Sizes, and how many seeds each part has.
+    """Sizes; every part has `seeds` seeds, and every network is trained for `steps`.
 
-    Noise as SNE: `seeds` clouds of `points` points. The map: `seeds` networks on each of the clouds
-    named in `clouds`, for every augmentation and strength. Every network on vectors is trained for
-    `steps`. Tables: `table_seeds` splits of each of `tables`. Images: `image_seeds` networks a kind
-    of view, on `n_train` of the embedded images for `image_epochs`.
+    Noise as SNE: clouds of `points` points. The map: networks on each of the clouds named in
+    `clouds`, for every augmentation and strength. Noise of the data's covariance: on
+    `control_clouds`, which are among `clouds`.
     """
 
     points: Annotated[int, Field(ge=30, le=2000)]
     clouds: Annotated[tuple[str, ...], Field(min_length=1)]
+    control_clouds: tuple[str, ...]
     steps: PositiveInt
-    tables: Annotated[tuple[TableName, ...], Field(min_length=1)]
-    table_seeds: PositiveInt
-    image_seeds: PositiveInt
-    image_epochs: PositiveInt
-    n_train: Annotated[int, Field(ge=200, le=10_000)]
 
     @model_validator(mode="after")
     def _known_clouds(self) -> "DomainAgnostic":
         if unknown := set(self.clouds) - set(CLOUDS):
             raise ValueError(f"clouds must be among {list(CLOUDS)}, got {sorted(unknown)}")
+        needed = {"clouds": PREMISE_CLOUDS + NUISANCE_CLOUDS, "control_clouds": NUISANCE_CLOUDS}
+        for name, own in needed.items():
+            if missing := sorted(set(own) - set(getattr(self, name))):
+                raise ValueError(f"{name} must include {missing}: claims are decided on them")
+        if unknown := set(self.control_clouds) - set(self.clouds):
+            raise ValueError(f"control_clouds must be among clouds, got {sorted(unknown)}")
         return self
 
     def noise_runs(self) -> dict[tuple[str, str], list[TrainConfig]]:
@@ -110,48 +87,26 @@ class DomainAgnostic(Parameters):
         trained = {cloud: runs for (cloud, _, _), runs in self.map_runs().items()}
         return {cloud: untrained(runs) for cloud, runs in trained.items()}
 
-    def table_runs(self) -> dict[TableKey, list[TrainConfig]]:
-        """(table, method, augmentation, strength) and its runs; strength 0: untrained."""
-        runs: dict[TableKey, list[TrainConfig]] = {}
-        for name in self.tables:
-            trained = {
-                (name, method, step.name, strength): self._table_group(name, method, step)
-                for method in METHODS
-                for strength, step in TABLE_STEPS
-            }
-            *_, last = trained.values()
-            runs |= trained | {(name, "untrained", "", 0.0): untrained(last)}
-        return runs
+    def control_runs(self) -> dict[tuple[str, float], list[TrainConfig]]:
+        """(cloud, strength) and its runs, for `covariance_noise`: not among `runs`.
 
-    def _table_group(self, name: TableName, method: str, step: Agnostic) -> list[TrainConfig]:
-        points = Points(points=Table(table=name), augmentation=(step,))
-        first = vector_run(points, METHODS[method], 16, self.steps, self.seed)
-        return with_seeds(first, self.first_seeds(self.table_seeds))
-
-    def split_runs(self) -> dict[str, list[TrainConfig]]:
-        """The untrained runs of each table, one a split: what baselines need."""
-        runs = self.table_runs()
-        return {name: runs[name, "untrained", "", 0.0] for name in dict.fromkeys(self.tables)}
-
-    def view_runs(self) -> dict[str, list[TrainConfig]]:
-        """A kind of view of images and its runs; "untrained" too."""
-        runs = {}
-        for name, views in (IMAGE_VIEWS | {"untrained": AUGMENTATION}).items():
-            images = Images(n_train=self.n_train, augmentation=views)
-            epochs = 0 if name == "untrained" else self.image_epochs
-            first = image_run(
-                METHODS["SimCLR"], images, dim=32, epochs=epochs, seed=self.seed, width=8
-            )
-            runs[name] = with_seeds(first, self.first_seeds(self.image_seeds))
+        Their noise is isotropic in whitened coordinates, so its strength is in units of the data's
+        own standard deviation.
+        """
+        runs: dict[tuple[str, float], list[TrainConfig]] = {}
+        for cloud in self.control_clouds:
+            for strength in CONTROL_STRENGTHS:
+                step = Noise(scale=strength)
+                points = Points(points=CLOUDS[cloud], augmentation=(step,))
+                first = vector_run(points, METHODS["SimCLR"], 8, self.steps, self.seed)
+                runs[cloud, strength] = with_seeds(first, self.seed_range)
         return runs
 
     def runs(self) -> list[TrainConfig]:
         groups = [
-            *self.view_runs().values(),
             *self.noise_runs().values(),
             *self.map_runs().values(),
             *self.untrained_runs().values(),
-            *self.table_runs().values(),
         ]
         return [run for runs in groups for run in runs]
 
@@ -180,37 +135,27 @@ CLOUDS: dict[str, Cloud] = {
     },
     **{f"manifold, d={d}": Cloud(dim=d, std=0.3, structure="manifold") for d in (64, 512)},
 }
-# Each augmentation has as many strengths, among which the validation part decides: five on each
-# cloud, three on each table.
+# Each augmentation has five strengths, among which the validation part decides.
 CLOUD_STEPS: list[tuple[float, Agnostic]] = [
     *((scale, Noise(scale=scale)) for scale in (0.01, 0.03, 0.1, 0.3, 1.0)),
     *((strength, Mixup(strength=strength)) for strength in (0.05, 0.1, 0.3, 0.6, 1.0)),
 ]
-TABLE_STEPS: list[tuple[float, Agnostic]] = [
-    *((scale, Noise(scale=scale)) for scale in (0.1, 0.3, 1.0)),
-    *((strength, Mixup(strength=strength)) for strength in (0.2, 0.5, 1.0)),
-    *((rate, Masking(rate=rate)) for rate in (0.1, 0.3, 0.6)),
-    *((rate, Corruption(rate=rate)) for rate in (0.1, 0.3, 0.6)),
-]
+CONTROL_STRENGTHS = (0.1, 0.3, 0.6, 1.0, 2.0)
+# Whatever the scale, claims are decided on these. The premise holds (see `separation`) in the
+# first, and two directions of nuisance or more are wider than the means are apart in the second.
+PREMISE_CLOUDS = ("isotropic, d=8", "5 nuisances, σ=0.3", "manifold, d=64")
+NUISANCE_CLOUDS = ("5 nuisances, σ=0.5", "5 nuisances, σ=1")
 
 
-def _image_views() -> dict[str, ImageAugmentation]:
-    """Crop, noise, mixup, masking, every pair of them, and last the views of notebook 05.
+def separation(cloud: Cloud) -> float:
+    """Distance of two means over the root mean square distance of two points of one component.
 
-    Each has one strength wherever it occurs, which was not tuned, and a crop comes first.
+    C4 speaks of components that are separated and light-tailed: its premise holds where this is
+    above 1. The mean square distance is twice the trace of a component's covariance.
     """
-    steps: dict[str, Agnostic] = {
-        "noise": Noise(scale=0.2),
-        "mixup": Mixup(strength=0.5),
-        "masking": Masking(rate=0.3),
+    inside = {
+        "isotropic": cloud.dim,
+        "complement": cloud.rank or cloud.dim - cloud.components + 1,
+        "manifold": cloud.components - 1,
     }
-    views: dict[str, ImageAugmentation] = {}
-    for first, second in itertools.combinations_with_replacement(("crop", *steps), 2):
-        parts = [first] if first == second else [first, second]
-        then = tuple(steps[part] for part in parts if part in steps)
-        crop_scale = AUGMENTATION.crop_scale if "crop" in parts else (1.0, 1.0)
-        views[" + ".join(parts)] = ImageAugmentation(crop_scale=crop_scale, flip=0.0, then=then)
-    return views | {"crop + jitter": AUGMENTATION}
-
-
-IMAGE_VIEWS = _image_views()
+    return 1 / math.sqrt(2 * inside[cloud.structure] * cloud.std**2)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,10 @@ from sscl_experiments.runs.points import point_set, train_points
 from sscl_experiments.statistics import interval
 
 from .parameters import BASE
+
+Form = Literal["ratio", "joint"]
+FORMS: tuple[Form, ...] = ("ratio", "joint")
+NULLS = ("input", "untrained", "mixup")
 
 # --- two maps of the same points -----------------------------------------------------------------
 
@@ -123,15 +128,26 @@ def scaled_kl(P: Float[Tensor, "n n"], z: Float[Tensor, "n d"]) -> float:
     return float(minimize_scalar(objective, bounds=(-5, 7), method="bounded").fun)
 
 
-def noise_P(points: Points, seed: int) -> Float[Tensor, "n n"]:
-    """The analytic P, both views augmented, that the noise of a run gives its training points."""
-    return two_views(_log_density(points, seed))
+def noise_P(points: Points, seed: int, form: Form = "ratio") -> Float[Tensor, "n n"]:
+    """The analytic P, both views augmented, that the noise of a run gives its training points.
+
+    "joint": P_ij ∝ (K Kᵀ)_ij, as SNE on a finite set of equally weighted points has it.
+    "ratio": P_ij / (p_i p_j), normalised, with p_i = Σ_k K_ik the density of views at x_i. That is
+    what training approaches: its negatives are views, so they follow p.
+    """
+    log_density = _log_density(points, seed)
+    P = two_views(log_density)
+    if form == "joint":
+        return P
+    marginal = log_density.logsumexp(0)
+    log_ratio = P.log() - marginal[:, None] - marginal
+    return log_ratio.flatten().softmax(0).view_as(P)
 
 
 @lru_cache(maxsize=256)
-def sne_maps(points: Points, seed: int) -> tuple[Tensor, Tensor]:
+def sne_maps(points: Points, seed: int, form: Form = "ratio") -> tuple[Tensor, Tensor]:
     """Two maps by SNE from different random starts: how far does SNE agree with itself?"""
-    P = noise_P(points, seed)
+    P = noise_P(points, seed, form)
     return sne(P, seed=2 * seed), sne(P, seed=2 * seed + 1)
 
 
@@ -149,7 +165,7 @@ def distance_and_flat_limit(points: Points, seed: int) -> pd.DataFrame:
     """
     (step,), x = points.augmentation, train_points(points, seed)
     assert isinstance(step, Noise)
-    P, others = noise_P(points, seed), ~torch.eye(len(x), dtype=torch.bool)
+    P, others = noise_P(points, seed, "joint"), ~torch.eye(len(x), dtype=torch.bool)
     log_flat = log_noise(x, x, scale=step.scale, kind=step.kind, twice=True)
     flat = log_flat.masked_fill(~others, -torch.inf).flatten().softmax(0).view_as(P)
     distance = torch.cdist(x, x)
@@ -170,9 +186,9 @@ class _Reference:
 
 
 @lru_cache(maxsize=256)
-def _reference(points: Points, seed: int) -> _Reference:
-    P, x = noise_P(points, seed), train_points(points, seed)
-    first, second = sne_maps(points, seed)
+def _reference(points: Points, seed: int, form: Form) -> _Reference:
+    P, x = noise_P(points, seed, form), train_points(points, seed)
+    first, second = sne_maps(points, seed, form)
     K = _log_density(points, seed).exp()
     agrees = {f"{name}, SNE": value for name, value in agreement(second, first).items()}
     agrees["rank correlation, input"] = rank_correlation(x, first)
@@ -181,22 +197,26 @@ def _reference(points: Points, seed: int) -> _Reference:
     return _Reference(P, first, agrees, objective)
 
 
-def sne_agreement(record: Record, points: Points | None = None) -> dict[str, float]:
+def sne_agreement(
+    record: Record, points: Points | None = None, form: Form = "ratio"
+) -> dict[str, float]:
     """How far the map z of a run agrees with SNE on the analytic P of `points`, by default its own.
 
     Beside it SNE's second map and the input, compared with the first map in the same way, and "same
     point": the part of two views' P on the diagonal, where both fall on the same point. SNE's P
-    has no diagonal.
+    has no diagonal. `form`: see `noise_P`.
     """
     assert isinstance(record.config.data, Points)
-    reference = _reference(points or record.config.data, record.config.seed)
+    reference = _reference(points or record.config.data, record.config.seed, form)
     z = torch.from_numpy(record.arrays["z"])
     own = agreement(z.double(), reference.map)
     kl = {"KL": scaled_kl(reference.P, z)}
     return own | reference.agreement | kl | reference.objective
 
 
-def agreement_by_factor(records: Mapping[tuple[str, str], Sequence[Record]]) -> pd.DataFrame:
+def agreement_by_factor(
+    records: Mapping[tuple[str, str], Sequence[Record]], form: Form = "ratio"
+) -> pd.DataFrame:
     """`sne_agreement`, a row a run; for controls the P is that of the base setting's noise."""
     base = records[BASE][0].config.data
     assert isinstance(base, Points)
@@ -205,16 +225,18 @@ def agreement_by_factor(records: Mapping[tuple[str, str], Sequence[Record]]) -> 
         points = base if factor == "control" else None
         for record in group:
             known = {"factor": factor, "level": level, "seed": record.config.seed}
-            rows.append(known | sne_agreement(record, points))
+            rows.append(known | sne_agreement(record, points, form))
     return pd.DataFrame(rows)
 
 
 def agreement_means(agree: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds, and the 95 % interval of the rank correlation."""
+    """A row a setting: KL of network, SNE and input, and rank correlations with SNE's map."""
+    columns = ["KL", "KL, SNE", "KL, input"]
+    columns += ["rank correlation", "rank correlation, SNE", "rank correlation, input"]
     groups = agree.groupby(["factor", "level"], sort=False)
-    means = groups.mean().drop(columns="seed").reset_index()
-    ends = [interval(values.tolist()) for _, values in groups["rank correlation"]]
-    means.insert(3, "95 % interval", [f"[{low:.2f}, {high:.2f}]" for _, low, high in ends])
+    means = groups[columns].mean().reset_index()
+    ends = [interval(values.tolist()) for _, values in groups["KL"]]
+    means.insert(3, "95 % interval", [f"[{low:.4f}, {high:.4f}]" for _, low, high in ends])
     return means
 
 
@@ -224,13 +246,33 @@ def base_values(agree: pd.DataFrame, column: str) -> pd.Series:
     return by_seed(agree, column, factor=factor, level=level)
 
 
-def kl_ratios(agree: pd.DataFrame) -> pd.DataFrame:
-    """KL to the noise's P: networks trained with noise over the controls, paired by seed."""
-    ours, rows = base_values(agree, "KL"), []
-    for level in ("mixup", "untrained"):
-        ratios = ours / by_seed(agree, "KL", level=level)
-        name = {"KL to the noise's P": f"trained with noise ÷ {level}"}
-        rows.append(name | with_interval("ratio", interval(ratios.tolist())) | {"n": len(ours)})
+def null_values(agree: pd.DataFrame, name: str) -> pd.Series:
+    """KL to the base setting's P of a map that was not trained with noise, by seed."""
+    if name == "input":
+        return base_values(agree, "KL, input")
+    return by_seed(agree, "KL", factor="control", level=name)
+
+
+def over_best_null(agree: pd.DataFrame) -> list[float]:
+    """KL of the map trained with noise over the least KL of `NULLS`, a number a seed.
+
+    By its definition no null can be below 1.
+    """
+    nulls = pd.concat([null_values(agree, name) for name in NULLS], axis=1)
+    return (base_values(agree, "KL") / nulls.min(axis=1)).tolist()
+
+
+def kl_ratios(agree: Mapping[Form, pd.DataFrame]) -> pd.DataFrame:
+    """KL of the map trained with noise over that of each null, paired by seed, for either P."""
+    rows = []
+    for form, table in agree.items():
+        ours = base_values(table, "KL")
+        for name in NULLS:
+            theirs = null_values(table, name)
+            row = {"P": form, "noise over": name, "KL, noise": ours.mean()}
+            row |= {"KL, other": theirs.mean()}
+            row |= with_interval("ratio", interval((ours / theirs).tolist()))
+            rows.append(row | {"n": len(ours)})
     return pd.DataFrame(rows)
 
 
@@ -240,7 +282,7 @@ def aligned_maps(record: Record) -> dict[str, Float[Tensor, "n 2"]]:
     x = point_set(record.config).train.x.double()
     maps = {
         "input": x,
-        "SNE on P, no network": sne_maps(record.config.data, record.config.seed)[0],
+        "SNE on P/(p p′), no network": sne_maps(record.config.data, record.config.seed)[0],
         "SSCL with noise": torch.from_numpy(record.arrays["z"]).double(),
     }
     return {name: procrustes_aligned(z, x) for name, z in maps.items()}

@@ -19,13 +19,14 @@ from sscl_core.affinities import (
     nearest_cells,
     noise_masses,
 )
-from sscl_core.augmentations import agnostic_views, mixed
-from sscl_core.config import Noise, Points, TrainConfig
+from sscl_core.augmentations import agnostic_views
+from sscl_core.config import Mixup, Noise, Points, TrainConfig
 from sscl_core.rng import SPLIT, stream
 from sscl_experiments.datasets.synthetic import PointSet
 from sscl_experiments.runs.points import point_set
+from sscl_experiments.variance_ratio import unlabelled_groups, variance_ratio
 
-from .parameters import CloudKey
+from .parameters import PREMISE_CLOUDS, CloudKey
 
 # --- masses, exact and counted -------------------------------------------------------------------
 
@@ -50,24 +51,26 @@ def counted_noise(
     return pd.concat(parts)
 
 
+def training_masses(x: Float[Tensor, "n d"], *, strength: float) -> Float[Tensor, "n n"]:
+    """Masses of mixup's views over the cells of the points, as training draws partners: exact.
+
+    A partner is any of the n points, so with probability 1/n it is the point itself, and the view
+    is the point. `mixup_masses` has partners among the others.
+    """
+    n = len(x)
+    itself = torch.zeros(n, n, dtype=torch.float64)
+    itself[torch.arange(n), nearest_cells(x)(x)] = 1
+    return ((n - 1) * mixup_masses(x, x, strength=strength) + itself) / n
+
+
 def counted_mixup(
     x: Float[Tensor, "n d"], *, draws: int, seed: int
 ) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n n"]]:
-    """Masses of mixup's views of each point over the cells of the points: exact, and counted.
-
-    A partner is one of the other points, as in `mixup_masses`; in training it may be the point
-    itself, with probability 1/n.
-    """
-    others = torch.arange(1, len(x))
-
-    def augment(rows: Tensor) -> Tensor:
-        places = torch.arange(len(rows))
-        partners = (places + others[torch.randint(len(others), (len(rows),))]) % len(rows)
-        return mixed(rows, rows[partners], torch.rand(len(rows), 1, dtype=rows.dtype))
-
+    """`training_masses`, and the same counted over views that are drawn as training draws them."""
+    augment = partial(agnostic_views, steps=(Mixup(strength=1.0),), pool=x)
     with stream(seed, SPLIT, 5):
         counted, _ = empirical_masses(augment, x, nearest_cells(x), len(x), draws=draws)
-    return mixup_masses(x, x, strength=1.0), counted
+    return training_masses(x, strength=1.0), counted
 
 
 def within_two_errors(
@@ -171,16 +174,42 @@ def perturbation(config: TrainConfig, *, n: int = 100) -> dict[str, float]:
 def perturbations(
     runs: Mapping[CloudKey, Sequence[TrainConfig]], best: pd.DataFrame
 ) -> pd.DataFrame:
-    """Means over seeds of `perturbation`, of the strengths that are in `best`.
-
-    A row for each cloud and augmentation.
-    """
+    """`perturbation` of the strengths that are in `best`, a row a cloud, augmentation and seed."""
     names = ["cloud", "augmentation", "strength"]
     rows = []
     for key in best[names].drop_duplicates().itertuples(index=False, name=None):
         known = dict(zip(names, key, strict=True))
-        rows += [known | perturbation(config) for config in runs[key]]
-    return pd.DataFrame(rows).groupby(names, sort=False).mean().reset_index()
+        rows += [known | {"seed": c.seed} | perturbation(c) for c in runs[key]]
+    return pd.DataFrame(rows)
+
+
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Their means, a row a cloud and augmentation."""
+    groups = rows.groupby(["cloud", "augmentation", "strength"], sort=False)
+    return groups.mean().drop(columns="seed").reset_index()
+
+
+def span_ratios(rows: pd.DataFrame) -> list[float]:
+    """A number a seed: the share of mixup's energy in the span of the means over that of noise, the
+    least over `PREMISE_CLOUDS`."""
+    names = ["cloud", "seed"]
+    wide = rows.pivot(index=names, columns="augmentation", values="energy in span")
+    own = wide.loc[list(PREMISE_CLOUDS)]
+    return (own["mixup"] / own["noise"]).groupby("seed").min().tolist()
+
+
+def ratios_without_labels(
+    runs: Mapping[str, Sequence[TrainConfig]], clouds: Sequence[str]
+) -> pd.DataFrame:
+    """The variance ratio of the first seed of each cloud by its labels, and by groups found."""
+    rows = []
+    for cloud in clouds:
+        part = point_set(runs[cloud][0]).train
+        groups, silhouettes = unlabelled_groups(part.x, len(part.labels.unique()))
+        row = {"cloud": cloud, "by labels": variance_ratio(part.x, part.labels)}
+        row |= {"without labels": variance_ratio(part.x, groups)}
+        rows.append(row | {f"silhouette, {name}": s for name, s in silhouettes.items()})
+    return pd.DataFrame(rows)
 
 
 def _widest_outside(x: Float[Tensor, "n d"], span: Float[Tensor, "d r"]) -> Float[Tensor, " d"]:

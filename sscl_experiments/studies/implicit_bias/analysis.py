@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sscl_core.config import Mixture, TrainConfig
-from sscl_core.evaluate import lipschitz, lipschitz_local
+from sscl_core.evaluate import lipschitz
 from sscl_core.losses import info_nce
 from sscl_core.models import Encoder
 from sscl_core.rng import INIT, stream
@@ -34,7 +34,7 @@ from sscl_experiments.record import Record
 from sscl_experiments.runs.mixture import first_network, mixture
 from sscl_experiments.statistics import rate_interval
 
-from .enumeration import arranged, lipschitz_monte_carlo, natural_line, order_name, placement_rank
+from .enumeration import arranged, natural_line, order_name, placement_rank
 
 NAMES = "ABCDEFGHI"  # of the components
 SAMPLES = 32  # of a component, whose features are followed
@@ -86,17 +86,34 @@ def rate_columns(name: str, values: Bool[np.ndarray, " n"], **more: Any) -> dict
 
 
 def order_table(kept: Bool[np.ndarray, "n t"], separated: Bool[np.ndarray, " n"]) -> pd.DataFrame:
-    """How many seeds are in the order of the line before and after training."""
+    """How many seeds are in the order of the line before and after training.
+
+    The last row is what C5 asks: of those that were in another order before.
+    """
     stages = {
         "before training": kept[:, 0],
         "after": kept[:, -1],
         "after, and well separated": kept[:, -1] & separated,
+        "the same, of those in another order before": put_in_order(kept, separated),
     }
     rows = [
         {"": name, **rate_columns("in order", values, chance=1 / 3)}
         for name, values in stages.items()
     ]
     return pd.DataFrame(rows)
+
+
+def put_in_order(
+    kept: Bool[np.ndarray, "n t"], separated: Bool[np.ndarray, " n"]
+) -> Bool[np.ndarray, " k"]:
+    """Of the k seeds that are in another order before training: who ends in order, well separated.
+
+    `ValueError`: no seed is in another order.
+    """
+    ends = (kept[:, -1] & separated)[~kept[:, 0]]
+    if len(ends) == 0:
+        raise ValueError("kept must have a seed that is in another order before training, got none")
+    return ends
 
 
 # --- one network, step by step --------------------------------------------------------------------
@@ -133,39 +150,42 @@ def feature_history(config: TrainConfig) -> FeatureHistory:
     return FeatureHistory(torch.stack(history), labels, trained.model)
 
 
-class Smoothness(NamedTuple):
-    """Of the network's map u = z / ‖z‖ from the line to the circle.
+class AngleCurve(NamedTuple):
+    """The angle of a network's feature along the line, in degrees, without jumps.
 
-    C over the components' means, of the square in the natural order, and over samples, with its
-    standard error; the slopes ‖J‖ at the means and halfway between.
+    Before and after training, at the positions x; 0 and rising on average where the line begins.
     """
 
-    means: float
-    square: float
-    samples: float
-    error: float
-    slope_at_means: float
-    slope_between: float
+    seed: int
+    x: Float[np.ndarray, " n"]
+    before: Float[np.ndarray, " n"]
+    after: Float[np.ndarray, " n"]
 
 
-def smoothness(network: Encoder, *, pairs: int = 4000, seed: int) -> Smoothness:
-    """Of a network trained on components at 1, 2, 3, 4 with standard deviation 0.1."""
+def angle_curve(config: TrainConfig, *, beyond: float = 0.3, points: int = 800) -> AngleCurve:
+    """Trains a run on a line, features on the circle, and follows its angle from end to end."""
+    assert isinstance(config.data, Mixture)
+    means = [mean for (mean,) in config.data.means]
+    x = torch.linspace(min(means) - beyond, max(means) + beyond, points)[:, None]
+    network = first_network(config)
+    before = _angles(network(x)[1])
+    trained = train(config, mixture(config.data), network=network, device="cpu")
+    return AngleCurve(config.seed, x[:, 0].numpy(), before, _angles(trained.model(x)[1]))
 
-    def direction(x: Tensor) -> Tensor:
-        return normalize(network(x)[1], dim=1)
 
-    generator = torch.Generator().manual_seed(seed)
-    pairs_of = [torch.randperm(4, generator=generator)[:2] for _ in range(pairs)]
-    means = torch.stack(pairs_of) + 1.0
-    x1, x2 = (means + 0.1 * torch.randn(pairs, 2, generator=generator)).split(1, 1)
-    line = natural_line(4) + 1
-    with torch.no_grad():
-        samples, error = lipschitz_monte_carlo(direction, x1, x2)
-        C = lipschitz(line, direction(line.float()).double())
-    between = line[:-1] + 0.5
-    slopes = [lipschitz_local(direction, x.float()).mean().item() for x in (line, between)]
-    square = lipschitz(line, regular_polygon(4))
-    return Smoothness(C.item(), square.item(), samples.item(), error.item(), *slopes)
+def _angles(z: Float[Tensor, "n 2"]) -> Float[np.ndarray, " n"]:
+    first, second = z.detach().double().numpy().T
+    angles = np.rad2deg(np.unwrap(np.arctan2(second, first)))
+    turned = angles - angles[0]
+    return turned if turned.mean() >= 0 else -turned
+
+
+def example_runs(
+    records: Sequence[Record], kept: Bool[np.ndarray, "n t"]
+) -> dict[str, TrainConfig]:
+    """The first seed in the order of the line before training, and the first in another."""
+    first = {"in order before": kept[:, 0], "in another order before": ~kept[:, 0]}
+    return {name: records[int(found.argmax())].config for name, found in first.items()}
 
 
 # --- other settings -------------------------------------------------------------------------------
@@ -345,7 +365,30 @@ def paired_starts(begun: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def recorded_claims(record: Mapping[str, Any]) -> pd.DataFrame:
-    """The verdicts of a committed record."""
-    columns = ["id", "estimate", "low", "high", "n", "verdict"]
-    return pd.DataFrame([{**claim["claim"], **claim} for claim in record["claims"]])[columns]
+VARIED = ("depth", "width", "activation", "optimiser", "temperature", "spacing")
+CONTROLS = ("×30, tanh", "one-hot codes", "no network")  # levels
+
+
+def recorded_generality(record: Mapping[str, Any]) -> pd.DataFrame:
+    """What a record says of factors: a row a factor with its lowest rate, and a row a control."""
+    table = record["tables"]["generality"]
+    parts = {factor: table[table.factor == factor] for factor in VARIED}
+    parts |= {level: table[table.level == level] for level in CONTROLS}
+    rows = []
+    for name, part in parts.items():
+        row: dict[str, Any] = {"": name, "levels": len(part)}
+        row |= {"lowest share in order": part["in order"].min()}
+        row |= {
+            "95 % low": part["95 % low"].min(),
+            "before training": part["before training"].min(),
+        }
+        rows.append(row | {"n": part.n.min()})
+    return pd.DataFrame(rows)
+
+
+def recorded_starts(record: Mapping[str, Any]) -> pd.DataFrame:
+    """What a record says of weight decay, beside the start that it is compared with."""
+    outcomes, paired = record["tables"]["starts"], record["tables"]["paired_starts"]
+    names = outcomes.start.str.startswith(("wrong order", "weight decay"))
+    columns = ["start", "n", "order changed", "of these in natural order"]
+    return outcomes.loc[names, columns].merge(paired[["start", "p"]], on="start", how="left")

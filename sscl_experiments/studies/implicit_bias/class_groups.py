@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int64, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
 from sscl_core.checks import checked_features, whole_numbers
@@ -21,6 +21,8 @@ from sscl_experiments.statistics import interval
 
 Groups = Int64[Tensor, " k"]  # the group of each class, negative for none
 CONTRAST = "within − across"
+CORRELATION = "correlation"
+SCORE = "above both baselines"
 
 
 def group_contrast(
@@ -48,6 +50,36 @@ def group_contrast(
     inside = within.to(pairs.dtype)
     across = 1 - inside
     return inside @ pairs / inside.sum(-1) - across @ pairs / across.sum(-1)
+
+
+def group_correlation(
+    similarity: Float[Tensor, "k k"], groups: Integer[Tensor, " k"]
+) -> Float[Tensor, ""]:
+    """The correlation, over pairs of classes, of their similarity with being of one group.
+
+    `group_contrast` · √(p (1-p)) / σ: p the share of pairs within a group, σ the standard deviation
+    of all pairs. Neither scale nor shift of the similarities matters. Errors: those of
+    `group_contrast`. NaN where all pairs are equally similar.
+    """
+    contrast = group_contrast(similarity, groups)
+    pairs, within = _pairs(similarity, groups)
+    share = within.to(pairs.dtype).mean()
+    return contrast * (share * (1 - share)).sqrt() / pairs.std(correction=0)
+
+
+def group_auc(similarity: Float[Tensor, "k k"], groups: Integer[Tensor, " k"]) -> float:
+    """How often a pair within a group is more similar than another pair; ties count half."""
+    pairs, within = _pairs(similarity, groups)
+    difference = pairs[within][:, None] - pairs[~within]
+    return (difference.sign() / 2 + 0.5).mean().item()
+
+
+def _pairs(
+    similarity: Float[Tensor, "k k"], groups: Integer[Tensor, " k"]
+) -> tuple[Float[Tensor, " p"], Bool[Tensor, " p"]]:
+    """The similarity of each pair of classes, and whether one group holds both."""
+    i, j = torch.triu_indices(len(similarity), len(similarity), 1)
+    return similarity[i, j], (groups[i] == groups[j]) & (groups[i] >= 0)
 
 
 def regroupings(
@@ -91,16 +123,18 @@ def _distinct_permutations(items: list[int]) -> Iterator[tuple[int, ...]]:
 
 
 def grouping_test(similarity: Float[np.ndarray, "k k"], groups: Groups) -> dict[str, float]:
-    """The contrast of these groups, and where it stands among all groupings of the same sizes.
+    """Correlation, AUC and contrast of these groups, and their place among all of the same sizes.
 
-    The 95th percentile of the contrast over groupings, and p: the share of them, this one included,
-    whose contrast is at least as large.
+    p: the share of groupings, this one included, whose contrast is at least as large; for one
+    matrix the correlation puts groupings of these sizes in the same order.
     """
-    contrasts = group_contrast(torch.as_tensor(similarity), regroupings(groups))
+    values = torch.as_tensor(similarity)
+    contrasts = group_contrast(values, regroupings(groups))
     contrast = contrasts[0].item()
     return {
+        CORRELATION: group_correlation(values, groups).item(),
+        "AUC": group_auc(values, groups),
         CONTRAST: contrast,
-        "95th percentile": contrasts.quantile(0.95).item(),
         "p": (contrasts >= contrast - 1e-12).double().mean().item(),
     }
 
@@ -165,42 +199,61 @@ def grouping_tests(
 
 
 def group_table(tests: pd.DataFrame) -> pd.DataFrame:
-    """A row a kind of features: the mean contrast over seeds, and its differences from baselines.
+    """A row a kind of features: means over seeds, and the score that C7 is decided by.
 
-    The baselines are the raw pixels and the untrained network, paired by seed.
+    The rows of raw pixels and untrained networks have the score too: what a null would get.
     """
     rows = []
     for name, part in tests.groupby("features", sort=False):
-        row: dict[str, Any] = {"features": name, **_contrast_over_seeds(part[CONTRAST])}
-        row |= {
-            "95th percentile of regroupings": part["95th percentile"].mean(),
-            "largest p": part.p.max(),
-            "n": len(part) if len(part) > 1 else None,
-            "10-NN accuracy": part.accuracy.mean(),
-        }
-        if str(name).startswith(tuple(METHODS)):
-            row |= _beyond_baselines(tests, str(name))
+        several = len(part) > 1
+        row: dict[str, Any] = {"features": name}
+        if several:
+            row |= with_interval(CORRELATION, interval(part[CORRELATION].tolist()))
+        else:
+            row |= {CORRELATION: part[CORRELATION].item(), "95 % low": None, "95 % high": None}
+        layer = _layer(str(name))
+        for column, baseline in (("untrained", f"untrained{layer}"), ("raw pixels", "raw pixels")):
+            known = several and name != baseline
+            row[f"minus {column}"] = _difference(tests, str(name), baseline) if known else ""
+        row[SCORE] = np.mean(above_baselines(tests, str(name)))
+        row |= {"AUC": part.AUC.mean(), CONTRAST: part[CONTRAST].mean(), "p": part.p.max()}
+        row |= {"10-NN accuracy": part.accuracy.mean(), "n": len(part) if several else None}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _contrast_over_seeds(values: pd.Series) -> dict[str, float | None]:
-    """The mean with its interval, which one value does not have."""
-    ends = interval(values.tolist())
-    row: dict[str, float | None] = {**with_interval(CONTRAST, ends)}
-    return row if len(values) > 1 else row | {"95 % low": None, "95 % high": None}
+def _difference(tests: pd.DataFrame, name: str, baseline: str) -> str:
+    mean, low, high = interval(_above(tests, name, [baseline]).tolist())
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _beyond_baselines(tests: pd.DataFrame, name: str) -> dict[str, str]:
-    own = tests[tests.features == name][CONTRAST].to_numpy()
-    layer = name[-3:]  # ", h" or ", z"
-    row = {}
-    for baseline in ("raw pixels", f"untrained{layer}"):
-        before = tests[tests.features == baseline][CONTRAST].to_numpy()
-        mean, low, high = interval((own - before).tolist())
-        column = f"minus {baseline.removesuffix(layer)}"
-        row[column] = f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-    return row
+def _layer(name: str) -> str:
+    """Of features such as "SimCLR, z"; the raw pixels stand beside the backbone's."""
+    return name[-3:] if name.endswith((", h", ", z")) else ", h"
+
+
+def above_baselines(tests: pd.DataFrame, name: str) -> list[float]:
+    """For each seed the correlation of these features, less the larger of both baselines'.
+
+    The baselines are the raw pixels and the same layer of the seed's own untrained network (for the
+    pixels themselves h). So neither of them is ever above 0.
+    """
+    return _above(tests, name, [f"untrained{_layer(name)}", "raw pixels"]).tolist()
+
+
+def _above(tests: pd.DataFrame, name: str, baselines: Sequence[str]) -> Float[np.ndarray, " seeds"]:
+    by_features = {
+        str(key): part[CORRELATION].to_numpy() for key, part in tests.groupby("features")
+    }
+    before = np.broadcast_arrays(*[by_features[baseline] for baseline in baselines])
+    return by_features[name] - np.max(before, axis=0)
+
+
+def panel_table(panels: Mapping[str, Float[np.ndarray, "k k"]], groups: Groups) -> pd.DataFrame:
+    """`grouping_test` of matrices that are means over seeds, so without an interval."""
+    return pd.DataFrame(
+        [{"features": name, **grouping_test(matrix, groups)} for name, matrix in panels.items()]
+    )
 
 
 def transfer_table(records: Mapping[str, Sequence[Record]], other: ImageData) -> pd.DataFrame:
@@ -211,16 +264,10 @@ def transfer_table(records: Mapping[str, Sequence[Record]], other: ImageData) ->
         similarities = [record.arrays["classes_transfer"] for record in runs]
         tests = pd.DataFrame([grouping_test(similarity, coarse) for similarity in similarities])
         row: dict[str, Any] = {"features": f"{method}, h"}
-        row |= with_interval(CONTRAST, interval(tests[CONTRAST].tolist()))
-        row |= {"n": len(runs), "95th percentile": tests["95th percentile"].mean()}
+        row |= with_interval(CORRELATION, interval(tests[CORRELATION].tolist()))
+        row |= {"n": len(runs), "AUC": tests.AUC.mean(), CONTRAST: tests[CONTRAST].mean()}
         rows.append(row | {"p": tests.p.max()})
     return pd.DataFrame(rows)
-
-
-def beyond_regroupings(tests: pd.DataFrame, features: str) -> list[float]:
-    """For each seed the contrast of the given groups less the 95th percentile over groupings."""
-    own = tests[tests.features == features]
-    return (own[CONTRAST] - own["95th percentile"]).tolist()
 
 
 def as_matrices(table: pd.DataFrame) -> dict[str, Float[np.ndarray, "k k"]]:

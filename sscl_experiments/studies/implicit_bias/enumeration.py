@@ -5,7 +5,8 @@ shapes and for values that are not finite.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -54,30 +55,6 @@ def placement_rank(x: Float[Tensor, "m d"], z: Float[Tensor, "m d_z"]) -> float:
 def _assignments(m: int) -> Int64[Tensor, "m f"]:
     """The m! permutations as columns, the identity first."""
     return torch.tensor(list(itertools.permutations(range(m)))).T.contiguous()
-
-
-def lipschitz_monte_carlo(
-    f: Callable[[Tensor], Tensor],
-    x1: Float[Tensor, "n d"],
-    x2: Float[Tensor, "n d"],
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The mean of ‖f(x) - f(x')‖ / ‖x - x'‖ over n independent pairs, and its standard error.
-
-    f sees the points as they are given. `ValueError`: a pair coincides, n < 2, or, as the module
-    says, of f(x) too.
-    """
-    a, b = checked_features("x1", x1), checked_features("x2", x2)
-    if a.shape != b.shape:
-        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
-        raise ValueError(f"x1 and x2 must have the same shape (n, d), got {shapes}")
-    distance = (a - b).norm(dim=1)
-    if len(a) < 2 or not (distance > 0).all():
-        got = f"{len(a)} pairs, {int((distance == 0).sum())} coinciding"
-        raise ValueError(f"x1 and x2 must be n ≥ 2 pairs of distinct points, got {got}")
-    image_a = checked_features("f(x1)", f(x1))
-    image_b = checked_features("f(x2)", f(x2))
-    ratio = (image_a - image_b).norm(dim=1) / distance
-    return ratio.mean(), ratio.std() / len(a) ** 0.5
 
 
 def order_name(order: Sequence[int] | Int64[Tensor, " m"], names: str) -> str:
@@ -200,36 +177,56 @@ def residual_summary(residuals: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class NaturalOrder:
-    """Of random spacings: how far the next best order is behind, and how the proof's sum is met.
+    """Of random spacings: how far the next best order is behind, and how the proof is met.
 
-    `margins`: for each seed the smallest over m of (next best C - C) / C.  `errors` and `weights`:
-    for every spacing, relative to the largest of w = 1 / ‖x_i - x_j‖, the error of -w as the sum
-    of its splits, and the least weight of a split that separates no single point.
+    `margins`: for each seed the smallest over m of (next best C - C) / C. For every spacing,
+    `ratios`: (next best C - C) / `proved_gap`. `errors` and `weights`, for every spacing and
+    relative to the largest of w = 1 / ‖x_i - x_j‖: the error of -w as the sum of its splits, and
+    the least weight of a split that separates no single point.
     """
 
     margins: list[float]
+    ratios: list[float]
     errors: list[float]
     weights: list[float]
 
 
 def natural_order(sizes: Sequence[int], seeds: Sequence[int]) -> NaturalOrder:
     """A random spacing for every size and seed, and all its orders."""
-    found = NaturalOrder([], [], [])
+    found = NaturalOrder([], [], [], [])
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
         spacings = [spacing(m, generator) for m in sizes]
-        found.margins.append(min(_margin(x) for x in spacings))
+        margins = []
         for x in spacings:
+            natural, gap = next_best(x)
+            margins.append(gap / natural)
+            found.ratios.append(gap / proved_gap(x))
             error, weight = _splits(inverse_distances(x))
             found.errors.append(error)
             found.weights.append(weight)
+        found.margins.append(min(margins))
     return found
 
 
-def _margin(x: Float[Tensor, "m 1"]) -> float:
+def next_best(x: Float[Tensor, "m 1"]) -> tuple[float, float]:
+    """C of the natural order of m points on a line, and how much more the best other order has."""
     C = lipschitz(x, arranged(len(x)))
-    natural, next_best = C[0], C[1:].min()
-    return ((next_best - natural) / natural).item()
+    return C[0].item(), (C[1:].min() - C[0]).item()
+
+
+def proved_gap(x: Float[Tensor, "m 1"]) -> float:
+    """What the proof leaves between the natural order of m ≥ 4 points and any other.
+
+    4 / (m (m-1)) · α · (b₂ - b₁): α the least weight of a split into two neighbors and the rest, b₁
+    and b₂ the chords of the polygon over one and two steps.
+    """
+    m = len(x)
+    alpha, sets = circular_splits(-inverse_distances(x))
+    size = sets.sum(1)
+    two_and_the_rest = (size == 2) | (size == m - 2)
+    chord = [2 * math.sin(math.pi * steps / m) for steps in (1, 2)]
+    return 4 / (m * (m - 1)) * alpha[two_and_the_rest].min().item() * (chord[1] - chord[0])
 
 
 def _splits(w: Float[Tensor, "m m"]) -> tuple[float, float]:

@@ -10,19 +10,22 @@ from jaxtyping import Bool, Float, Int64
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
+from matplotlib.ticker import MultipleLocator
 
 from sscl_experiments.plotting import CLASS_COLORS, COLORS, Array, Style, circle
 from sscl_experiments.record import Record
 from sscl_experiments.statistics import rate_interval
 
-from .analysis import NAMES, Ranking, changed_order, in_natural_order, in_order, point_labels
+from .analysis import (
+    NAMES,
+    AngleCurve,
+    Ranking,
+    changed_order,
+    in_natural_order,
+)
 
 Runs = Mapping[str, Sequence[Record]]  # by their start
 Labels = Int64[Array, " n"]
-Matrix = Float[np.ndarray, "k k"]
-Ranks = Mapping[str, Float[np.ndarray, " n"]]  # of a setting's runs
 Rate = tuple[float, float, float]  # and the ends of its interval
 
 GROUP_COLORS = ("#D55E00", "#0072B2")
@@ -31,22 +34,45 @@ PAUSE = 12  # frames for which an animation stands still at its end
 RATE_LIMITS = (-0.03, 1.03)
 CIRCLE_LIMITS = (-1.4, 1.4)  # of an axis, with room for names outside the circle
 START_STEPS = 25  # of training, between two looks at a run from a fitted start
+MEANS = (-1.5, -0.5, 0.5, 1.5)  # of the components of the base setting
+CENTRED: Style = {"ha": "center", "va": "center", "weight": "bold"}
 
 
 # --- the order of one setting ---------------------------------------------------------------------
 
 
-def order(record: Record, kept: Bool[np.ndarray, "n t"]) -> Figure:
-    """The features of one run before and after training; the share of all runs in order by step."""
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.8))
-    before, after, share = axes
-    features = record.arrays["features"]
-    labels = point_labels(record)
-    _named_circle(before, features[0], labels, "before training")
-    _named_circle(after, features[-1], labels, "after training")
-    _name_components(after, record.arrays["means"][-1])
+def turning(curves: Mapping[str, AngleCurve], kept: Bool[np.ndarray, "n t"]) -> Figure:
+    """Where on the circle networks put the line; the share of all runs in order by step.
+
+    `curves`: of two seeds, before and after training; the dots are the means of the components.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4))
+    *panels, share = axes
+    for axis, (title, curve) in zip(panels, curves.items(), strict=True):
+        _angle_panel(axis, curve)
+        axis.set_title(f"seed {curve.seed}: {title}")
+    panels[0].legend(loc="center left", bbox_to_anchor=(0.0, 0.72))
+    panels[0].set_ylabel("angle of the feature (degrees)")
     _share_in_order(share, kept)
     return figure
+
+
+def _angle_panel(axis: Axes, curve: AngleCurve) -> None:
+    looks: dict[str, Style] = {
+        "before training": {"color": COLORS["untrained"], "ls": "--"},
+        "after": {"color": COLORS["SimCLR"], "ls": "-"},
+    }
+    heights = (curve.before, curve.after)
+    for (name, look), angles in zip(looks.items(), heights, strict=True):
+        axis.plot(curve.x, angles, label=name, lw=1.8, **look)
+        places = np.interp(MEANS, curve.x, angles)
+        axis.scatter(MEANS, places, color=look["color"], s=30, zorder=3)
+    for name, color, x in zip(NAMES, CLASS_COLORS, MEANS, strict=False):
+        axis.axvspan(x - 0.2, x + 0.2, color=color, alpha=0.12, lw=0)  # two standard deviations
+        axis.text(x, 0.95, name, color=color, transform=axis.get_xaxis_transform(), **CENTRED)
+    axis.yaxis.set_major_locator(MultipleLocator(90))
+    axis.grid(axis="y", color="0.92", lw=0.8)
+    axis.set_xlabel("position on the line")
 
 
 def _named_circle(
@@ -59,14 +85,9 @@ def _named_circle(
 
 def _name_components(axis: Axes, directions: Float[Array, "m 2"]) -> None:
     """The name of each component outside the circle, in its colour."""
-    style: Style = {
-        "ha": "center",
-        "va": "center",
-        "weight": "bold",
-    }
     for name, color, place in zip(NAMES, CLASS_COLORS, directions, strict=False):
         x, y = 1.2 * np.asarray(place)
-        axis.text(x, y, name, color=color, **style)
+        axis.text(x, y, name, color=color, **CENTRED)
 
 
 def _share_in_order(axis: Axes, kept: Bool[np.ndarray, "n t"]) -> None:
@@ -132,7 +153,7 @@ def _unit(z: np.ndarray) -> np.ndarray:
 # --- other settings -------------------------------------------------------------------------------
 
 
-def rate_rows(axis: Axes, rows: Mapping[str, Rate]) -> np.ndarray:
+def rate_rows(axis: Axes, rows: Mapping[str, Rate], *, label: str) -> np.ndarray:
     """A rate a row, from top to bottom, with its interval; returns the rows' heights."""
     y = -np.arange(len(rows))
     ends = np.array(list(rows.values()))
@@ -144,7 +165,7 @@ def rate_rows(axis: Axes, rows: Mapping[str, Rate]) -> np.ndarray:
         "color": COLORS["SimCLR"],
     }
     error = np.stack([mean - low, high - mean])
-    axis.errorbar(mean, y, xerr=error, label="trained", **style)
+    axis.errorbar(mean, y, xerr=error, label=label, **style)
     axis.set_yticks(y, list(rows))
     axis.set_xlim(*RATE_LIMITS)
     axis.set_ylim(y[-1] - 0.7, 0.7)
@@ -152,20 +173,10 @@ def rate_rows(axis: Axes, rows: Mapping[str, Rate]) -> np.ndarray:
     return y
 
 
-def generality(table: pd.DataFrame, ranks: Ranks, plane: Record) -> Figure:
-    """Rates of the natural order, a row a setting; ranks of placements; features in the plane.
-
-    `table` as of `analysis.generality`; `ranks`: of grids, and of t-SimCLR, whose run `plane` is.
-    """
-    panels = "AB;AC"
-    figure, axes = plt.subplot_mosaic(
-        panels,
-        figsize=(11.5, 8.6),
-        width_ratios=(1.5, 1),
-    )
-    _rates_by_setting(axes["A"], table)
-    _rank_distributions(axes["B"], ranks)
-    _plane(axes["C"], plane)
+def generality(table: pd.DataFrame) -> Figure:
+    """Rates of the natural order, a row a setting: `analysis.generality`."""
+    figure, axis = plt.subplots(figsize=(8.5, 1.6 + 0.35 * len(table)))
+    _rates_by_setting(axis, table)
     return figure
 
 
@@ -173,7 +184,7 @@ def _rates_by_setting(axis: Axes, table: pd.DataFrame) -> None:
     names = table.factor + " " + table.level
     columns = table[["in order", "95 % low", "95 % high"]]
     rates = columns.itertuples(index=False, name=None)
-    y = rate_rows(axis, dict(zip(names.str.strip(), rates, strict=True)))
+    y = rate_rows(axis, dict(zip(names.str.strip(), rates, strict=True)), label="after training")
     marks: Style = {"ms": 5, "mfc": "none", "zorder": 0}
     axis.plot(
         table["before training"],
@@ -196,121 +207,79 @@ def _rates_by_setting(axis: Axes, table: pd.DataFrame) -> None:
     axis.set_xlabel(ON_LINE)
     axis.legend(
         loc="upper center",
-        bbox_to_anchor=(0.3, -0.06),
+        bbox_to_anchor=(0.4, 1.2),
         ncols=4,
         fontsize=9,
     )
 
 
-def _rank_distributions(axis: Axes, ranks: Ranks) -> None:
-    styles = (
-        ("-", COLORS["t-SimCLR"]),
-        ("--", COLORS["SimCLR"]),
-        ("-.", COLORS["SimCLR"]),
-    )
-    for name, (style, color) in zip(ranks, styles, strict=True):
-        axis.ecdf(ranks[name], label=name, ls=style, color=color)
-    axis.plot([0, 1], [0, 1], color="0.6", lw=1, label="chance")
-    axis.set_title("rank of the placement")
-    axis.set_xlabel("share of assignments that are smoother")
-    axis.set_ylabel("share of seeds")
-    axis.legend(loc="lower right", fontsize=9)
-
-
-def _plane(axis: Axes, record: Record) -> None:
-    """Features that are not on a circle, with the components' names beside their means."""
-    features = record.arrays["features"][-1]
-    means = record.arrays["means"][-1]
-    colors = [CLASS_COLORS[i] for i in point_labels(record)]
-    x, y = features.T
-    axis.scatter(x, y, c=colors, s=14, alpha=0.7, lw=0)
-    style: Style = {
-        "xytext": (12, 8),
-        "textcoords": "offset points",
-        "weight": "bold",
-    }
-    for name, color, mean in zip(NAMES, CLASS_COLORS, means, strict=False):
-        axis.annotate(name, mean, color=color, **style)
-    axis.set_title("t-SimCLR in the plane, first seed")
-    axis.set(aspect="equal", xlabel="z₁", ylabel="z₂")
-
-
 def ranking(found: Ranking) -> Figure:
-    """C of all orders, from the smoothest on, and where runs stand before and after training."""
-    figure, axis = plt.subplots(figsize=(7.5, 3.6))
-    costs = np.sort(found.costs)
-    every_rank = np.arange(1, len(costs) + 1)
-    axis.plot(every_rank, costs, color="0.6", lw=1.5, label="all orders, by C")
-    looks: list[Style] = [
+    """How many runs stand at each order, from the smoothest on: a mark a run, piled up.
+
+    The grey line, on the right axis, is C of every order.
+    """
+    figure, axes = plt.subplots(2, 1, figsize=(7.5, 5), sharex=True, sharey=True)
+    looks: tuple[Style, ...] = (
         {"color": COLORS["untrained"], "marker": "o"},
         {"color": COLORS["SimCLR"], "marker": "D"},
-    ]
-    shared: Style = {"s": 28, "alpha": 0.6, "lw": 0}
-    for name, look in zip(found.ranks, looks, strict=True):
-        ranks = found.ranks[name]
-        axis.scatter(
-            ranks,
-            costs[ranks - 1],
-            label=name,
-            zorder=3,
-            **look,
-            **shared,
-        )
-    axis.set_xscale("log")
-    axis.set_xlabel("rank of the order (1: smoothest)")
-    axis.set_ylabel("expected Lipschitz constant C")
-    axis.legend()
+    )
+    for axis, (name, ranks), look in zip(axes, found.ranks.items(), looks, strict=True):
+        heights = _piled(ranks)
+        axis.scatter(ranks, heights, s=16, lw=0, zorder=3, **look)
+        axis.set_title(f"{name}, {len(ranks)} seeds")
+        axis.set_ylabel("seeds at this order")
+        _costs_behind(axis, found.costs)
+    axes[-1].set_xscale("log")
+    axes[-1].set_xlabel("order around the circle, by C (1: the smoothest)")
     return figure
+
+
+def _piled(values: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """For each value how many equal ones have come so far, itself included."""
+    heights = np.empty_like(values)
+    for value in np.unique(values):
+        same = values == value
+        heights[same] = np.arange(1, same.sum() + 1)
+    return heights
+
+
+def _costs_behind(axis: Axes, costs: Float[np.ndarray, " orders"]) -> None:
+    right = axis.twinx()
+    right.plot(np.arange(1, len(costs) + 1), np.sort(costs), color="0.7", lw=1.5)
+    right.set_ylabel("C", color="0.5")
+    right.spines["right"].set_visible(True)
 
 
 # --- fitted starts --------------------------------------------------------------------------------
 
 
 def starts(begun: Runs, *, square_loss: float, barrier: float) -> Figure:
-    """What becomes of a fitted order: by step size, by the loss on the way, and for every start."""
-    figure, (left, middle, right) = plt.subplots(
-        1,
-        3,
-        figsize=(12.5, 4.6),
-        width_ratios=(1, 1, 1.1),
-    )
-    _by_step_size(left, begun)
-    _losses_on_the_way(middle, begun["wrong order"])
+    """What becomes of a fitted order: the loss on the way, and where each start ends."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 4.2), width_ratios=(1, 1.2))
+    _losses_on_the_way(left, begun["step size 0.003"])
     line: Style = {"color": "0.3", "lw": 1}
-    middle.axhline(barrier, ls="--", label="barrier", **line)
-    middle.axhline(square_loss, ls=":", label="square", **line)
-    middle.legend(fontsize=9)
+    left.axhline(barrier, ls="--", label="barrier", **line)
+    left.axhline(square_loss, ls=":", label="square", **line)
+    left.legend(fontsize=9)
     rates = {name: _natural_rate(runs) for name, runs in begun.items()}
-    rate_rows(right, rates)
-    right.set_xlabel("share in the order of the line at the end")
+    heights = rate_rows(right, rates, label="in the order of the line, ABCD")
+    third = [_third_order(runs) for runs in begun.values()]
+    marks: Style = {"ms": 7, "mfc": "none", "color": COLORS["t-SimCLR"]}
+    right.plot(third, heights, "s", label="in the third order, ABDC", **marks)
+    right.set_xlabel("share of seeds at the end")
+    right.legend(loc="upper center", bbox_to_anchor=(0.4, -0.15), ncols=2, fontsize=9)
     return figure
+
+
+def _third_order(runs: Sequence[Record]) -> float:
+    """The share that ends in neither the order of the line nor the one that it began in."""
+    elsewhere = changed_order(runs) & ~in_natural_order(runs)
+    return float(elsewhere.mean())
 
 
 def _natural_rate(runs: Sequence[Record]) -> Rate:
     ended = in_natural_order(runs)
     return rate_interval(int(ended.sum()), len(ended))
-
-
-def _by_step_size(axis: Axes, begun: Runs) -> None:
-    """The wrong order, and what starts from it with another step size."""
-    shades = (0.3, 0.55, 0.75, 1.0)
-    names = [name for name in begun if name.startswith("step size")]
-    groups = [begun[name] for name in ("wrong order", *names)]
-    groups.sort(key=_step_size)
-    for runs, shade in zip(groups, shades, strict=True):
-        share = in_order(runs).mean(0)
-        steps = START_STEPS * np.arange(len(share))
-        color = plt.get_cmap("Blues")(shade)
-        axis.plot(steps, share, color=color, label=f"{_step_size(runs):g}")
-    axis.set_title("share in the order of the line")
-    axis.set_xlabel("training step")
-    axis.set_ylim(*RATE_LIMITS)
-    corner = (1, 0.9)
-    axis.legend(title="step size", loc="upper right", bbox_to_anchor=corner)
-
-
-def _step_size(runs: Sequence[Record]) -> float:
-    return runs[0].config.optimizer.lr
 
 
 def _losses_on_the_way(axis: Axes, records: Sequence[Record]) -> None:
@@ -319,7 +288,7 @@ def _losses_on_the_way(axis: Axes, records: Sequence[Record]) -> None:
     changed = changed_order(records)
     _loss_curves(axis, loss[changed], "order changed", COLORS["SimCLR"])
     _loss_curves(axis, loss[~changed], "unchanged", COLORS["t-SimCLR"])
-    axis.set_title("InfoNCE, from the wrong order")
+    axis.set_title("InfoNCE from the wrong order, step size 0.003")
     axis.set_xlabel("training step")
 
 
@@ -339,40 +308,45 @@ def class_similarities(
     names: Sequence[str],
     groups: Int64[Array, " k"],
 ) -> Figure:
-    """Classes' mean similarities in four panels on one scale, the diagonal blank.
+    """Classes' mean similarities in four panels, the diagonal blank, names coloured by group.
 
-    Each panel is in the order of its own average-linkage tree; names are coloured by group.
+    All panels have the classes in one order, group by group, and one scale: standard deviations
+    from the mean over a panel's pairs, which is what the correlation compares.
     """
     figure, axes = plt.subplots(2, 2, figsize=(10, 8.6))
-    matrices = [np.array(values) for values in panels.values()]
-    off = ~np.eye(len(names), dtype=bool)
-    limit = max(np.abs(matrix[off]).max() for matrix in matrices)
+    numbers = [int(group) for group in groups]
+    place = sorted(range(len(numbers)), key=lambda i: (numbers[i] < 0, numbers[i]))
+    standard = {title: _standardised(np.array(values)) for title, values in panels.items()}
+    limit = max(np.nanmax(np.abs(values)) for values in standard.values())
     norm = plt.Normalize(-limit, limit)
-    for axis, title, matrix in zip(axes.flat, panels, matrices, strict=True):
-        ranks = _tree_order(matrix)
-        ordered = matrix[np.ix_(ranks, ranks)]
-        shown = np.where(off, ordered, np.nan)
-        axis.imshow(shown, cmap="RdBu_r", norm=norm)
+    for axis, (title, values) in zip(axes.flat, standard.items(), strict=True):
+        axis.imshow(values[np.ix_(place, place)], cmap="RdBu_r", norm=norm)
         axis.set_title(title)
-        _name_classes(axis, [names[i] for i in ranks])
-        _color_names(axis, [int(groups[i]) for i in ranks])
+        _name_classes(axis, [names[i] for i in place])
+        _color_names(axis, [numbers[i] for i in place])
+        _outline_groups(axis, [numbers[i] for i in place])
     figure.colorbar(
         plt.cm.ScalarMappable(norm, "RdBu_r"),
         ax=list(axes.flat),
         shrink=0.75,
-        label="mean cosine of centred features",
+        label="similarity, in standard deviations over the panel's pairs",
     )
     return figure
 
 
-def _tree_order(similarity: Matrix) -> list[int]:
-    """The leaves of the average-linkage tree, like beside like."""
-    off = ~np.eye(len(similarity), dtype=bool)
-    largest = similarity[off].max()
-    distance = np.where(off, largest - similarity, 0)
-    condensed = squareform(distance, checks=False)
-    tree = linkage(condensed, "average", optimal_ordering=True)
-    return leaves_list(tree).tolist()
+def _standardised(matrix: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k k"]:
+    """Mean 0 and standard deviation 1 off the diagonal, which is NaN."""
+    off = ~np.eye(len(matrix), dtype=bool)
+    values = (matrix - matrix[off].mean()) / matrix[off].std()
+    return np.where(off, values, np.nan)
+
+
+def _outline_groups(axis: Axes, groups: Sequence[int]) -> None:
+    """A frame around the block of each group."""
+    for group in sorted(set(groups) - {-1}):
+        first, size = groups.index(group) - 0.5, groups.count(group)
+        frame = plt.Rectangle((first, first), size, size, fill=False, lw=1.5)
+        axis.add_patch(frame)
 
 
 def _name_classes(axis: Axes, names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""SimCLR and t-SimCLR: dimensions, accuracy, weighted pairs. (C9, C10, C11)"""
+"""SimCLR and t-SimCLR: does a heavy tail help? By dimension, length and kernel. (C10, C11)"""
 
 from sscl_experiments.study import Study
 

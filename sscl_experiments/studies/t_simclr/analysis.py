@@ -1,7 +1,5 @@
-"""Tables of notebook 05: accuracies by dimension, paired by seed, by τ and ν; crowding."""
+"""Tables of notebook 05: accuracies by dimension and length, one change at a time, records."""
 
-import io
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,181 +7,135 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float
 from sklearn.decomposition import PCA
-from torch import Tensor
 
-from sscl_core.config import InfoNCE, TrainConfig, TSimCLR
-from sscl_core.evaluate import backbone_scores, feature_scores
-from sscl_core.losses import info_nce, t_simclr
-from sscl_experiments.frames import frame_by, images_as_rows, with_interval
-from sscl_experiments.paths import RECORDS, committed
+from sscl_core.config import Images, TrainConfig
+from sscl_experiments.frames import images_as_rows, with_interval
 from sscl_experiments.record import Record
+from sscl_experiments.scores import MEASURES, Pixels, Runs, accuracies, paired, pixel_scores
+from sscl_experiments.searches import KERNEL_LOSSES, METHOD_LOSSES
+from sscl_experiments.settings import SUBSET
 from sscl_experiments.statistics import interval
 
-from . import crowding, paper_scale
+from .kernel_experiment.design import Kernel
 from .parameters import LARGE_SETS
-from .searches import METHOD_LOSSES
 
-Runs = Mapping[tuple[Any, ...], Sequence[Record]]
-SmallRun = tuple[str, int, Record]  # (method, d_z, run)
-Pixels = tuple[Tensor, Tensor, Tensor, Tensor]  # x and labels, of the training and the test images
-Distances = tuple[Float[Tensor, " n"], Float[Tensor, " m"]]  # within images, and between them
-VOTES = ("knn1", "knn", "knn15")  # 1, 10 and 15 neighbors
-MEASURES = {
-    "knn15_z": "15-NN on z",
-    "knn15_cosine_h": "15-NN (cosine) on h",
-    "linear_probe_h": "linear probe on h",
+BATCH = 128  # of all runs on images here
+NAMES = ("method", "d_z", "epochs")
+CHOSEN = {"z": "knn15_best_z", "h": "linear_probe_h"}
+# The contrasts of kernels that the notebook is about: (minus, plus).
+CONTRASTS: dict[str, tuple[Kernel, Kernel]] = {
+    "Gaussian − cosine": ("cosine", "Gaussian"),
+    "Student t − Gaussian": ("Gaussian", "Student t"),
 }
-# Of the test images, as in the data beside figures.
-MEASURED = (
-    *(f"{votes}_z" for votes in VOTES),
-    *("knn1_cosine_h", "knn15_cosine_h", "knn_cosine_h", "knn_weighted_h", "linear_probe_h"),
-    *("norm_z", "images_per_second"),
-)
-SUMMARISED = (
-    *("knn1_z", "knn15_z", "knn1_cosine_h", "knn15_cosine_h"),
-    *("knn_weighted_h", "linear_probe_h"),
-)
-CROWDING = ("nearer", "ratio", "near", "middle", "far", "knn15_z")
-PAPER_METRICS = (
-    *("knn_cosine_h", "linear_probe_h"),
-    *("knn_cosine_transfer", "linear_probe_transfer"),
-)
-# From SimCLR ("cosine, BatchNorm") to t-SimCLR ("t joint, BatchNorm").
-STEPS = {
-    "leave the sphere": ("SimCLR", "Euclidean SNE, BatchNorm"),
-    "Student's tail": ("Euclidean SNE, BatchNorm", "t conditional, BatchNorm"),
-    "over all pairs": ("t conditional, BatchNorm", "t-SimCLR"),
+# The record of scale full calls losses by these names. "SimCLR" is the cosine with BatchNorm.
+_IN_RECORD = {
+    "with BatchNorm": ("SimCLR", "Euclidean SNE, BatchNorm", "t conditional, BatchNorm"),
+    "without": ("cosine", "Euclidean SNE", "t conditional"),
 }
 
 
-def first_gradients(generator: torch.Generator) -> pd.DataFrame:
-    """The largest entry of each loss's gradient, on random features of one and two dimensions."""
-    rows = []
-    for d in (1, 2):
-        views = [torch.randn(64, d, generator=generator, dtype=torch.float64) for _ in range(2)]
-        for view in views:
-            view.requires_grad_()
-        for name, loss in (("SimCLR", info_nce), ("t-SimCLR", t_simclr)):
-            gradient = torch.cat(torch.autograd.grad(loss(*views), views))
-            largest = gradient.abs().max().item()
-            rows.append({"d_z": d, "method": name, "largest |gradient|": largest})
-    return pd.DataFrame(rows)
+def scores_of(records: Runs) -> pd.DataFrame:
+    """`accuracies` of runs by kernel, d_z and epochs, and the optimiser steps of each.
 
-
-# --- accuracies -----------------------------------------------------------------------------------
-
-
-def accuracies(records: Runs, names: Sequence[str]) -> pd.DataFrame:
-    """`frame_by` of runs on images, and accuracies on z in the metric of the loss.
-
-    The latter are called knn1_z, knn_z (10 neighbors) and knn15_z.
+    knn15_best_z: 15-NN on z in the metric that is better for this kernel, d_z and length on the
+    mean over seeds, alike for all. (Half of what separates the kernels on the circle is that
+    metric.)
     """
-    table = frame_by(records, names)
-    metrics = [r.config.loss.metric for group in records.values() for r in group]
-    for votes in VOTES:
-        columns = [f"{votes}_{metric}_z" for metric in metrics]
-        table[f"{votes}_z"] = [table[name].iloc[i] for i, name in enumerate(columns)]
-    return table
+    table = accuracies(records, NAMES)
+    steps = [steps_of(record.config) for group in records.values() for record in group]
+    by_group = table.groupby(list(NAMES))
+    columns = ["knn15_cosine_z", "knn15_euclidean_z"]
+    means = pd.DataFrame({name: by_group[name].transform("mean") for name in columns})
+    euclidean = means.knn15_euclidean_z > means.knn15_cosine_z
+    best = table.knn15_euclidean_z.where(euclidean, table.knn15_cosine_z)
+    return table.assign(steps=steps, knn15_best_z=best)
 
 
-def measured(scores: pd.DataFrame, *keys: str) -> pd.DataFrame:
-    """The columns that are kept beside a figure."""
-    return scores[[*keys, "seed", *MEASURED]]
+def scores_of_large(records: Runs) -> pd.DataFrame:
+    """`accuracies` of runs by image set, method and d_z."""
+    return accuracies(records, ("image_set", "method", "d_z"))
 
 
-def pixel_scores(pixels: Pixels, dims: Sequence[int]) -> pd.DataFrame:
-    """What features are held against: the pixels as they are, and their principal components.
+def steps_of(config: TrainConfig) -> int:
+    """Of the optimiser: epochs times batches, of which the last may be smaller."""
+    assert isinstance(config.data, Images)
+    assert config.data.n_train is not None
+    return config.epochs * math.ceil(config.data.n_train / config.batch_size)
 
-    Columns as in `accuracies`. On z the better of the two metrics for pixels, the Euclidean one for
-    components.
+
+def at_length(scores: pd.DataFrame, epochs: int) -> pd.DataFrame:
+    """The rows of one length, and of the untrained network."""
+    return scores[scores.epochs.isin([epochs, 0])]
+
+
+def contrasts(scores: pd.DataFrame, images: str) -> pd.DataFrame:
+    """Differences between kernels at every d_z and length, paired by seed, in long form.
+
+    Columns: contrast, purpose ("z" or "h"), d_z, epochs, steps, difference, low, high, n, images.
     """
-    x, y, x_test, y_test = pixels
-    own = feature_scores(*pixels)
-    raw: dict[str, Any] = {"method": "raw pixels"}
-    for votes in VOTES:
-        raw[f"{votes}_z"] = max(own[f"{votes}_cosine"], own[f"{votes}_euclidean"])
-    raw |= {f"{name}_h": value for name, value in backbone_scores(*pixels).items()}
-    rows = [raw]
-    z, z_test = principal_components(x, x_test, max(dims))
-    for dim in dims:
-        scores = feature_scores(z[:, :dim], y, z_test[:, :dim], y_test)
-        row = {"method": "PCA", "d_z": dim}
-        rows.append(row | {f"{votes}_z": scores[f"{votes}_euclidean"] for votes in VOTES})
-    return pd.DataFrame(rows)
+    parts = []
+    run = set(scores.method)
+    for contrast, (minus, plus) in CONTRASTS.items():
+        if not {minus, plus} <= run:
+            continue
+        sides = {"column": "method", "minus": minus, "plus": plus}
+        part = paired(scores, ["d_z", "epochs", "steps"], list(CHOSEN.values()), **sides)
+        plain = {f"{plus} − {minus}": "difference", "95 % low": "low", "95 % high": "high"}
+        parts.append(part.rename(columns=plain).assign(contrast=contrast))
+    if not parts:
+        return pd.DataFrame(columns=["contrast", "images"])
+    table = pd.concat(parts, ignore_index=True)
+    purposes = {metric: purpose for purpose, metric in CHOSEN.items()}
+    return table.assign(purpose=table.metric.map(purposes), images=images).drop(columns="metric")
 
 
-def principal_components(
-    x: Float[Tensor, "n p"], x_test: Float[Tensor, "m p"], dim: int
-) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
-    """Those of x, and x_test in them."""
-    components = PCA(dim, random_state=0).fit(x.numpy())
-    parts = [components.transform(part.numpy()) for part in (x, x_test)]
-    z, z_test = (torch.tensor(part, dtype=torch.float32) for part in parts)
-    return z, z_test
+def contrasts_of_record(record: Mapping[str, Any], dims: Sequence[int]) -> pd.DataFrame:
+    """`contrasts` of a record of scale full, whose z is read in the metric of each loss."""
+    parameters, table = record["parameters"], record["figures"]["accuracy_by_dimension"]
+    names = dict(zip(_IN_RECORD["with BatchNorm"], KERNEL_LOSSES, strict=True))
+    own = table[table.method.isin(names) & table.d_z.isin(dims)]
+    batches = math.ceil(parameters["n_train"] / BATCH)
+    scores = own.assign(
+        method=own.method.map(names),
+        knn15_best_z=own.knn15_z,
+        epochs=parameters["epochs"],
+        steps=parameters["epochs"] * batches,
+    )
+    return contrasts(scores, SUBSET)
 
 
-def large_baselines(
-    runs: Mapping[tuple[str, str, int], Sequence[TrainConfig]], data_dir: str | Path | None
-) -> pd.DataFrame:
-    """`pixel_scores` of every larger set, of the images that its runs are trained on."""
-    first: dict[str, TrainConfig] = {}
-    for (name, _, _), group in runs.items():
-        first.setdefault(name, group[0])
-    tables = []
-    for name, run in first.items():
-        scores = pixel_scores(images_as_rows(run, data_dir), LARGE_SETS[name].dims)
-        tables.append(scores.assign(image_set=name))
-    return pd.concat(tables)
+def by_metric(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean 15-NN on z of every kernel and d_z, read by cosine and by Euclidean distance."""
+    trained = scores[scores.method.isin(KERNEL_LOSSES)]
+    names = {"knn15_cosine_z": "by cosine", "knn15_euclidean_z": "by Euclidean distance"}
+    means = trained.groupby(["d_z", "method"], sort=False)[list(names)].mean()
+    return means.rename(columns=names).reset_index()
 
 
-def summary(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-    """A row a group: n, and for each metric "mean [low, high]", the 95 % interval over seeds."""
-    rows = []
-    for key, group in table.groupby(list(by), sort=False, dropna=False):
-        row = dict(zip(by, key, strict=True)) | {"n": len(group)}
-        rows.append(row | {metric: _with_interval(group[metric]) for metric in metrics})
-    return pd.DataFrame(rows)
+def untrained_beside(scores: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """What training is held against: pixels, their components, the untrained network."""
+    columns = {"knn15_z": "15-NN on z", "knn15_cosine_h": "15-NN on h", "linear_probe_h": "probe"}
+    network = scores[scores.method == "untrained"].groupby(["method", "d_z"])[list(columns)].mean()
+    table = pd.concat([baselines, network.reset_index()])
+    return table[["method", "d_z", *columns]].rename(columns=columns)
 
 
-def _with_interval(values: pd.Series) -> str:
-    mean, low, high = interval(values.tolist())
-    return f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+# --- one change at a time -------------------------------------------------------------------------
 
 
-def paired(
-    table: pd.DataFrame,
-    by: Sequence[str],
-    metrics: Sequence[str],
-    *,
-    column: str,
-    minus: str,
-    plus: str,
-) -> pd.DataFrame:
-    """Differences between rows where `column` is `plus` and `minus`, paired by seed.
+def two_by_two(record: pd.DataFrame) -> pd.DataFrame:
+    """What leaving the sphere does, and then the tail, with BatchNorm on z and without.
 
-    A row a metric and group of `by`, with the 95 % interval over seeds.
+    `record`: accuracies by loss at scale full. Rows: change, form, metric, d_z, difference, low,
+    high, n; paired by seed.
     """
-    rows = []
-    for metric in metrics:
-        wide = table.pivot_table(index=[*by, "seed"], columns=column, values=metric)
-        both = wide.dropna(subset=[plus, minus])
-        differences = both[plus] - both[minus]
-        for key, values in differences.groupby(level=list(range(len(by))), sort=False):
-            group = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
-            row = {"metric": metric, **group}
-            row |= with_interval(f"{plus} − {minus}", interval(values.tolist()))
-            rows.append(row | {"n": len(values)})
-    return pd.DataFrame(rows)
-
-
-def method_differences(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """t-SimCLR minus SimCLR in every measure, paired by seed."""
-    methods = scores[scores.method.isin(METHOD_LOSSES)]
-    sides = {"column": "method", "minus": "SimCLR", "plus": "t-SimCLR"}
-    return paired(methods, by, list(MEASURES), **sides)
+    parts = []
+    for form, (cosine, gaussian, student) in _IN_RECORD.items():
+        steps = {"leave the sphere": (cosine, gaussian), "heavy tail": (gaussian, student)}
+        parts.append(changes(record, steps, list(MEASURES)).assign(form=form))
+    return pd.concat(parts, ignore_index=True)
 
 
 def changes(
@@ -201,192 +153,83 @@ def changes(
     return pd.concat(parts, ignore_index=True)
 
 
-def has_steps(table: pd.DataFrame) -> bool:
-    """Whether every method between SimCLR and t-SimCLR was run."""
-    return {method for step in STEPS.values() for method in step} <= set(table.method)
+def method_differences(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """t-SimCLR minus SimCLR in every measure, paired by seed."""
+    methods = scores[scores.method.isin(METHOD_LOSSES)]
+    sides = {"column": "method", "minus": "SimCLR", "plus": "t-SimCLR"}
+    return paired(methods, by, list(MEASURES), **sides)
 
 
-def means_on_z(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean 15-NN accuracies on z, a row a method, a column a d_z."""
-    means = scores.pivot_table(index="method", columns="d_z", values="knn15_z", sort=False)
-    return means.sort_index(axis=1).reset_index()
+def large_baselines(
+    runs: Mapping[tuple[str, str, int], Sequence[TrainConfig]], data_dir: str | Path | None
+) -> pd.DataFrame:
+    """`pixel_scores` of every larger set, of the images that its runs are trained on."""
+    first: dict[str, TrainConfig] = {}
+    for (name, _, _), group in runs.items():
+        first.setdefault(name, group[0])
+    tables = []
+    for name, run in first.items():
+        scores = pixel_scores(images_as_rows(run, data_dir), LARGE_SETS[name].dims)
+        tables.append(scores.assign(image_set=name))
+    return pd.concat(tables)
 
 
-def planar_maps(records: Runs, pixels: Pixels) -> dict[str, Float[np.ndarray, "n 2"]]:
+def in_points(differences: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """A row a group of `by`, a column a measure: "difference [low, high]" in points."""
+    columns = {"95 % low": "low", "95 % high": "high", "t-SimCLR − SimCLR": "difference"}
+    table = differences.rename(columns=columns)
+    numbers = (table[name].tolist() for name in ("difference", "low", "high"))
+    table["text"] = [_points(*row) for row in zip(*numbers, strict=True)]
+    wide = table.pivot(index=list(by), columns="metric", values="text")
+    return wide[list(MEASURES)].rename(columns=MEASURES).reset_index().rename_axis(columns=None)
+
+
+def _points(value: float, low: float, high: float) -> str:
+    return f"{100 * value:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+# --- maps -----------------------------------------------------------------------------------------
+
+
+def planar_maps(records: Runs, epochs: int, pixels: Pixels) -> dict[str, Float[np.ndarray, "n 2"]]:
     """Maps of the test images in two dimensions: principal components, and the first seeds."""
     x, _, x_test, _ = pixels
     maps = {"PCA": PCA(2, random_state=0).fit(x.numpy()).transform(x_test.numpy())}
-    return maps | {method: records[method, 2][0].arrays["z_test"] for method in METHOD_LOSSES}
+    for kernel, name in MAPPED.items():
+        first: Record = records[kernel, 2, epochs][0]
+        maps[name] = first.arrays["z_test"]
+    return maps
+
+
+MAPPED = {"cosine": "SimCLR", "Student t": "t-SimCLR"}
 
 
 def map_titles(
     names: Sequence[str], scores: pd.DataFrame, baselines: pd.DataFrame
 ) -> dict[str, str]:
     """The 10-NN accuracy of each map, over seeds where there are any."""
+    kernels = {name: kernel for kernel, name in MAPPED.items()}
     titles = {}
     for name in names:
-        values = scores[(scores.method == name) & (scores.d_z == 2)].knn_z.tolist()
-        if values:
+        own = (scores.method == kernels.get(name)) & (scores.d_z == 2)
+        if values := scores[own].knn_z.tolist():
             found = "{:.3f} [{:.3f}, {:.3f}]".format(*interval(values))
         else:
-            own = (baselines.method == name) & (baselines.d_z == 2)
-            found = f"{baselines[own].knn_z.item():.3f}"
+            of_pixels = (baselines.method == name) & (baselines.d_z == 2)
+            found = f"{baselines[of_pixels].knn_z.item():.3f}"
         titles[name] = f"{name}: 10-NN {found}"
     return titles
-
-
-# --- temperature and degrees of freedom -----------------------------------------------------------
-
-
-def temperature_gap(z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> float:
-    """|L(z, τ) - L(z/√τ, 1)| at τ = 3, which is 0 but for rounding."""
-    divided = (z1 / 3**0.5, z2 / 3**0.5)
-    gap = t_simclr(z1, z2, temperature=3.0) - t_simclr(*divided, temperature=1.0)
-    return abs(gap).item()
-
-
-def gaussian_limit(z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> pd.DataFrame:
-    """|L(ν) - L(∞)| at τ = 0.24, for ν from 0.5 to 100,000."""
-    grid = np.logspace(-0.3, 5, 20)
-    gaussian = t_simclr(z1, z2, temperature=0.24, df=math.inf).item()
-    losses = [t_simclr(z1, z2, temperature=0.24, df=float(df)).item() for df in grid]
-    return pd.DataFrame({"df": grid, "gap": [abs(loss - gaussian) for loss in losses]})
-
-
-def norms_without_batchnorm(grid: pd.DataFrame) -> pd.DataFrame:
-    """Mean norms of z, a row a d_z and τ, a column a ν."""
-    free = grid[~grid.batchnorm.astype(bool)]
-    norms = free.pivot_table(index=["d_z", "tau"], columns="nu", values="norm_z")
-    norms.columns = ["ν = ∞" if nu == np.inf else f"ν = {nu:g}" for nu in norms.columns]
-    return norms.reset_index()
-
-
-def learned_means(learned: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds of ν after training and of accuracy, a row a d_z and ν at the start."""
-    groups = learned.groupby(["d_z", "start"])
-    means = groups.agg(df=("df", "mean"), knn15_z=("knn15_z", "mean"), n=("df", "size"))
-    return means.reset_index()
-
-
-def digits_table(records: Mapping[tuple[int, float, float], Sequence[Record]]) -> pd.DataFrame:
-    """A row a run on digits, for `regret`."""
-    rows = []
-    for (dim, nu, per_dim), group in records.items():
-        for record in group:
-            row = {"d_z": dim, "nu": nu, "tau_per_dim": per_dim, "seed": record.config.seed}
-            names = ("knn_z_test", "knn_z_validation")
-            rows.append(row | {name: record.metrics[name] for name in names})
-    return pd.DataFrame(rows)
-
-
-def regret(runs: pd.DataFrame, *, rule: tuple[float, float]) -> pd.DataFrame:
-    """What a rule for (nu, tau_per_dim) costs against the best of all settings, for every d_z.
-
-    `runs`: a row a run with d_z, nu, tau_per_dim, seed; `knn_z_validation`, the accuracy whose mean
-    over seeds picks the best; `knn_z_test`, on which rule and best are compared, paired by seed.
-    """
-    rows = []
-    for dim, part in runs.groupby("d_z"):
-        groups = part.groupby(["nu", "tau_per_dim"])
-        settings = {key: one.sort_values("seed") for key, one in groups}
-        validation = {key: one.knn_z_validation.mean() for key, one in settings.items()}
-        top = max(validation, key=validation.__getitem__)
-        ours, best = (settings[key].knn_z_test.to_numpy() for key in (rule, top))
-        row = {"d_z": dim, "rule": ours.mean(), "best in validation": best.mean()}
-        row |= {"its ν": top[0], "its τ / d_z": top[1]}
-        row |= with_interval("rule − best", interval((ours - best).tolist())) | {"n": len(ours)}
-        means = pd.Series([one.knn_z_test.mean() for one in settings.values()])
-        rows.append(row | {"median of all settings": means.median(), "worst": means.min()})
-    return pd.DataFrame(rows)
-
-
-# --- crowding -------------------------------------------------------------------------------------
-
-
-def small_runs(*records: Runs) -> list[SmallRun]:
-    """(method, d_z, run) of the trained runs with at most 32 dimensions."""
-    found = []
-    for (method, dim), group in itertools.chain.from_iterable(part.items() for part in records):
-        if method != "untrained" and dim <= 32:
-            found += [(method, dim, record) for record in group]
-    return found
-
-
-def crowding_table(runs: Sequence[SmallRun]) -> pd.DataFrame:
-    """`crowding` of every run, in order of d_z, as means with intervals over seeds."""
-    rows = []
-    for method, dim, record in runs:
-        loss, z = _compared_views(record)
-        row = {"method": method, "d_z": dim, "τ": loss.temperature, **crowding.crowding(loss, z)}
-        rows.append(row | {"knn15_z": record.metrics[f"knn15_{loss.metric}_z"]})
-    table = pd.DataFrame(rows).sort_values("d_z", kind="stable")
-    return summary(table, ["method", "d_z", "τ"], CROWDING)
-
-
-def pair_distances(runs: Sequence[SmallRun]) -> dict[tuple[str, int], Distances]:
-    """`crowding.pair_distances` of the first run of every method and d_z."""
-    found: dict[tuple[str, int], Distances] = {}
-    for method, dim, record in runs:
-        if (method, dim) not in found:
-            found[method, dim] = crowding.pair_distances(*_compared_views(record))
-    return found
-
-
-def _compared_views(record: Record) -> tuple[crowding.Loss, Float[Tensor, "two_n d"]]:
-    loss = record.config.loss
-    assert isinstance(loss, InfoNCE | TSimCLR)
-    return loss, torch.tensor(record.arrays["z_views"])
-
-
-def named_distances(found: Mapping[tuple[str, int], Distances]) -> dict[str, Tensor]:
-    """The same in one level, as it is kept beside the figure."""
-    return {
-        f"{method}, {dim}, {kind}": values
-        for (method, dim), pairs in found.items()
-        for kind, values in zip(("own", "other"), pairs, strict=True)
-    }
-
-
-def three_point_energies(
-    side: Float[np.ndarray, " n"],
-) -> dict[str, Float[np.ndarray, "n n"]]:
-    """`crowding.three_points` at τ = 0.5 with c on a grid around (1, 0), for four similarities."""
-    kernels: dict[str, crowding.Loss] = {"cosine": InfoNCE(temperature=0.5)}
-    for name, df in (("ν = ∞", math.inf), ("ν = 5", 5.0), ("ν = 1", 1.0)):
-        kernels[name] = TSimCLR(temperature=0.5, df=df)
-    places = torch.tensor(np.stack(np.meshgrid(side + 1, side), -1))
-    return {name: crowding.three_points(loss, places).numpy() for name, loss in kernels.items()}
 
 
 # --- records --------------------------------------------------------------------------------------
 
 
-def speed_table() -> pd.DataFrame:
-    """What a step costs, as measured and committed. `ValueError`: the file is damaged."""
-    path = RECORDS / "speed_05_t_simclr.csv"
-    return committed(path, lambda text: pd.read_csv(io.StringIO(text)))
-
-
-def paper_table() -> pd.DataFrame:
-    """The runs at the scale of the paper: mean metrics of those that have records."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for record in paper_scale.records():
-        found.setdefault(record["name"], []).append(record["metrics"])
-    rows = []
-    for name, run in paper_scale.RUNS.items():
-        seeds = pd.DataFrame(found.get(name, []), columns=[*PAPER_METRICS, "images_per_second"])
-        seconds = run.epochs * 50_000 / seeds.images_per_second
-        row: dict[str, Any] = {"run": name, "seeds": len(seeds) or "missing"}
-        row |= {metric: seeds[metric].mean() for metric in PAPER_METRICS}
-        rows.append(row | {"hours of training": (seconds / 3600).mean()})
-    return pd.DataFrame(rows)
-
-
-def recorded_claims(record: Mapping[str, Any]) -> pd.DataFrame:
-    """The verdicts of a committed record of scale `full`."""
+def endpoints_before(record: Mapping[str, Any]) -> pd.DataFrame:
+    """The verdicts that a record of scale `full` holds, by the endpoints of its time."""
     rows = []
     for outcome in record["claims"]:
-        row = {"claim": outcome["claim"]["id"], "verdict at scale full": outcome["verdict"]}
+        row = {"claim": outcome["claim"]["id"], "endpoint then": outcome["claim"]["estimand"]}
         estimate = (outcome["estimate"], outcome["low"], outcome["high"])
-        rows.append(row | with_interval("estimate", estimate) | {"n": outcome["n"]})
+        row |= with_interval("estimate", estimate) | {"n": outcome["n"]}
+        rows.append(row | {"it said": outcome["verdict"]})
     return pd.DataFrame(rows)

@@ -1,12 +1,23 @@
 """The searches that fix the settings of notebook 05: making their tables, and reading them."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from sscl_experiments.runner import results
-
-from .searches import DIMS, LOSSES, METHOD_LOSSES, loss_of, search_space, search_table
+from sscl_experiments.searches import (
+    DIMS,
+    KERNEL_LOSSES,
+    LOSSES,
+    METHOD_LOSSES,
+    loss_of,
+    search_space,
+    search_table,
+    temperatures,
+    tuned,
+)
 
 
 def tune(image_set: str, *, runs: Path, data_dir: str | Path | None = None) -> pd.DataFrame:
@@ -34,13 +45,6 @@ def subset_search() -> pd.DataFrame:
     return pd.DataFrame(search_table())
 
 
-def cifar_search() -> pd.DataFrame:
-    """The committed search on CIFAR-10, with t-SimCLR's τ in units of d_z beside it."""
-    table = pd.DataFrame(search_table("cifar10"))
-    per_dim = table.temperature / table.d_z
-    return table.assign(**{"τ / d_z": per_dim.where(table.loss == loss_of("t-SimCLR"))})
-
-
 def best_temperatures(search: pd.DataFrame, measure: str) -> pd.DataFrame:
     """For each loss and d_z the run with the best `measure`."""
     return search.loc[search.groupby(["loss", "d_z"], sort=False)[measure].idxmax()]
@@ -51,7 +55,7 @@ def search_summary(search: pd.DataFrame) -> pd.DataFrame:
     best = best_temperatures(search, "knn15_z")
     wide = best.pivot(index="loss", columns="d_z", values="knn15_z").loc[list(LOSSES)]
     wide["mean, d_z ≥ 2"] = wide[list(DIMS[1:])].mean(axis=1)
-    return wide.reset_index()
+    return wide.reset_index().rename_axis(columns=None)
 
 
 def search_by_probe(search: pd.DataFrame, dims: tuple[int, ...]) -> pd.DataFrame:
@@ -67,4 +71,21 @@ def search_by_probe(search: pd.DataFrame, dims: tuple[int, ...]) -> pd.DataFrame
             row = {"method": method, "d_z": dim}
             row["chosen by 15-NN on z: probe on h"] = by_neighbors[in_use].iloc[0].probe_h
             rows.append(row | {"best probe on h": best.probe_h, "loss": best.loss})
+    return pd.DataFrame(rows)
+
+
+def chosen_temperatures(dims: Sequence[int]) -> pd.DataFrame:
+    """A row a kernel, a column a d_z: the temperature in use.
+
+    Marked where it is at an end of its grid.
+    """
+    rows = []
+    for kernel, loss in KERNEL_LOSSES.items():
+        row: dict[str, Any] = {"kernel": kernel}
+        for dim in dims:
+            temperature = getattr(tuned(loss, dim).loss, "temperature", 1.0)
+            tried = temperatures(loss, dim)
+            at_edge = temperature in (min(tried), max(tried))
+            row[f"τ at d_z = {dim}"] = f"{temperature:g}{' (edge)' if at_edge else ''}"
+        rows.append(row)
     return pd.DataFrame(rows)

@@ -21,14 +21,13 @@ from .design import (
     Design,
     Grid,
     ImageDesign,
-    Kernel,
     Point,
     Purpose,
     Rung,
 )
 from .ledger import Entry, Found
-from .reading import undecided
-from .search import Incomplete, chosen, runs, search_of
+from .reading import COMPARED, undecided
+from .search import Condition, Incomplete, chosen, runs, search_of
 from .tasks import Task, baseline, final, searching, seconds, staged, untrained
 
 UNTRAINED_SEEDS = 2
@@ -117,9 +116,9 @@ class _Plan:
         def tasks(found: Found) -> list[Task]:
             made: list[Task] = []
             for grid in grids:
+                condition = Condition(images, grid.epochs, purpose)
                 for kernel, dim in itertools.product(KERNELS, grid.dims):
-                    where = (images, grid.epochs, kernel, dim, purpose, found)
-                    made += runs(*where, self.design.seeds)
+                    made += runs(condition, kernel, dim, self.design.seeds, found)
             return made
 
         lengths = "-".join(str(grid.epochs) for grid in grids)
@@ -184,11 +183,10 @@ class _Plan:
         """All images, cosine and Student's t, where the endpoints are most likely to differ."""
         epochs, n_train = images.lengths[0].epochs, self.design.confirming_images
         cells: list[tuple[int, Purpose]] = [(2, "z"), (images.largest, "h")]
-        kernels: list[Kernel] = ["cosine", "Student t"]
 
         def tasks(found: Found) -> list[Task]:
             made: list[Task] = []
-            for kernel, (dim, purpose) in itertools.product(kernels, cells):
+            for kernel, (dim, purpose) in itertools.product(COMPARED, cells):
                 point = chosen(images, kernel, dim, found)[purpose].point
                 where = (images, kernel, dim, point, epochs)
                 made += [final(*where, seed, n_train=n_train) for seed in self.design.seeds]
@@ -201,11 +199,9 @@ class _Plan:
 
         def tasks(found: Found) -> list[Task]:
             made: list[Task] = []
-            for epochs, dims, purpose in undecided(self.design, images, found):
-                kernels: list[Kernel] = ["cosine", "Student t"]
-                for kernel, dim in itertools.product(kernels, dims):
-                    where = (images, epochs, kernel, dim, purpose, found)
-                    made += runs(*where, self.design.more)
+            for condition, dims in undecided(self.design, images, found):
+                for kernel, dim in itertools.product(COMPARED, dims):
+                    made += runs(condition, kernel, dim, self.design.more, found)
             return list(dict.fromkeys(made))
 
         says = "ten seeds where five leave a verdict open (at most; often fewer)"

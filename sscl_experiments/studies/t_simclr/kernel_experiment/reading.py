@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from sscl_experiments.claims import Verdict
 
 from . import endpoints
 from .design import KERNELS, PURPOSES, Design, ImageDesign, Kernel, Purpose
 from .endpoints import Correct, Estimate, Rule
-from .ledger import Found, unpacked
-from .search import Incomplete, chosen, runs
+from .ledger import Entry, Found, unpacked
+from .search import Condition, Incomplete, chosen, runs
 from .tasks import baseline
 
 SHOWN = (
@@ -86,8 +87,9 @@ def read(design: Design, images: ImageDesign, endpoint: Endpoint, found: Found) 
     estimates = {}
     grids = images.grids(endpoint.purpose)
     for grid in grids:
+        condition = Condition(images, grid.epochs, endpoint.purpose)
         try:
-            correct = correct_of(design, images, grid.epochs, dims, endpoint.purpose, found)
+            correct = correct_of(condition, dims, found, seeds=design.seeds, more=design.more)
             estimates[grid.epochs] = endpoint.estimate(correct, dims)
         except Incomplete:
             continue
@@ -120,7 +122,7 @@ def withheld(design: Design, images: ImageDesign, found: Found) -> str:
     """
     last = images.probed[-1]
     beside = found.get(baseline(images).id)
-    row = _row(design, images, last.epochs, "cosine", max(last.dims), "h", found)
+    row = _row(design, Condition(images, last.epochs, "h"), "cosine", max(last.dims), found)
     if beside is None or row is None:
         return "the backbone cannot be held against raw pixels yet"
     backbone, raw = row["knn15_cosine_h"], beside["metrics"]["knn15_cosine_pixels"]
@@ -130,101 +132,72 @@ def withheld(design: Design, images: ImageDesign, found: Found) -> str:
 
 
 def correct_of(
-    design: Design,
-    images: ImageDesign,
-    epochs: int,
+    condition: Condition,
     dims: Sequence[int],
-    purpose: Purpose,
     found: Found,
     *,
+    seeds: Sequence[int],
+    more: Sequence[int] = (),
     kernels: Sequence[Kernel] = COMPARED,
-    more: bool = True,
 ) -> Correct:
     """Which test images each network tells right: on z by 15-NN in the metric chosen in validation,
     on h by the probe.
 
     Of the seeds that are recorded for all kernels and dimensions; one that diverged anywhere is
-    left out everywhere. `Incomplete`: one of the design's own is not recorded.
+    left out everywhere. `more` seeds may be lacking. `Incomplete`: one of `seeds` is not recorded,
+    or there are fewer than two.
     """
-    seeds = (*design.seeds, *(design.more if more else ()))
+    where = f"{condition.images.name}, {condition.epochs} epochs, {condition.purpose}"
+    networks = list(itertools.product(kernels, dims))
     kept = []
-    for seed in seeds:
-        cells = [
-            _correct(images, epochs, kernel, dim, purpose, found, seed)
-            for kernel in kernels
-            for dim in dims
-        ]
-        if all(cell is not None for cell in cells):
-            kept.append(np.stack([cell for cell in cells if cell is not None]))
-        elif seed in design.seeds and not _diverged(images, epochs, dims, purpose, found, seed):
-            raise Incomplete(f"{images.name}, {epochs} epochs, {purpose}: seed {seed} is lacking")
+    for seed in (*seeds, *more):
+        entries = [_entry(condition, *network, seed, found) for network in networks]
+        if None in entries and seed in seeds:
+            raise Incomplete(f"{where}: seed {seed} is lacking")
+        made = [entry for entry in entries if entry and "correct" in entry]
+        if len(made) == len(networks):
+            pairs = zip(networks, made, strict=True)
+            kept.append([_correct(condition, *network, found, entry) for network, entry in pairs])
     if len(kept) < 2:
-        raise Incomplete(f"{images.name}, {epochs} epochs, {purpose}: fewer than two seeds")
-    stacked = np.stack(kept, axis=1)
-    return stacked.reshape(len(kernels), len(dims), len(kept), -1)
+        raise Incomplete(f"{where}: fewer than two seeds")
+    return np.stack(kept, axis=1).reshape(len(kernels), len(dims), len(kept), -1)
+
+
+def _entry(condition: Condition, kernel: Kernel, dim: int, seed: int, found: Found) -> Entry | None:
+    (task,) = runs(condition, kernel, dim, (seed,), found)
+    return found.get(task.id)
 
 
 def _correct(
-    images: ImageDesign,
-    epochs: int,
-    kernel: Kernel,
-    dim: int,
-    purpose: Purpose,
-    found: Found,
-    seed: int,
-) -> np.ndarray | None:
-    (task,) = runs(images, epochs, kernel, dim, purpose, found, (seed,))
-    entry = found.get(task.id, {})
-    if "correct" not in entry:
-        return None
+    condition: Condition, kernel: Kernel, dim: int, found: Found, entry: Entry
+) -> Bool[np.ndarray, " images"]:
     measure = "probe_h"
-    if purpose == "z":
-        measure = f"knn15_{chosen(images, kernel, dim, found)['z'].metric}_z"
+    if condition.purpose == "z":
+        measure = f"knn15_{chosen(condition.images, kernel, dim, found)['z'].metric}_z"
     return unpacked(entry["correct"][measure], entry["images"])
-
-
-def _diverged(
-    images: ImageDesign,
-    epochs: int,
-    dims: Sequence[int],
-    purpose: Purpose,
-    found: Found,
-    seed: int,
-) -> bool:
-    """Whether a run of this seed did, of any kernel, and all others are recorded."""
-    entries = [
-        found.get(runs(images, epochs, kernel, dim, purpose, found, (seed,))[0].id)
-        for kernel in COMPARED
-        for dim in dims
-    ]
-    known = [entry for entry in entries if entry is not None]
-    return len(known) == len(entries) and any("diverged" in entry for entry in known)
 
 
 def undecided(
     design: Design, images: ImageDesign, found: Found
-) -> Iterator[tuple[int, tuple[int, ...], Purpose]]:
-    """(epochs, dims, purpose) of every endpoint that the first seeds leave open.
+) -> Iterator[tuple[Condition, tuple[int, ...]]]:
+    """Conditions and d_z of every endpoint that the first seeds leave open.
 
     By the first seeds alone, so that it stays what it is when more are there. `Incomplete`: they
     are not all recorded.
     """
     for endpoint in ENDPOINTS:
-        dims = endpoint.dims(images)
-        last = [grid.epochs for grid in images.grids(endpoint.purpose)[-2:]]
-        if any(is_open(design, images, endpoint, epochs, found) for epochs in last):
-            for epochs in last:
-                yield epochs, dims, endpoint.purpose
+        grids = images.grids(endpoint.purpose)[-2:]
+        last = [Condition(images, grid.epochs, endpoint.purpose) for grid in grids]
+        if any(is_open(design, condition, endpoint, found) for condition in last):
+            for condition in last:
+                yield condition, endpoint.dims(images)
 
 
-def is_open(
-    design: Design, images: ImageDesign, endpoint: Endpoint, epochs: int, found: Found
-) -> bool:
-    dims = endpoint.dims(images)
-    where = (images, epochs, dims, endpoint.purpose)
+def is_open(design: Design, condition: Condition, endpoint: Endpoint, found: Found) -> bool:
     if "supposed" in found.memory:
         return True  # in a plan: at most
-    correct = correct_of(design, *where, found, more=False)
+    dims = endpoint.dims(condition.images)
+    correct = correct_of(condition, dims, found, seeds=design.seeds)
     return endpoint.rule.verdict(endpoint.estimate(correct, dims)) == "mixed"
 
 
@@ -236,28 +209,23 @@ def means(design: Design, found: Found) -> list[dict[str, Any]]:
     rows = []
     for images, purpose in itertools.product((design.cifar10, design.fashion), PURPOSES):
         for grid in images.grids(purpose):
+            condition = Condition(images, grid.epochs, purpose)
             for kernel, dim in itertools.product(KERNELS, grid.dims):
-                row = _row(design, images, grid.epochs, kernel, dim, purpose, found)
+                row = _row(design, condition, kernel, dim, found)
                 rows += [row] if row else []
     return rows
 
 
 def _row(
-    design: Design,
-    images: ImageDesign,
-    epochs: int,
-    kernel: Kernel,
-    dim: int,
-    purpose: Purpose,
-    found: Found,
+    design: Design, condition: Condition, kernel: Kernel, dim: int, found: Found
 ) -> dict[str, Any] | None:
     """None: there is no run yet."""
+    images, epochs, purpose = condition
     try:
         setting = chosen(images, kernel, dim, found)[purpose]
     except Incomplete:
         return None
-    seeds = (*design.seeds, *design.more)
-    tasks = runs(images, epochs, kernel, dim, purpose, found, seeds)
+    tasks = runs(condition, kernel, dim, (*design.seeds, *design.more), found)
     metrics = [found[task.id]["metrics"] for task in tasks if "metrics" in found.get(task.id, {})]
     if not metrics:
         return None

@@ -9,7 +9,7 @@ by its own measure.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -192,16 +192,22 @@ def chosen(images: ImageDesign, kernel: Kernel, dim: int, found: Found) -> dict[
     return search_of(images, kernel, nearest, found).chosen
 
 
+class Condition(NamedTuple):
+    """What final runs share: all but the kernel, the dimension and the seed.
+
+    `purpose`: what their settings were chosen for.
+    """
+
+    images: ImageDesign
+    epochs: int
+    purpose: Purpose
+
+
 def runs(
-    images: ImageDesign,
-    epochs: int,
-    kernel: Kernel,
-    dim: int,
-    purpose: Purpose,
-    found: Found,
-    seeds: tuple[int, ...],
+    condition: Condition, kernel: Kernel, dim: int, seeds: Iterable[int], found: Found
 ) -> list[Task]:
-    """The final runs with the setting chosen for a purpose. `Incomplete`: the search is."""
-    point = chosen(images, kernel, dim, found)[purpose].point
-    where = (images, kernel, dim, point, epochs)
+    """The final runs with the setting chosen for the purpose. `Incomplete`: the search is."""
+    images = condition.images
+    point = chosen(images, kernel, dim, found)[condition.purpose].point
+    where = (images, kernel, dim, point, condition.epochs)
     return [final(*where, seed, n_train=images.n_train) for seed in seeds]

@@ -140,14 +140,25 @@ def siglip_terms(z1: View, z2: View, *, temperature: Scalar = 0.1, bias: Scalar 
 
 
 def negative_sampling_terms(
-    z1: View, z2: View, *, temperature: Scalar = 1.0, df: Scalar = 1.0
+    z1: View,
+    z2: View,
+    *,
+    temperature: Scalar = 1.0,
+    df: Scalar = 1.0,
+    odds: Scalar = 1.0,
 ) -> Terms:
-    """-mean log(s_ii' / (s_ii' + 1))  and  -mean_i Σ_k log(1 / (s_ik + 1)), k the negatives of i.
+    """-mean log(s_ii' / (s_ii' + odds))  and  -mean_i Σ_k log(odds / (s_ik + odds)),
 
-    s is that of `losses.t_simclr`; the defaults, s = 1/(1 + d²), are Neg-t-SNE's.
+    k the negatives of i. s is that of `losses.t_simclr`; the defaults, s = 1/(1 + d²), are
+    Neg-t-SNE's. `odds` is the place on the spectrum between attraction and repulsion of Damrich et
+    al. 2023: s that are small beside it say "no pair", so a small one spreads the features.
     """
+    checks.check_settings(odds=odds)
     positive, logits = _log_s(Student(temperature, df), z1, z2)
-    return _binary_terms(z1, positive, _of_negatives(logits, -math.inf))
+    number = checks.scalar(odds)
+    log_odds = number.log() if isinstance(number, Tensor) else math.log(number)
+    negatives = _of_negatives(logits - log_odds, -math.inf)
+    return _binary_terms(z1, positive - log_odds, negatives)
 
 
 def umap_terms(z1: View, z2: View) -> Terms:
@@ -293,6 +304,7 @@ def _log_s(similarity: Similarity, z1: Tensor, z2: Tensor) -> tuple[Tensor, Tens
 
 
 _PAIR = "positive pair, one per row"
+_KNN = "kNN graph; here the positive pair, one per row"
 _COS = "exp(cos/τ)"
 _STUDENT = "(1 + d²/(τν))^(-(ν+1)/2)"
 _HU = "Hu et al., arXiv 2205.14814"
@@ -328,10 +340,14 @@ LOSSES: Mapping[str, Member] = {
         siglip_terms,
     ),
     "Neg-t-SNE": Member(
-        _PAIR, "odds 1/(1 + d²)", _BINARY, "Damrich et al. 2023", negative_sampling_terms
+        _KNN, "odds 1/(1 + d²)", _BINARY, "Damrich et al. 2023", negative_sampling_terms
     ),
     "UMAP": Member(
-        _PAIR, "odds 1/d², probability 1/(1 + d²)", _BINARY, "McInnes et al. 2018", umap_terms
+        _KNN,
+        "odds 1/d², probability 1/(1 + d²) (a = b = 1)",
+        _BINARY,
+        "McInnes et al. 2018",
+        umap_terms,
     ),
     "spectral contrastive": Member(
         "P/(pp'), p its marginal",

@@ -1,0 +1,69 @@
+"""Means over seeds and test images together, with their 95 % intervals."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+
+def crossed_interval(
+    differences: Sequence[Float[np.ndarray, "_ _"]],
+) -> tuple[float, float, float]:
+    """The mean over test sets of the mean over seeds and images, and its 95 % interval.
+
+    One array (seeds, images) a test set: a number for each seed and image, usually the difference
+    of two methods' being right there. Every seed is judged on the same images, so seeds (S) and
+    images (I) are crossed, and both are random:
+
+        x_si = μ + a_s + b_i + e_si,   Var(x̄) = σ²_a/S + σ²_b/I + σ²_e/(S I).
+
+    The first and the last term are the variance of the seeds' means over S, seeds being the same
+    for all sets; the second is (MS_images - MS_rest)/(S I) of each set, by the mean squares of the
+    two-way analysis of variance, or 0 where that is negative. The interval is Student's t, its
+    degrees of freedom by Satterthwaite's formula. One seed has the interval (-∞, ∞).
+
+    `ValueError`: no set, sets with different numbers of seeds, an empty or non-finite one.
+    """
+    sets = [np.asarray(values, dtype=np.float64) for values in differences]
+    _check(sets)
+    by_seed = np.mean([values.mean(1) for values in sets], axis=0)
+    mean, seeds = float(by_seed.mean()), len(by_seed)
+    if seeds == 1:
+        return mean, -math.inf, math.inf
+    of_seeds = float(by_seed.var(ddof=1)) / seeds
+    of_images = [_image_variance(values) / len(sets) ** 2 for values in sets]
+    total = of_seeds + sum(of_images)
+    if total == 0:
+        return mean, mean, mean
+    from scipy import stats  # here: whoever only reads claims does without
+
+    lost = of_seeds**2 / (seeds - 1)
+    for values, variance in zip(sets, of_images, strict=True):
+        lost += variance**2 / max(values.shape[1] - 1, 1)
+    half = float(stats.t.ppf(0.975, total**2 / lost)) * math.sqrt(total)
+    return mean, mean - half, mean + half
+
+
+def _image_variance(values: np.ndarray) -> float:
+    """σ²_b/I, from the mean squares: E MS_images = S σ²_b + σ²_e."""
+    seeds, images = values.shape
+    if images == 1:
+        return 0.0
+    rows, columns = values.mean(1, keepdims=True), values.mean(0, keepdims=True)
+    rest = values - rows - columns + values.mean()
+    ms_images = seeds * float(columns.var(ddof=1))
+    ms_rest = float(np.square(rest).sum()) / ((seeds - 1) * (images - 1))
+    return max(0.0, ms_images - ms_rest) / (seeds * images)
+
+
+def _check(sets: Sequence[np.ndarray]) -> None:
+    if not sets:
+        raise ValueError("differences must hold a test set or more, got none")
+    for values in sets:
+        if values.ndim != 2 or 0 in values.shape or not np.isfinite(values).all():
+            found = f"shape {values.shape}"
+            raise ValueError(f"differences must be finite, (seeds, images), got {found}")
+    if len({len(values) for values in sets}) > 1:
+        found = ", ".join(str(len(values)) for values in sets)
+        raise ValueError(f"differences must have the same seeds in every set, got {found}")

@@ -1,0 +1,175 @@
+"""Tables of the notebook: what validation picks, baselines, budgets, and the variance ratio."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from sscl_core.config import TrainConfig
+from sscl_experiments.choices import best_settings, forest_score, listed, raw_scores
+from sscl_experiments.frames import by_seed, with_interval
+from sscl_experiments.plotting import Ends
+from sscl_experiments.runs.points import point_set
+from sscl_experiments.statistics import interval
+from sscl_experiments.variance_ratio import unlabelled_groups, variance_ratio
+
+VALIDATION = "knn_h_validation"
+COVARIANCE = "covariance noise"
+SETTING = ["augmentation", "strength", "budget"]
+# Scores of the test part by what they are called in figures.
+SCORES = {
+    "10-NN, cosine": "knn_h_test",
+    "10-NN, Euclidean": "knn_euclidean_test",
+    "linear probe": "probe_h_test",
+    "forest's vote": "forest_test",
+}
+Measured = Mapping[tuple[str, float], Sequence[Mapping[str, float]]]
+
+# --- images --------------------------------------------------------------------------------------
+
+
+def view_scores(views: pd.DataFrame) -> dict[str, Ends]:
+    """10-NN accuracy on the backbone by kind of view, with intervals, the best first."""
+    groups = views.groupby("views", sort=False)["knn_cosine_h"]
+    ends = {str(name): interval(values.tolist()) for name, values in groups}
+    names, means = list(ends), [mean for mean, _, _ in ends.values()]
+    best_first = np.argsort(means)[::-1]
+    return {names[i]: ends[names[i]] for i in best_first}
+
+
+def minus_untrained(views: pd.DataFrame) -> pd.DataFrame:
+    """The same minus the untrained network's, paired by seed."""
+    untrained, rows = by_seed(views, "knn_cosine_h", views="untrained"), []
+    for name in view_scores(views):
+        if name != "untrained":
+            gain = by_seed(views, "knn_cosine_h", views=name) - untrained
+            ends = with_interval("minus untrained", interval(gain.tolist()))
+            rows.append({"views": name} | ends | {"n": len(untrained)})
+    return pd.DataFrame(rows)
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def covariance_rows(measured: Measured, seeds: Sequence[int]) -> pd.DataFrame:
+    """Networks trained with noise of the data's covariance: rows as those of `table_runs`."""
+    rows = []
+    for (table, strength), group in measured.items():
+        known = {"table": table, "augmentation": COVARIANCE, "strength": strength}
+        known |= {"budget": "small"}
+        own = zip(seeds, group, strict=True)
+        rows += [known | {"seed": seed} | dict(metrics) for seed, metrics in own]
+    return pd.DataFrame(rows)
+
+
+def baseline_rows(splits: Mapping[str, Sequence[TrainConfig]]) -> pd.DataFrame:
+    """Raw columns, their principal components and a random forest, a row a split each."""
+
+    def rows_of(config: TrainConfig) -> list[dict]:
+        return [*raw_scores(config), forest_score(config)]
+
+    return listed(splits, "table", rows_of)
+
+
+def best_of_each(trained: pd.DataFrame) -> pd.DataFrame:
+    """Of every table and augmentation the strength and budget best in validation."""
+    return _best(trained, ["table", "augmentation"])
+
+
+def picked(trained: pd.DataFrame) -> pd.DataFrame:
+    """Of every table the augmentation, strength and budget best in validation."""
+    return _best(trained, ["table"])
+
+
+def _best(trained: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    setting = trained[SETTING].astype(str).agg(", ".join, axis=1)
+    return best_settings(trained.assign(setting=setting), by, "setting", VALIDATION)
+
+
+def against_baselines(best: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """What validation picked minus each baseline, paired by split; a row a table and baseline.
+
+    The forest's own vote is held against the linear probe.
+    """
+    rows = []
+    for name in best.table.unique():
+        ours = best[best.table == name]
+        for label, column, other, own in _comparisons():
+            theirs = by_seed(baselines, own, table=name, method=other)
+            difference = by_seed(ours, column) - theirs
+            row = {"table": name, "picked by validation": ours.setting.iloc[0]}
+            row |= {"score": label, "against": other}
+            row |= with_interval("difference", interval(difference.tolist()))
+            rows.append(row | {"n": len(theirs)})
+    return pd.DataFrame(rows)
+
+
+def _comparisons() -> Iterator[tuple[str, str, str, str]]:
+    """(what is compared, our column, the baseline, its column)."""
+    for other in ("raw", "PCA", "untrained"):
+        yield "10-NN, cosine", "knn_h_test", other, "knn_h_test"
+    yield "10-NN, ours cosine, raw Euclidean", "knn_h_test", "raw", "knn_euclidean_test"
+    for other in ("raw", "PCA", "untrained"):
+        yield "linear probe", "probe_h_test", other, "probe_h_test"
+    yield "linear probe, forest's vote", "probe_h_test", "random forest", "forest_test"
+
+
+def probe_gains(best: pd.DataFrame, baselines: pd.DataFrame) -> list[float]:
+    """A number a seed: the probe on what validation picked minus the probe on raw columns, the mean
+    over tables."""
+    names = ["table", "seed"]
+    raw = baselines[baselines.method == "raw"].set_index(names).probe_h_test
+    gains = best.set_index(names).probe_h_test - raw
+    return gains.groupby("seed").mean().tolist()
+
+
+def by_budget(trained: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """Of every table and budget what validation picks, and its probe minus that of raw columns.
+
+    Noise of the data's covariance, trained at the small budget alone, is left out.
+    """
+    best = _best(trained[trained.augmentation != COVARIANCE], ["table", "budget"])
+    rows = []
+    for (name, budget), own in best.groupby(["table", "budget"], sort=False):
+        raw = by_seed(baselines, "probe_h_test", table=name, method="raw")
+        gain = by_seed(own, "probe_h_test") - raw
+        row = {"table": name, "budget": budget, "augmentation": own.augmentation.iloc[0]}
+        row |= {"validation": own[VALIDATION].mean(), "10-NN": own.knn_h_test.mean()}
+        row |= {"probe": own.probe_h_test.mean()}
+        row |= with_interval("probe minus raw", interval(gain.tolist()))
+        rows.append(row | {"n": len(own)})
+    return pd.DataFrame(rows)
+
+
+# --- the variance ratio --------------------------------------------------------------------------
+
+
+def ratio_table(trained: pd.DataFrame, splits: Mapping[str, Sequence[TrainConfig]]) -> pd.DataFrame:
+    """The variance ratio of each table, with and without labels, beside what it is to predict.
+
+    Means over splits. Gains are in 10-NN, each augmentation at the small budget and its strength
+    best in validation.
+    """
+    best = best_of_each(trained[trained.budget == "small"])
+    rows = []
+    for name, configs in splits.items():
+        ratios = pd.DataFrame([_ratios(config) for config in configs])
+        row = {"table": name} | ratios.mean().to_dict()
+        own = best[best.table == name]
+        noise = by_seed(own, "knn_h_test", augmentation="noise")
+        for other in ("mixup", COVARIANCE):
+            gain = by_seed(own, "knn_h_test", augmentation=other) - noise
+            mean, low, high = interval(gain.tolist())
+            row[f"{other} − noise"] = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+        rows.append(row | {"n": len(configs)})
+    return pd.DataFrame(rows)
+
+
+def _ratios(config: TrainConfig) -> dict[str, float]:
+    part = point_set(config).train
+    groups, silhouettes = unlabelled_groups(part.x, len(part.labels.unique()), seed=config.seed)
+    ratios = {
+        "ratio by labels": variance_ratio(part.x, part.labels),
+        "ratio without labels": variance_ratio(part.x, groups),
+    }
+    return ratios | {f"silhouette, {name}": value for name, value in silhouettes.items()}

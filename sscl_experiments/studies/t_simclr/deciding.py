@@ -1,0 +1,218 @@
+"""What becomes of C10 and C11: by the records of the experiment, or else an estimate from here.
+
+Runs of a notebook keep their accuracies, not which test images they tell right, so an estimate from
+them takes the test images of each network for drawn apart. That is wider than pairing them would
+be: networks that are right on mostly the same images differ by less.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from sscl_core.files import write_text
+from sscl_experiments.claims import Outcome, Verdict
+from sscl_experiments.study import all_claims
+
+from .analysis import BATCH, CHOSEN, CONTRASTS
+from .kernel_experiment import endpoints
+from .kernel_experiment.design import PURPOSES, Design
+from .kernel_experiment.endpoints import Correct, Estimate, Statistic
+from .kernel_experiment.ledger import Found
+from .kernel_experiment.phases import shares
+from .kernel_experiment.reading import COMPARED, Reading, correct_of
+from .kernel_experiment.search import Condition, Incomplete
+
+Accuracies = Float[np.ndarray, "kernels dims seeds"]
+UNDECIDED: Verdict = "not run at this scale"
+PRIMARY = {"C10": "z", "C11": "h"}  # what the endpoint that decides is about
+
+
+def accuracies_of(scores: pd.DataFrame, metric: str, dims: Sequence[int]) -> Accuracies:
+    """Of cosine and Student's t, from rows of one length."""
+    wide = scores.pivot_table(index=["method", "d_z"], columns="seed", values=metric)
+    return np.stack([[wide.loc[(kernel, dim)] for dim in dims] for kernel in COMPARED])
+
+
+def estimate(
+    accuracies: Accuracies, statistic: Statistic, *, images: int, seed: int = 0
+) -> Estimate:
+    """A statistic of the mean curves, with an interval over seeds and test images together.
+
+    As `endpoints.estimate`: draws take S - 1 of S seeds with replacement, the same for all
+    networks, and add to each accuracy p of a kernel and d_z an error of variance p (1 - p) / n.
+    One seed has the interval (-∞, ∞).
+    """
+    from scipy import stats
+
+    _, _, seeds = accuracies.shape
+    rng = np.random.default_rng(seed)
+    means = accuracies.mean(2, keepdims=True)
+    value = float(statistic(means)[0])
+    if seeds == 1:
+        return Estimate(value, -math.inf, math.inf, math.inf, 1.0, 1, images)
+    chosen = rng.integers(seeds, size=(endpoints.DRAWS, seeds - 1))
+    of_seeds = accuracies[:, :, chosen].mean(3)
+    spread = np.sqrt(means * (1 - means) / images)
+    errors = spread * rng.standard_normal((*means.shape[:2], endpoints.DRAWS))
+    parts = [statistic(curves).var() for curves in (of_seeds, means + errors)]
+    both = of_seeds + errors
+    error = float(statistic(both).std())
+    weights = parts[0] ** 2 / (seeds - 1) + parts[1] ** 2 / (images - 1)
+    df = float(sum(parts) ** 2 / weights) if weights > 0 else float(seeds - 1)
+    half = float(stats.t.ppf(0.975, df)) * error
+    censored = float(endpoints.is_censored(both).mean()) if len(means[0]) > 1 else 0.0
+    return Estimate(value, value - half, value + half, error, df, seeds, images, censored)
+
+
+def estimates_here(scores: pd.DataFrame, dims: Sequence[int], images: int) -> pd.DataFrame:
+    """The endpoints on the embedded set, of runs of one length."""
+    rows = []
+    cases = [("C10", "z"), ("C10", "h"), ("C11", "h")]
+    for claim, purpose in cases:
+        own = dims if claim == "C10" else dims[-1:]
+        statistic = endpoints.factor(own) if claim == "C10" else endpoints.difference
+        accuracies = accuracies_of(scores, CHOSEN[purpose], own)
+        found = estimate(accuracies, statistic, images=images)
+        rows.append({"claim": claim, "on": purpose} | _columns(found))
+    return pd.DataFrame(rows)
+
+
+def _columns(found: Estimate) -> dict[str, float]:
+    named = {"estimate": found.value, "95 % low": found.low, "95 % high": found.high}
+    named |= {"seeds": found.seeds, "seen with 80 % power": found.detectable}
+    return named | {"draws without a common accuracy": found.censored}
+
+
+# --- the experiment -------------------------------------------------------------------------------
+
+
+def progress(design: Design, found: Found) -> str:
+    """How much of the experiment is recorded, in a sentence."""
+    plan = shares(design, found)
+    done, runs = (sum(getattr(share, name) for share in plan) for name in ("done", "runs"))
+    hours = sum(share.hours for share in plan)
+    left = sum(share.left for share in plan)
+    if done == runs:
+        return f"All {runs:,} runs of the experiment are made."
+    what = f"{done:,} of about {runs:,} runs of the experiment are made"
+    return f"{what}, and {left:.0f} of {hours:.0f} core hours are left; no verdict yet."
+
+
+def by_length(found_readings: Sequence[Reading]) -> pd.DataFrame:
+    """A row an endpoint, image set and length that is recorded."""
+    rows = []
+    for reading in found_readings:
+        endpoint = reading.endpoint
+        named = {"claim": endpoint.claim, "on": endpoint.purpose, "images": reading.images.name}
+        for epochs, estimated in reading.by_length.items():
+            row: dict[str, Any] = {**named, "epochs": epochs, **_columns(estimated)}
+            rows.append(row | {"at this length": endpoint.rule.verdict(estimated)})
+    return pd.DataFrame(rows)
+
+
+def with_recorded(here: pd.DataFrame, design: Design, found: Found) -> pd.DataFrame:
+    """Contrasts of short runs, and those of the experiment.
+
+    Where it has an image set, its runs stand instead of the others.
+    """
+    recorded = recorded_contrasts(design, found)
+    if recorded.empty:
+        return here
+    return pd.concat([here[~here.images.isin(recorded.images)], recorded], ignore_index=True)
+
+
+def recorded_contrasts(design: Design, found: Found) -> pd.DataFrame:
+    """As `analysis.contrasts`, of the final runs that are recorded; over seeds and test images."""
+    rows = []
+    for images in (design.cifar10, design.fashion):
+        for purpose, (contrast, pair) in itertools.product(PURPOSES, CONTRASTS.items()):
+            for grid in images.grids(purpose):
+                condition = Condition(images, grid.epochs, purpose)
+                steps = grid.epochs * math.ceil((images.n_train or images.size) / BATCH)
+                for dim in grid.dims:
+                    try:
+                        correct = correct_of(
+                            condition, (dim,), found, seeds=design.seeds, kernels=pair
+                        )
+                    except Incomplete:
+                        continue
+                    row: dict[str, Any] = {"images": images.name, "purpose": purpose}
+                    row |= {"contrast": contrast, "d_z": dim, "epochs": grid.epochs}
+                    rows.append(row | {"steps": steps} | _difference(correct))
+    return pd.DataFrame(rows)
+
+
+def _difference(correct: Correct) -> dict[str, float]:
+    own = endpoints.estimate(correct, endpoints.difference)
+    return {"difference": own.value, "low": own.low, "high": own.high, "n": own.seeds}
+
+
+def primary(found_readings: Sequence[Reading], claim: str) -> Reading | None:
+    """The one that decides a claim: on CIFAR-10; for C10 on z."""
+    for reading in found_readings:
+        is_own = (reading.endpoint.claim, reading.endpoint.purpose) == (claim, PRIMARY[claim])
+        if is_own and reading.images.name == "cifar10":
+            return reading
+    return None
+
+
+def outcome(
+    claim: str, here: pd.DataFrame, found_readings: Sequence[Reading], *, scale: str, lacking: str
+) -> Outcome:
+    """The verdict of the experiment once it has one; until then, none, and the estimate from here.
+
+    `here`: of `estimates_here`. `lacking`: what is said while the experiment is not there. No
+    verdict is given from here: the experiment decides by its last two lengths, of which this one is
+    the shortest or shorter.
+    """
+    reading = primary(found_readings, claim)
+    if reading is not None and reading.verdict != UNDECIDED:
+        last = reading.by_length[max(reading.by_length)]
+        estimated = (last.value, last.low, last.high, last.seeds)
+        verdict = reading.verdict
+        note = "; ".join(filter(None, ("CIFAR-10, from the records of scale full", reading.note)))
+    else:
+        own = here[(here.claim == claim) & (here.on == PRIMARY[claim])].iloc[0]
+        ends = [float(own[name]) for name in ("estimate", "95 % low", "95 % high")]
+        estimated = (ends[0], ends[1], ends[2], int(own.seeds))
+        verdict = UNDECIDED
+        note = f"{lacking} The estimate is that of the embedded images, which decides nothing"
+    value, low, high, n = estimated
+    return Outcome(
+        claim=all_claims()[claim],
+        scale=scale,
+        values=(),
+        estimate=value,
+        low=low,
+        high=high,
+        n=n,
+        verdict=verdict,
+        note=note,
+    )
+
+
+def keep(found: Outcome, out: Path) -> None:
+    """Where `Notebook.claim` keeps those that follow from one value a seed; `out` is its folder."""
+    path = out / "claims" / f"{found.claim.id}.json"
+    write_text(path, found.model_dump_json(indent=1) + "\n")
+
+
+def verdict_table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "claim": f"{one.claim.id}. {one.claim.sentence}",
+            "estimate": one.estimate,
+            "95 % low": one.low,
+            "95 % high": one.high,
+            "seeds": one.n,
+            "verdict": one.verdict,
+            "why": one.note,
+        }
+        for one in outcomes
+    )

@@ -1,0 +1,31 @@
+"""The claims of the notebook, each with a rule fixed before the run.
+
+The endpoint is the linear probe because it standardises features: their scale, their norm and the
+metric of their neighbors cannot decide it.
+"""
+
+from sscl_experiments.claims import Claim
+
+CLAIMS = (
+    Claim(
+        id="C12",
+        sentence="t-SimCLR improves out-of-distribution accuracy.",
+        source="abstract",
+        estimand=(
+            "linear probe on h of images of other sets, t-SimCLR minus SimCLR, mean over the sets, "
+            "paired by seed and image; interval over seeds and images. Withheld where the "
+            "untrained network or raw pixels, in the place of t-SimCLR, pass the same rule, and "
+            "where half the training says otherwise"
+        ),
+        direction="at least",
+        threshold=0.0,
+    ),
+    Claim(
+        id="C13",
+        sentence="The same change to MoCo-v2 improves transfer to other image sets.",
+        source="authors' code and recollection: a hypothesis here",
+        estimand=("as for C12, t-MoCo minus MoCo, with MoCo in the place of SimCLR"),
+        direction="at least",
+        threshold=0.0,
+    ),
+)

@@ -1,0 +1,166 @@
+"""Runs that measure what training did not see: labels, probe, detection, shapes, bad input."""
+
+import itertools
+
+import pytest
+import torch
+from helpers import normal, read_once
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from sscl_core.batches import source
+from sscl_core.config import MLP, ConvNet, ImageAugmentation, Projector
+from sscl_core.corruptions import CONSTANTS, SEVERITIES
+from sscl_core.evaluate import linear_probe
+from sscl_core.train import device_of
+from sscl_experiments import store
+from sscl_experiments.runner import results
+from sscl_experiments.runs import robust_images, unseen
+from sscl_experiments.runs.robust_config import (
+    RobustRun,
+    StressedImages,
+    UnseenMixture,
+    UnseenRun,
+)
+from sscl_experiments.runs.unseen import separation, world_means
+
+SMALL = RobustRun(
+    data=StressedImages(n_train=60, tested=12, attacked=2),
+    backbone=ConvNet(width=2),
+    projector=Projector(hidden=0, dim=10),
+    epochs=1,
+    batch_size=32,
+)
+PLANE = UnseenMixture(
+    means=((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)), unseen=((2.0, 2.0),), steps_per_epoch=3
+)
+ON_PLANE = UnseenRun(
+    data=PLANE,
+    backbone=MLP(width=8, depth=1),
+    projector=Projector(hidden=0, dim=2),
+    epochs=1,
+    batch_size=8,
+)
+
+
+@pytest.fixture(autouse=True)
+def as_floats(monkeypatch):
+    """The type checker takes no whole number for a float, as Python does."""
+    for name, values in CONSTANTS.items():
+        monkeypatch.setitem(CONSTANTS, name, tuple(map(float, values)))
+
+
+def test_labels_go_with_the_images_that_are_dealt_out():
+    whole = ImageAugmentation(crop_scale=(1.0, 1.0), flip=0.0)
+    config = SMALL.replace(data=SMALL.data.replace(augmentation=whole), epochs=2)
+    images = read_once("fashion_mnist_subset", "train").images[:60]
+    labels = torch.arange(60)
+    for epoch in (0, 1):
+        order = robust_images.epoch_labels(config, labels, epoch)
+        dealt = [batch.x1 for batch in source(config, images, device_of("cpu")).batches(epoch)]
+        assert torch.equal((255 * torch.cat(dealt)).round().byte(), images[order])
+
+
+def test_training_on_labels_learns_them_and_follows_its_seed():
+    data = read_once("fashion_mnist_subset", "train").select(slice(300))
+    config = SMALL.replace(supervised=True, epochs=6, backbone=ConvNet(width=8))
+    trained = robust_images.train_supervised(config, data, device="cpu")
+    again = robust_images.train_supervised(config, data, device="cpu")
+    assert trained.losses == again.losses
+    assert sum(trained.losses[-5:]) < 0.75 * sum(trained.losses[:5])
+    with torch.no_grad():
+        logits = trained.model(robust_images.pixels(data.images))[1]
+    assert (logits.argmax(1) == data.labels).double().mean() > 0.5
+
+
+def test_the_probe_that_is_attacked_is_the_linear_probe():
+    x, test = normal(300, 20).float(), normal(200, 20, seed=1).float()
+    labels = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
+    layer = robust_images.fitted_probe(x, labels)
+    agrees = layer(test).argmax(1) == linear_probe(x, labels, test)
+    assert agrees.double().mean() > 0.98
+    reference = LogisticRegression(C=1 / (300 * robust_images.PENALTY), tol=1e-8, max_iter=1000)
+    standard = (x - x.mean(0)) / x.std(0)
+    reference.fit(standard.numpy(), labels.numpy())
+    theirs = reference.decision_function(((test - x.mean(0)) / x.std(0)).numpy())
+    ours = layer(test)
+    ours, theirs = ours - ours.mean(1, keepdim=True), torch.tensor(theirs).float()
+    torch.testing.assert_close(ours, theirs - theirs.mean(1, keepdim=True), atol=0.02, rtol=0.02)
+
+
+def test_separation_is_what_scikit_learn_finds():
+    new, old = normal(200).round(decimals=1) + 1, normal(300, seed=1).round(decimals=1)
+    auroc, fpr95 = separation(new, old)
+    truth = [1] * 200 + [0] * 300
+    scores = torch.cat([new, old]).numpy()
+    assert auroc == pytest.approx(roc_auc_score(truth, scores))
+    fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
+    assert fpr95 == pytest.approx(fpr[(tpr >= 0.95).argmax()])
+
+
+def test_worlds_move_the_means_as_they_say():
+    worlds = world_means(PLANE)
+    means = torch.tensor(PLANE.means)
+    assert torch.equal(worlds["new"][:3], means)
+    assert worlds["new"][3].tolist() == [2.0, 2.0]
+    torch.testing.assert_close((worlds["shifted"] - means).norm(dim=1), torch.ones(3))
+    for world, factor in (("rotated", 1.0), ("rescaled", unseen.GROWTH)):
+        torch.testing.assert_close(worlds[world].mean(0), means.mean(0))
+        torch.testing.assert_close(torch.pdist(worlds[world]), factor * torch.pdist(means))
+    assert not torch.allclose(worlds["rotated"], means)
+
+
+def test_records_of_both_kinds_are_kept_and_found_again(tmp_path):
+    images = [SMALL, SMALL.replace(supervised=True), SMALL.replace(epochs=0)]
+    points = [ON_PLANE.replace(seed=seed) for seed in (0, 1)]
+    made = results([*images, *points], runs=tmp_path, progress=False)
+    rows = 1 + len(CONSTANTS) * len(SEVERITIES)
+    for record in made[:3]:
+        assert record.arrays["accuracy_cosine_h"].shape == (rows,)
+        assert record.arrays["displacement"][0] == 0
+        assert record.arrays["probe_attacked"].shape == (2, len(robust_images.RADII["l2"]))
+        assert record.metrics["moved_attacked"] >= record.metrics["moved_noise"]
+        assert record.metrics["lipschitz"] > 0
+    for record in made[3:]:
+        assert record.arrays["z"].shape == (4 * PLANE.queries, 2)
+        assert 0 <= record.metrics["new_cosine"] <= 1
+    again = [store.load(tmp_path, record.config) for record in made]
+    for before, after in zip(made, again, strict=True):
+        assert after is not None
+        assert after.metrics == before.metrics
+    assert len({store.run_key(config) for config in [*images, *points]}) == 5
+
+
+def test_the_unseen_are_never_drawn_from_in_training():
+    sampler = unseen.seen(ON_PLANE)
+    assert sampler.means.tolist() == [list(mean) for mean in PLANE.means]
+
+
+def test_support_and_queries_are_other_draws_and_follow_the_seed():
+    found = [
+        unseen.draws(ON_PLANE.replace(seed=seed), world, 5, part)[0]
+        for seed, world, part in itertools.product((0, 1), ("seen", "shifted"), (0, 1))
+    ]
+    for first, second in itertools.combinations(found, 2):
+        assert not torch.equal(first, second)
+    assert torch.equal(found[0], unseen.draws(ON_PLANE, "seen", 5, 0)[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: StressedImages(tested=20, attacked=21), "attacked must be at most tested, 20"),
+        (lambda: SMALL.replace(supervised=True, projector=Projector()), "projector must be linear"),
+        (lambda: UnseenMixture(unseen=()), "unseen"),
+    ],
+)
+def test_configurations_that_cannot_be_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_more_images_than_there_are_cannot_be_tested():
+    test = read_once("fashion_mnist_subset", "test").select(slice(20))
+    config = SMALL.replace(data=SMALL.data.replace(tested=21))
+    with pytest.raises(ValueError, match="tested must be at most 20, the test images there are"):
+        robust_images.tested(config, test)
