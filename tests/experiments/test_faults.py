@@ -139,8 +139,17 @@ def begun(small, tmp_path):
         one.main.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-@pytest.mark.parametrize("stage", ["training", "notebook"])
+# Each signal, and each stage with a signal that is caught and with the one that is not.
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [
+        ("training", signal.SIGINT),
+        ("training", signal.SIGHUP),
+        ("training", signal.SIGKILL),
+        ("notebook", signal.SIGTERM),
+        ("notebook", signal.SIGKILL),
+    ],
+)
 def test_nothing_survives_a_stopped_reproduction(stage, number, trained, begun, tmp_path):
     shutil.copytree(trained / "runs", tmp_path / "runs")
     reproduction = begun(stage)
