@@ -337,7 +337,7 @@ def under(name, locales):
     return FORCED if name == "ascii" else {"LOCPATH": locales, "LC_ALL": name, "PYTHONUTF8": "0"}
 
 
-@pytest.mark.parametrize("name", [*LOCALES, "ascii"])
+@pytest.mark.parametrize("name", ["tr_TR", "zh_CN", "ascii"])
 def test_commands_under_another_locale(name, locales, tmp_path):
     outcome = decide(all_claims()["C3"], [0.5] * 5, scale="smoke", withheld="ν − ℓ")
     place = tmp_path / "ü"
