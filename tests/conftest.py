@@ -14,7 +14,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import beartype
 import jaxtyping
 import pytest
-import torch
 
 
 def names_shapes(annotation) -> bool:
@@ -42,13 +41,6 @@ def checked(typechecker, jaxtyped=jaxtyping.jaxtyped):
 jaxtyping.jaxtyped = checked
 jaxtyping.install_import_hook(("sscl_core", "sscl_experiments"), "beartype.beartype")
 
-# `torch.manual_seed` seeds devices of every kind. For each kind that is not there it keeps the call
-# for later, and a text of the whole stack with it, which under pytest takes longer than the rest.
-for kind in (torch.cuda, torch.xpu, torch.mtia):
-    if not kind.is_available():
-        kind.manual_seed_all = lambda seed: None
-
-
 # Where the tests take longest: they come first, or one worker would be at them alone in the end.
 LONGEST = ("test_workflow.py", "test_compile.py", "test_readme.py", "test_faults.py")
 # What tests share and costs most to make: tests that use it go to one worker.
@@ -57,6 +49,7 @@ SHARED = ("checkout", "small", "root", "finished")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    seed_no_absent_device()
     for item in items:
         for name in SHARED:
             if name in item.fixturenames:
@@ -67,3 +60,16 @@ def pytest_collection_modifyitems(items):
 def _place(item):
     name = item.path.name
     return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+
+def seed_no_absent_device():
+    """`torch.manual_seed` seeds devices of every kind.
+
+    For each kind that is not there it keeps the call for later, and with it a text of the whole
+    stack, which under pytest takes longer than the rest.
+    """
+    import torch  # here: the process that hands out the tests does without
+
+    for kind in (torch.cuda, torch.xpu, torch.mtia):
+        if not kind.is_available():
+            kind.manual_seed_all = lambda seed: None
