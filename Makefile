@@ -39,7 +39,7 @@ notebooks: $(STAMP)
 	$(VENV)/bin/python -m sscl_experiments reproduce --scale quick --cores $(CORES) --publish
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -n $(CORES) --dist loadgroup
+	$(VENV)/bin/python -m pytest -n $(CORES) --dist loadgroup --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -131,5 +131,6 @@ def run(root: Path, *command: str, **variables: str) -> subprocess.CompletedProc
     """`python -m COMMAND` in the copy, with its packages."""
     environment = os.environ | {"PYTHONPATH": str(root), "COLUMNS": "120"} | variables
     environment.pop("SSCL_RESULTS_DIR", None)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # tens of processes, each of which compiles
     command = [sys.executable, "-m", *command]
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)

@@ -1,6 +1,7 @@
 """Records outlive a change of the code if, and only if, a sample trained again is the same."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,11 +68,19 @@ def made_by_code(name: str, runs: Path, monkeypatch, configs: list[TrainConfig])
         return results(configs, runs=runs, progress=False)
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("made once")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_runs, "load_images", read_once)
+        made_by_code("older", folder, patch, CONFIGS)
+    return folder
+
+
 @pytest.fixture
-def runs(tmp_path, monkeypatch) -> Path:
+def runs(made_once, tmp_path) -> Path:
     """A folder with the runs of `CONFIGS` as older code made them."""
-    made_by_code("older", tmp_path / "runs", monkeypatch, CONFIGS)
-    return tmp_path / "runs"
+    return shutil.copytree(made_once, tmp_path / "runs")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

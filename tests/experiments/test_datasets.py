@@ -742,8 +742,11 @@ LIMIT = 1 << 20  # what an archive may hold beside the published files, which ar
 
 
 def bomb(name, content, kind):
-    """A .tar.gz of some kB that is 64 MB unpacked: in a name, a header, or other files."""
-    stream, size = io.BytesIO(), 64 << 20
+    """A .tar.gz of some kB that is 64 MB unpacked: in a name, a header, or another file.
+
+    Of many files it is 16 MB: it takes long to write them.
+    """
+    stream, size = io.BytesIO(), (16 if kind == "many members" else 64) << 20
     layout = tarfile.PAX_FORMAT if kind == "pax header" else tarfile.GNU_FORMAT
     with tarfile.open(fileobj=stream, mode="w:gz", format=layout) as tar:
         member = tarfile.TarInfo("a" * size + "/" + name if kind == "long name" else name)

@@ -38,8 +38,19 @@ from sscl_experiments.workflow.state import look
 CLAIMS = all_claims()
 
 
-def shrink(scales):
-    """Gives the sizes of smoke to the scales that are published."""
+def shrink(root):
+    """Gives the sizes of smoke to the scales that are published, and as many trainings to a job."""
+    for scales in root.glob("sscl_experiments/studies/*/scales.toml"):
+        give_smoke(scales)
+    plan = root / "sscl_experiments" / "workflow" / "planning.py"
+    text = plan.read_text(encoding="utf-8")
+    number = planning.TRAININGS_PER_JOB["smoke"]
+    text, changed = re.subn('"quick": [0-9]+', f'"quick": {number}', text)
+    assert changed == 1
+    plan.write_text(text, encoding="utf-8")
+
+
+def give_smoke(scales):
     text = scales.read_text(encoding="utf-8")
     smoke = re.search(r"\[smoke\].*?(?=\[quick\])", text, re.S).group()
     others = (smoke.replace("[smoke", f"[{scale}") for scale in ("quick", "full"))
@@ -63,8 +74,7 @@ def checkout(tmp_path_factory):
     """A copy with every study."""
     root = tmp_path_factory.mktemp("checkout")
     throwaway.copy_of_the_checkout(root)
-    for scales in root.glob("sscl_experiments/studies/*/scales.toml"):
-        shrink(scales)
+    shrink(root)
     return Checkout(root)
 
 

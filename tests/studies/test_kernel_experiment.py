@@ -472,8 +472,7 @@ def _weights(network) -> dict[str, torch.Tensor]:
 # --- the whole -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def quick(monkeypatch):
+def without_training(patch):
     """Runs that take no time, with accuracies of the landscape; returns the names of those made."""
     made = []
 
@@ -492,10 +491,30 @@ def quick(monkeypatch):
         return {"metrics": metrics, "images": 200, "correct": correct}
 
     for module in (running, plain.running):
-        monkeypatch.setattr(module, "make", make)
-        monkeypatch.setattr(module, "log", lambda text: None)
-    monkeypatch.setattr(plain.endpoints, "DRAWS", 200)
+        patch.setattr(module, "make", make)
+        patch.setattr(module, "log", lambda text: None)
+    patch.setattr(plain.endpoints, "DRAWS", 200)
     return made
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    return without_training(monkeypatch)
+
+
+FIVE = TINY.replace(seeds=tuple(range(5)), more=(5,))
+
+
+@pytest.fixture(scope="module")
+def of_five(tmp_path_factory):
+    """All runs of an experiment with five seeds, and the words before the first of them."""
+    folder = tmp_path_factory.mktemp("five")
+    records = plain.ledger.Ledger(folder / "records")
+    before = plain.reading.withheld(FIVE, FIVE.cifar10, records.found())
+    with pytest.MonkeyPatch.context() as patch:
+        without_training(patch)
+        plain.running.go_on(FIVE, records, results=folder)
+    return records, before
 
 
 def test_the_whole_goes_on_where_it_stopped_and_makes_no_run_twice(tmp_path, quick, monkeypatch):
@@ -533,28 +552,25 @@ def test_the_whole_goes_on_where_it_stopped_and_makes_no_run_twice(tmp_path, qui
         assert found.verdict == "not run at this scale", "two or three seeds are too few"
 
 
-def test_five_seeds_give_verdicts(tmp_path, quick):
-    records = plain.ledger.Ledger(tmp_path)
-    five = TINY.replace(seeds=tuple(range(5)), more=(5,))
-    plain.running.go_on(five, records, results=tmp_path / "here")
-    found = plain.reading.readings(five, records.found())
+def test_five_seeds_give_verdicts(of_five, quick):
+    found = plain.reading.readings(FIVE, of_five[0].found())
     assert len(found) == 6
     z = found[0]
-    assert (z.endpoint.claim, z.endpoint.purpose, z.images) == ("C10", "z", five.cifar10)
+    assert (z.endpoint.claim, z.endpoint.purpose, z.images) == ("C10", "z", FIVE.cifar10)
     assert z.verdict == "does not replicate"
     assert z.note == ""
     assert {e.seeds for e in z.by_length.values()} <= {5, 6}
 
 
-def test_a_verdict_is_withheld_where_pixels_are_better(tmp_path, quick):
-    records = plain.ledger.Ledger(tmp_path)
-    five = TINY.replace(seeds=tuple(range(5)), more=(5,))
-    assert "yet" in plain.reading.withheld(five, five.cifar10, records.found())
-    plain.running.go_on(five, records, results=tmp_path / "here")
+def test_a_verdict_is_withheld_where_pixels_are_better(of_five):
+    records, before = of_five
+    assert "yet" in before
     found = records.found()
-    assert plain.reading.withheld(five, five.cifar10, found) == ""
-    found[plain.tasks.baseline(five.cifar10).id]["metrics"]["knn15_cosine_pixels"] = 0.6
-    assert "not as good as raw pixels" in plain.reading.withheld(five, five.cifar10, found)
+    assert plain.reading.withheld(FIVE, FIVE.cifar10, found) == ""
+    pixels = plain.tasks.baseline(FIVE.cifar10).id
+    metrics = found[pixels]["metrics"] | {"knn15_cosine_pixels": 0.6}
+    worse = Found({**found, pixels: {**found[pixels], "metrics": metrics}})
+    assert "not as good as raw pixels" in plain.reading.withheld(FIVE, FIVE.cifar10, worse)
 
 
 def test_a_run_that_diverges_is_recorded_as_such(tmp_path, monkeypatch):

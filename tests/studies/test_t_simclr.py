@@ -1,5 +1,6 @@
 """SimCLR and t-SimCLR: the search for their settings, the runs, and the tables made of them."""
 
+import functools
 import io
 import itertools
 import json
@@ -319,6 +320,7 @@ def test_the_estimate_from_accuracies_adds_the_error_of_seeds_and_images():
     assert (alone.low, alone.high, alone.seeds) == (-math.inf, math.inf, 1)
 
 
+@functools.cache
 def here() -> pd.DataFrame:
     rng = np.random.default_rng(0)
     rows = [
