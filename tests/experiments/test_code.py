@@ -94,6 +94,7 @@ REACHED_BY = {
 for reached in REACHED_BY.values():
     reached |= {"TransferImages", "StressedImages"} if "Images" in reached else set()
     reached |= {"UnseenMixture", "StressedImages"} if {"Mixture", "Points"} <= reached else set()
+    reached |= {"WhitenedPoints"} if "Points" in reached else set()
 REACHED_BY |= {
     "sscl_core.moco": {"TransferImages"},
     "sscl_core.fit": {"TransferImages"},
@@ -103,6 +104,8 @@ REACHED_BY |= {
     "sscl_core.corruptions": {"StressedImages"},
     "sscl_experiments.runs.robust_images": {"StressedImages"},
     "sscl_experiments.runs.unseen": {"StressedImages", "UnseenMixture"},
+    "sscl_experiments.covariance_noise": {"WhitenedPoints"},
+    "sscl_experiments.covariance_config": set(),
 }
 
 

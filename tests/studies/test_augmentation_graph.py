@@ -299,12 +299,15 @@ def test_when_and_in_which_order_eigenvectors_are_learned():
                 known = {"data": "a", "loss": "b", "seed": seed, "d_z": 3}
                 rows.append(known | {"eigenvector": number, "step": step, "energy": energy})
     times = analysis.half_times(pd.DataFrame(rows))
-    assert times["half at"].tolist() == [10, 20] * 2, "the first and those beyond d_z are left out"
-    (order,) = analysis.order_of_learning(times).to_dict("records")
-    assert (order["2"], order["3"]) == (10, 20)
+    assert times["stays"].tolist() == [10, 20] * 2, "the first and those beyond d_z are left out"
+    assert times["first"].tolist() == [10, 0] * 2
+    crossed, order = analysis.order_of_learning(times).to_dict("records")
+    assert (crossed["step"], crossed["2"], crossed["3"]) == ("first", 10, 0)
+    assert (order["step"], order["2"], order["3"]) == ("stays", 10, 20)
+    assert crossed["rank correlation"] == pytest.approx(-1)
     assert order["rank correlation"] == pytest.approx(1)
-    times["half at"] = 10
-    assert analysis.order_of_learning(times)["rank correlation"].tolist() == [0]
+    times["stays"] = 10
+    assert analysis.order_of_learning(times)["rank correlation"].tolist() == [-1, 0]
 
 
 def test_the_two_by_two_is_of_the_top_eigenvectors_after_training():
@@ -443,6 +446,19 @@ def test_residuals_by_bins_of_t():
     table = density_ratio.residuals(kept, bins=2)
     assert table["T"].tolist() == [4.5, 14.5]
     assert table.residual.tolist() == [0, 3], "partners, the first half, are at 0"
+
+
+def test_ends_of_residuals_are_those_of_the_outer_bins_over_runs():
+    rows = []
+    for seed, dim, number in itertools.product(range(3), (2, 5), range(3)):
+        known = {"similarity": "cosine", "d_z": dim, "seed": seed, "bin": number, "T": number}
+        rows.append(known | {"residual": seed + 10.0 * number * dim})
+    table = density_ratio.ends_of_residuals(pd.DataFrame(rows))
+    assert table.d_z.tolist() == [2, 5]
+    low, high = scipy.stats.t.interval(0.95, 2, 1, scipy.stats.sem([0, 1, 2]))
+    assert table.strangers.tolist() == [f"+1.00 [{low:.2f}, {high:.2f}]"] * 2
+    assert table["closest pairs"].str.partition(" ")[0].tolist() == ["+41.00", "+101.00"]
+    assert table.n.tolist() == [3, 3]
 
 
 def test_densities_of_views_of_images_are_means_over_crops():

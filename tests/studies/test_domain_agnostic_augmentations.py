@@ -22,6 +22,7 @@ from sscl_core.config import (
     Noise,
     Points,
 )
+from sscl_experiments.covariance_config import whitened
 from sscl_experiments.grouping import ensembles
 from sscl_experiments.record import Record
 from sscl_experiments.runs.points import point_set
@@ -481,11 +482,6 @@ def test_claims_are_decided_on_their_own_clouds_paired_by_seed():
 
 
 def test_the_control_is_listed_beside_the_others():
-    measured = {("isotropic, d=8", 0.3): [{"knn_h_test": 0.1}, {"knn_h_test": 0.2}]}
-    rows = analysis.control_rows(measured, range(7, 9))
-    assert rows.seed.tolist() == [7, 8]
-    assert rows.knn_h_test.tolist() == [0.1, 0.2]
-    assert rows.augmentation.unique().tolist() == ["covariance noise"]
     best, _ = clouds_frame()
     table = analysis.control_table(best, NUISANCE_CLOUDS)
     own = paired(best, NUISANCE_CLOUDS[0], "covariance noise", "mixup")
@@ -619,6 +615,7 @@ def every_group(p) -> list[list]:
         for groups in (
             p.noise_runs(),
             p.map_runs(),
+            p.control_runs(),
             p.untrained_runs(),
         )
         for runs in groups.values()
@@ -631,7 +628,7 @@ def test_the_runs_are_those_of_the_groups_and_each_is_made_once(scale):
     grouped = [run for runs in every_group(p) for run in runs]
     assert len(set(p.runs())) == len(p.runs()) == len(grouped)
     assert set(p.runs()) == set(grouped)
-    for runs in [*every_group(p), *p.control_runs().values()]:
+    for runs in every_group(p):
         assert [run.seed for run in runs] == list(range(p.seeds))
         assert len({run.replace(seed=0) for run in runs}) == 1, "they differ in their seed alone"
 
@@ -646,11 +643,18 @@ def test_what_is_asked_for_twice_is_made_once():
 def test_the_control_is_trained_as_the_map_but_for_its_noise():
     p = agnostic(scale="smoke")
     runs = p.control_runs()
-    assert set(runs) == set(itertools.product(p.control_clouds, CONTROL_STRENGTHS))
-    for (cloud, strength), (run, *_) in runs.items():
+    names = ["covariance noise"]
+    assert set(runs) == set(itertools.product(p.control_clouds, names, CONTROL_STRENGTHS))
+    for (cloud, _, strength), (run, *_) in runs.items():
         beside = p.map_runs()[cloud, "noise", 0.3][0]
         step = Noise(scale=strength)
-        assert run == beside.replace(data=beside.data.replace(augmentation=(step,)))
+        assert [run] == whitened([beside.replace(data=beside.data.replace(augmentation=(step,)))])
+
+
+@pytest.mark.parametrize("scale", ["quick", "full"])
+def test_the_control_is_trained_on_every_cloud(scale):
+    p = agnostic(scale=scale)
+    assert p.control_clouds == p.clouds
 
 
 def test_runs_on_vectors_are_ensembles_of_their_seeds():
@@ -658,7 +662,7 @@ def test_runs_on_vectors_are_ensembles_of_their_seeds():
     together = ensembles(run for run in p.runs() if isinstance(run.data, Points))
     vectors = [
         runs
-        for groups in (p.noise_runs(), p.map_runs(), p.untrained_runs())
+        for groups in (p.noise_runs(), p.map_runs(), p.control_runs(), p.untrained_runs())
         for runs in groups.values()
     ]
     assert sorted(map(str, together)) == sorted(map(str, vectors))

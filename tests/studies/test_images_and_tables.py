@@ -131,14 +131,11 @@ def test_the_ratio_of_a_table_is_the_mean_over_its_splits():
     assert row["mixup − noise"].startswith("+0.000 [")
 
 
-def test_baselines_and_the_control_are_rows_of_tables():
+def test_baselines_are_rows_of_tables():
     splits = {"wine": study(scale="smoke").untrained_runs()["wine"]}
     rows = analysis.baseline_rows(splits)
     assert rows.method.tolist() == ["raw", "PCA", "random forest"] * 2
     assert rows[rows.method == "random forest"].forest_test.min() > 0.9
-    control = analysis.covariance_rows({("wine", 0.1): [{"a": 1.0}, {"a": 2.0}]}, range(5, 7))
-    assert control.seed.tolist() == [5, 6]
-    assert (control.budget.unique(), control.a.tolist()) == (["small"], [1.0, 2.0])
 
 
 # --- runs ----------------------------------------------------------------------------------------
@@ -147,7 +144,7 @@ def test_baselines_and_the_control_are_rows_of_tables():
 @pytest.mark.parametrize("scale", ["smoke", "quick", "full"])
 def test_the_runs_are_those_of_the_groups_and_each_is_made_once(scale):
     p = study(scale=scale)
-    groups = {"view": p.image_seeds, "table": p.seeds, "untrained": p.seeds}
+    groups = {"view": p.image_seeds, "table": p.seeds, "untrained": p.seeds, "covariance": p.seeds}
     grouped = []
     for group, n in groups.items():
         for name, runs in getattr(p, f"{group}_runs")().items():
@@ -184,7 +181,9 @@ def test_every_augmentation_has_as_many_strengths():
     assert [type(step) for _, step in TABLE_STEPS] == [kind for kind in kinds for _ in range(3)]
     assert len(COVARIANCE_STRENGTHS) == 3
     p = study(scale="smoke")
-    assert set(p.covariance_runs()) == set(itertools.product(p.tables, COVARIANCE_STRENGTHS))
+    names = ["covariance noise"]
+    expected = itertools.product(p.tables, names, COVARIANCE_STRENGTHS, ["small"])
+    assert set(p.covariance_runs()) == set(expected)
 
 
 @pytest.mark.parametrize(

@@ -370,6 +370,24 @@ def residuals(kept: Mapping[Group, Kept], bins: int = 10) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def ends_of_residuals(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `residuals`: the mean in the lowest bin of T and in the highest, by similarity and d_z.
+
+    With 95 % intervals over runs. Where there is room for all distances, what is left of these is
+    not crowding.
+    """
+    rows = []
+    ends = {"strangers": table.bin.min(), "closest pairs": table.bin.max()}
+    for (similarity, dim), own in table.groupby(["similarity", "d_z"], sort=False):
+        row: dict[str, Any] = {"similarity": similarity, "d_z": dim}
+        for name, number in ends.items():
+            values = own[own.bin == number].residual.tolist()
+            mean, low, high = interval(values)
+            row[name] = f"{mean:+.2f} [{low:.2f}, {high:.2f}]"
+        rows.append(row | {"n": len(values)})
+    return pd.DataFrame(rows)
+
+
 def image_table(found: ImagePairs, fitted: Fits) -> pd.DataFrame:
     """Of images: R² before and after training, of the raw input, and of T's second estimate."""
     table = fitted.table
@@ -387,10 +405,14 @@ def image_table(found: ImagePairs, fitted: Fits) -> pd.DataFrame:
 
 
 def digits_table(fitted: Fits) -> pd.DataFrame:
-    """R² over partners before and after training, and of the raw input at its best scale."""
+    """R² over partners before, halfway through and after training, and of the raw input.
+
+    The latter at its best scale.
+    """
     table = fitted.table[fitted.table.pairs == PARTNERS]
-    ends = table[table.step.isin([0, table.step.max()])]
-    rows = means(ends, ["d_z", "step"], [R2, SLOPE, SCALED])
+    steps = sorted(table.step.unique())
+    looks = table[table.step.isin([0, steps[len(steps) // 2], steps[-1]])]
+    rows = means(looks, ["d_z", "step"], [R2, SLOPE, SCALED])
     raw = []
     for own in list(fitted.pairs.values())[:1]:
         for pairs in own.pairs:

@@ -57,18 +57,6 @@ def exceptions(gains_by_scale: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def control_rows(
-    measured: Mapping[tuple[str, float], Sequence[Mapping[str, float]]], seeds: Sequence[int]
-) -> pd.DataFrame:
-    """Networks trained with noise of the data's covariance: rows as those of the other two."""
-    rows = []
-    for (cloud, strength), group in measured.items():
-        known = {"cloud": cloud, "augmentation": "covariance noise", "strength": strength}
-        own = zip(seeds, group, strict=True)
-        rows += [known | {"seed": seed} | dict(metrics) for seed, metrics in own]
-    return pd.DataFrame(rows)
-
-
 def control_table(best: pd.DataFrame, clouds: Sequence[str]) -> pd.DataFrame:
     """Accuracy of each augmentation, and noise of the data's covariance minus mixup, by cloud."""
     wide, rows = by_augmentation(best), []

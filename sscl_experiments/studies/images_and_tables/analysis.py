@@ -13,8 +13,9 @@ from sscl_experiments.runs.points import point_set
 from sscl_experiments.statistics import interval
 from sscl_experiments.variance_ratio import unlabelled_groups, variance_ratio
 
+from .parameters import COVARIANCE
+
 VALIDATION = "knn_h_validation"
-COVARIANCE = "covariance noise"
 SETTING = ["augmentation", "strength", "budget"]
 # Scores of the test part by what they are called in figures.
 SCORES = {
@@ -23,7 +24,6 @@ SCORES = {
     "linear probe": "probe_h_test",
     "forest's vote": "forest_test",
 }
-Measured = Mapping[tuple[str, float], Sequence[Mapping[str, float]]]
 
 # --- images --------------------------------------------------------------------------------------
 
@@ -49,17 +49,6 @@ def minus_untrained(views: pd.DataFrame) -> pd.DataFrame:
 
 
 # --- tables --------------------------------------------------------------------------------------
-
-
-def covariance_rows(measured: Measured, seeds: Sequence[int]) -> pd.DataFrame:
-    """Networks trained with noise of the data's covariance: rows as those of `table_runs`."""
-    rows = []
-    for (table, strength), group in measured.items():
-        known = {"table": table, "augmentation": COVARIANCE, "strength": strength}
-        known |= {"budget": "small"}
-        own = zip(seeds, group, strict=True)
-        rows += [known | {"seed": seed} | dict(metrics) for seed, metrics in own]
-    return pd.DataFrame(rows)
 
 
 def baseline_rows(splits: Mapping[str, Sequence[TrainConfig]]) -> pd.DataFrame:
