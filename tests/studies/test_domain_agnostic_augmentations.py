@@ -45,6 +45,7 @@ from sscl_experiments.studies.domain_agnostic_augmentations.sne import (
     kl_ratios,
     noise_P,
     over_best_null,
+    over_input,
     procrustes_aligned,
     rank_correlation,
     scaled_kl,
@@ -473,6 +474,8 @@ def test_claims_are_decided_on_their_own_clouds_paired_by_seed():
     assert analysis.premise_gains(best) == pytest.approx(np.mean(premise, 0))
     wide = [paired(best, cloud, "covariance noise", "mixup") for cloud in NUISANCE_CLOUDS]
     assert analysis.covariance_gains(best) == pytest.approx(np.mean(wide, 0))
+    null = [paired(best, cloud, "noise", "mixup") for cloud in NUISANCE_CLOUDS]
+    assert analysis.covariance_gains(best, "noise") == pytest.approx(np.mean(null, 0))
     shares = rows.set_index(["augmentation", "cloud", "seed"])["energy in span"]
     ratios = [
         [shares["mixup", cloud, seed] / shares["noise", cloud, seed] for cloud in PREMISE_CLOUDS]
@@ -489,6 +492,38 @@ def test_the_control_is_listed_beside_the_others():
     assert first["covariance noise − mixup"] == pytest.approx(own.mean())
     assert first["covariance noise"] - first["mixup"] == pytest.approx(own.mean())
     assert first["95 % high"] > own.mean() > first["95 % low"]
+    last = table.iloc[-1]
+    every = [paired(best, cloud, "covariance noise", "mixup") for cloud in NUISANCE_CLOUDS]
+    ends = stats.t.interval(0.95, 3, np.mean(every), stats.sem(np.mean(every, 0)))
+    assert (last["95 % low"], last["95 % high"]) == pytest.approx(ends)
+    assert last["covariance noise − mixup"] == pytest.approx(np.mean(every))
+
+
+def test_the_premise_and_the_ratio_are_told_for_every_scale():
+    columns = ["cloud", "mixup − noise", "low", "high", "variance ratio"]
+    rows = [(PREMISE_CLOUDS[0], -0.1, -0.2, 0.1, 0.3), (NUISANCE_CLOUDS[0], 0.1, 0.0, 0.2, 3.0)]
+    gain = pd.DataFrame(rows, columns=columns)
+    table = analysis.by_separation({"quick": gain, "full": gain[:1]})
+    assert table.cloud.tolist() == [PREMISE_CLOUDS[0]] * 2
+    assert table.scale.tolist() == ["quick", "full"]
+    assert table.separation.tolist() == [separation(CLOUDS[PREMISE_CLOUDS[0]])] * 2
+    text = analysis.rank_by_ratio({"quick": gain, "full": gain.assign(low=[1, 2])})
+    assert text.endswith("gain: 1.00 over 2 clouds of quick, 1.00 over 2 clouds of full")
+
+
+def test_every_setting_is_held_against_the_input():
+    rows = [("noise σ", "0.4", 0.1), ("noise σ", "0.8", 0.9), ("control", "mixup", 0.1)]
+    table = pd.DataFrame(
+        {"factor": factor, "level": level, "KL": kl + 0.01 * seed, "KL, input": 1.0}
+        for factor, level, kl in rows
+        for seed in range(3)
+    )
+    found = over_input(table, 0.75)
+    assert found.level.tolist() == ["0.4", "0.8"]
+    assert found["KL over the input's"].tolist() == pytest.approx([0.11, 0.91])
+    assert found["at most 0.75"].tolist() == ["yes", "no"]
+    almost = found.iloc[1]
+    assert over_input(table, almost["95 % high"] - 1e-9).iloc[1, -1] == "no", "the whole interval"
 
 
 def test_exceptions_are_the_clouds_without_the_sign_of_the_ratio():

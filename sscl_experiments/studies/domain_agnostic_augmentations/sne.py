@@ -276,6 +276,21 @@ def kl_ratios(agree: Mapping[Form, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def over_input(agree: pd.DataFrame, most: float) -> pd.DataFrame:
+    """KL of the trained map over that of the input, a row a setting, paired by seed.
+
+    The input is the one null that every setting has. "at most …": whether the whole interval is.
+    """
+    rows = []
+    own = agree[agree.factor != "control"]
+    for (factor, level), group in own.groupby(["factor", "level"], sort=False):
+        ends = interval((group["KL"] / group["KL, input"]).tolist())
+        row = {"factor": factor, "level": level} | with_interval("KL over the input's", ends)
+        row |= {"n": len(group), f"at most {most:g}": "yes" if ends[2] <= most else "no"}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def aligned_maps(record: Record) -> dict[str, Float[Tensor, "n 2"]]:
     """The points of a run, SNE's map of them and the run's own, each turned onto the points."""
     assert isinstance(record.config.data, Points)
