@@ -454,11 +454,13 @@ def test_ends_of_residuals_are_those_of_the_outer_bins_over_runs():
         known = {"similarity": "cosine", "d_z": dim, "seed": seed, "bin": number, "T": number}
         rows.append(known | {"residual": seed + 10.0 * number * dim})
     table = density_ratio.ends_of_residuals(pd.DataFrame(rows))
-    assert table.d_z.tolist() == [2, 5]
+    assert table.d_z.tolist() == ["2", "5", "2 minus 5"]
     low, high = scipy.stats.t.interval(0.95, 2, 1, scipy.stats.sem([0, 1, 2]))
-    assert table.strangers.tolist() == [f"+1.00 [{low:.2f}, {high:.2f}]"] * 2
-    assert table["closest pairs"].str.partition(" ")[0].tolist() == ["+41.00", "+101.00"]
-    assert table.n.tolist() == [3, 3]
+    own = f"+1.00 [{low:.2f}, {high:.2f}]"
+    assert table.strangers.tolist() == [own, own, "+0.00 [0.00, 0.00]"]
+    expected = ["+41.00", "+101.00", "-60.00"]
+    assert table["closest pairs"].str.partition(" ")[0].tolist() == expected
+    assert table.n.tolist() == [3, 3, 3]
 
 
 def test_densities_of_views_of_images_are_means_over_crops():

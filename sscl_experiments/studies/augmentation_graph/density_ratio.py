@@ -373,19 +373,29 @@ def residuals(kept: Mapping[Group, Kept], bins: int = 10) -> pd.DataFrame:
 def ends_of_residuals(table: pd.DataFrame) -> pd.DataFrame:
     """Of `residuals`: the mean in the lowest bin of T and in the highest, by similarity and d_z.
 
-    With 95 % intervals over runs. Where there is room for all distances, what is left of these is
-    not crowding.
+    And the least d_z minus the largest, paired by seed: where there is room for all distances, what
+    is left is not crowding. With 95 % intervals over runs.
     """
-    rows = []
     ends = {"strangers": table.bin.min(), "closest pairs": table.bin.max()}
-    for (similarity, dim), own in table.groupby(["similarity", "d_z"], sort=False):
-        row: dict[str, Any] = {"similarity": similarity, "d_z": dim}
-        for name, number in ends.items():
-            values = own[own.bin == number].residual.tolist()
-            mean, low, high = interval(values)
-            row[name] = f"{mean:+.2f} [{low:.2f}, {high:.2f}]"
-        rows.append(row | {"n": len(values)})
-    return pd.DataFrame(rows)
+    least, most = table.d_z.min(), table.d_z.max()
+    rows = []
+    for similarity, own in table.groupby("similarity", sort=False):
+        found = {name: _by_dimension(own[own.bin == number]) for name, number in ends.items()}
+        for dim in own.d_z.unique():
+            texts = {name: _mean_text(wide[dim]) for name, wide in found.items()}
+            rows.append({"similarity": similarity, "d_z": str(dim)} | texts)
+        texts = {name: _mean_text(wide[least] - wide[most]) for name, wide in found.items()}
+        rows.append({"similarity": similarity, "d_z": f"{least} minus {most}"} | texts)
+    return pd.DataFrame(rows).assign(n=table.seed.nunique())
+
+
+def _by_dimension(own: pd.DataFrame) -> pd.DataFrame:
+    return own.pivot(index="seed", columns="d_z", values="residual")
+
+
+def _mean_text(values: pd.Series) -> str:
+    mean, low, high = interval(values.tolist())
+    return f"{mean:+.2f} [{low:.2f}, {high:.2f}]"
 
 
 def image_table(found: ImagePairs, fitted: Fits) -> pd.DataFrame:
