@@ -598,3 +598,16 @@ def test_scores_of_maps_have_intervals_where_there_are_seeds():
     assert table["95 % low"].isna().tolist() == [True, False]
     assert table.n.tolist() == [1, 2]
     assert table.images.tolist() == [40, 40]
+
+
+def test_digits_are_trained_as_long_as_the_rest_and_five_times_as_long():
+    p = resolve("07_augmentation_graph", {"scale": "smoke"})
+    runs = p.digits_runs()
+    steps = [group[0].epochs * group[0].data.steps_per_epoch for group in runs.values()]
+    assert steps == [p.fit_steps, 5 * p.fit_steps]
+    fitted = density_ratio.fits({key: group[:1] for key, group in runs.items()}, 20)
+    table = density_ratio.digits_table(fitted)
+    first, longer = (table[table.data == data] for data in ("digits", "digits, longer"))
+    assert first.step.tolist()[-1] == p.fit_steps
+    assert longer.step.tolist()[-1] == 5 * p.fit_steps
+    assert table.step.tolist()[-1] == "raw input, best scale"

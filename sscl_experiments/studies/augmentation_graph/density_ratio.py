@@ -420,9 +420,11 @@ def digits_table(fitted: Fits) -> pd.DataFrame:
     The latter at its best scale.
     """
     table = fitted.table[fitted.table.pairs == PARTNERS]
-    steps = sorted(table.step.unique())
-    looks = table[table.step.isin([0, steps[len(steps) // 2], steps[-1]])]
-    rows = means(looks, ["d_z", "step"], [R2, SLOPE, SCALED])
+    looks = []
+    for _, group in table.groupby("data", sort=False):
+        steps = sorted(group.step.unique())
+        looks.append(group[group.step.isin([0, steps[len(steps) // 2], steps[-1]])])
+    rows = means(pd.concat(looks), ["data", "step"], [R2, SLOPE, SCALED])
     raw = []
     for own in list(fitted.pairs.values())[:1]:
         for pairs in own.pairs:

@@ -127,10 +127,7 @@ def spectra(table: pd.DataFrame) -> Figure:
 
 
 def order(table: pd.DataFrame, loss: str = "spectral", last: int = 6) -> Figure:
-    """The energy of each eigenvector over what it is after training, by step; means over runs.
-
-    On a logarithmic scale, so that what rises far above its last value is seen beside the rest.
-    """
+    """The energy of each eigenvector over what it is after training, by step; means over runs."""
     shown = table[(table.loss == loss) & table.eigenvector.between(2, last)]
     names = shown.data.unique()
     figure, axes = plt.subplots(1, len(names), figsize=(10, 3.5), sharey=True)
@@ -143,9 +140,7 @@ def order(table: pd.DataFrame, loss: str = "spectral", last: int = 6) -> Figure:
         for color, dash, (number, values) in looks:
             axis.plot(share.columns, values, color=color, ls=dash, label=str(number))
         axis.axhline(0.5, color="0.6", lw=1, ls=":")
-        axis.set(title=name, xlabel="training step", yscale="log", ylim=(0.02, None))
-        axis.set_yticks([0.02, 0.1, 0.5, 1, 2, 5], ["0.02", "0.1", "0.5", "1", "2", "5"])
-        axis.minorticks_off()
+        axis.set(title=name, xlabel="training step", ylim=(0, None))
         axis.legend(fontsize=7, title="eigenvector", ncol=2, title_fontsize=8)
     axes[0].set_ylabel("energy, over that after training")
     return figure
