@@ -38,6 +38,7 @@ from sscl_experiments.studies.augmentation_graph.analysis import (
     squared_cosines,
 )
 from sscl_experiments.studies.augmentation_graph.claims import CLAIMS
+from sscl_experiments.study import resolve
 
 
 def test_features_that_are_not_finite_capture_nothing():
