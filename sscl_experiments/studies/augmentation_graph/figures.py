@@ -92,10 +92,10 @@ def crowding(table: pd.DataFrame, residual: pd.DataFrame) -> Figure:
     left.set(xlabel="d_z", ylabel="R² over partners", xscale="log")
     left.set_xticks(values.columns, [str(dim) for dim in values.columns])
     left.minorticks_off()
+    ends = [end for axis in others for end in axis.get_ylim()]
     for axis in others:
         axis.axhline(0, color="0.6", lw=1)
-        axis.set(xlabel="log P/(p p′)")
-        axis.sharey(others[0])
+        axis.set(xlabel="log P/(p p′)", ylim=(min(ends), max(ends)))
     others[0].set_ylabel("log s − log P/(p p′)")
     left.legend(fontsize=9)
     return figure
