@@ -9,11 +9,10 @@ standard deviation s is just that, and a network that begins with the fixed map 
 original coordinates. Without that first map the network would see whitened input.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,16 +20,16 @@ from torch import Tensor, nn
 
 from sscl_core.checks import checked_features
 from sscl_core.config import TrainConfig
+from sscl_core.divergence import NonFiniteLossError
 from sscl_core.ensemble import train_ensemble
-from sscl_core.files import write_text
 from sscl_core.models import Encoder
 from sscl_core.train import TrainResult, computing, initial_network
 
-from .code import code_hash, digest
+from .record import Record
+from .runs.making import record_of
 from .runs.points import measure, point_set
-from .store import identity
+from .runs.together import Made
 
-Key = TypeVar("Key")
 NEGLIGIBLE = 1e-5  # of the largest standard deviation: below it a direction is rounding
 
 
@@ -79,14 +78,14 @@ class _Back(nn.Module):
 
 
 def train_with_covariance_noise(
-    configs: Sequence[TrainConfig], points: Sequence[Float[Tensor, "n d"]], *, device: str = "auto"
+    configs: Sequence[TrainConfig], points: Sequence[Float[Tensor, "n d"]], **settings: Any
 ) -> list[TrainResult]:
     """Networks on the original coordinates, trained with noise of the points' own covariance.
 
     `configs` differ in their seed alone; their augmentation is `Noise`, and its scale s is in units
     of the data's own standard deviation in every direction. Initial weights and batches are those
     of a run with isotropic noise. The networks that come back take x, not w.
-    Errors: those of `train_ensemble`.
+    `settings` and errors are those of `train_ensemble`.
     """
     maps = [whitening(x) for x in points]
     first = [initial_network(c, x.shape[1:]) for c, x in zip(configs, points, strict=True)]
@@ -95,34 +94,37 @@ def train_with_covariance_noise(
         layers = [_Back(map_), *network.backbone.children()]
         networks.append(Encoder(nn.Sequential(*layers), network.projector))
     white = [map_(x) for map_, x in zip(maps, points, strict=True)]
-    results = train_ensemble(configs, white, networks=networks, device=device)
-    for result in results:
-        layers = list(result.model.backbone.children())[1:]
-        result.model = Encoder(nn.Sequential(*layers), result.model.projector).eval()
-    return results
+    try:
+        results = train_ensemble(configs, white, networks=networks, **settings)
+    except NonFiniteLossError as error:
+        error.finished = [_on_points(result) for result in error.finished]
+        raise
+    return [_on_points(result) for result in results]
 
 
-def measured(
-    runs: Mapping[Key, Sequence[TrainConfig]], *, folder: Path, device: str = "auto"
-) -> dict[Key, list[dict[str, float]]]:
-    """What is measured on networks trained with this noise, as `runs.points` measures: h, z, probe.
-
-    What was computed before is read from `folder`, where it stands under the hash of configuration,
-    code and libraries. Runs under one key differ in their seed alone.
-    """
-    return {key: _measured(configs, folder, device) for key, configs in runs.items()}
+def _on_points(result: TrainResult) -> TrainResult:
+    """The same network without its first layer, which takes it from w to x."""
+    layers = list(result.model.backbone.children())[1:]
+    result.model = Encoder(nn.Sequential(*layers), result.model.projector).eval()
+    return result
 
 
-def _measured(configs: Sequence[TrainConfig], folder: Path, device: str) -> list[dict[str, float]]:
-    code = code_hash(__name__)
-    names = [digest(identity(c).essence, code, *identity(c).libraries) for c in configs]
-    paths = [folder / f"{name}.json" for name in names]
-    missing = [i for i, path in enumerate(paths) if not path.exists()]
-    if missing:
-        own = [configs[i] for i in missing]
-        with computing(own[0]):
-            points = [point_set(config).train.x for config in own]
-            trained = train_with_covariance_noise(own, points, device=device)
-            for i, result in zip(missing, trained, strict=True):
-                write_text(paths[i], json.dumps(measure(result)[0], indent=1) + "\n")
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+def make(configs: Sequence[TrainConfig], *, device: str, progress: bool = False) -> Made:
+    """As `runs.points.make`, with this noise: what is measured on networks is the same."""
+    points = [point_set(config).train.x for config in configs]
+    failure = None
+    with computing(configs[0]):
+        try:
+            trained = train_with_covariance_noise(configs, points, device=device, progress=progress)
+        except NonFiniteLossError as error:
+            trained, failure = error.finished, error
+        records = [_record(result) for result in trained]
+    for record in records:
+        record.provenance["together"] = [config.seed for config in configs]
+    return records, failure
+
+
+def _record(trained: TrainResult) -> Record:
+    began = time.monotonic()
+    measures = measure(trained)
+    return record_of(trained, measures, time.monotonic() - began)

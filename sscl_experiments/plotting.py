@@ -67,8 +67,8 @@ def forces(
     longest = 0.4 * np.abs(z).max()
     scale = np.linalg.norm(np.concatenate([attraction, repulsion]), axis=1).max() / longest
     for name, force, width, order in (
-        ("attraction", attraction, 0.014, 2),
-        ("repulsion", repulsion, 0.006, 4),
+        ("attraction", attraction, 0.009, 2),
+        ("repulsion", repulsion, 0.005, 4),
     ):
         style: Style = {"color": COLORS[name], "width": width, "zorder": order}
         units: Style = {"angles": "xy", "scale_units": "xy", "scale": scale}

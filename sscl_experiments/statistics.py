@@ -50,6 +50,20 @@ def _bootstrap(x: np.ndarray, seed: int) -> tuple[float, float]:
     return float(centre + unit * low), float(centre + unit * high)
 
 
+def detectable(low: float, high: float, n: int) -> float:
+    """The smallest true difference from a rule that n seeds would find four times in five.
+
+    (t_.975 + t_.8) standard errors with n - 1 degrees of freedom; the error is that of the 95 %
+    interval [low, high], which is Student's. Infinite for one seed.
+    """
+    if n < 2:
+        return math.inf
+    from scipy import stats
+
+    both = stats.t.ppf([0.975, 0.8], n - 1)
+    return float((high - low) / 2 / both[0] * both.sum())
+
+
 def rate_interval(successes: int, n: int) -> tuple[float, float, float]:
     """successes / n with the exact binomial 95 % interval (Clopper & Pearson 1934).
 

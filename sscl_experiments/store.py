@@ -27,6 +27,7 @@ from sscl_core.config import Frozen, Images, Mixture, Points, TrainConfig
 from sscl_core.files import remove, sweep, unwritten
 
 from .code import code_hash, digest
+from .covariance_config import WhitenedPoints
 from .flock import held
 from .record import Record, release
 from .runs.robust_config import StressedImages, UnseenMixture
@@ -44,6 +45,7 @@ KINDS = {
     Points: "sscl_experiments.runs.points",
     StressedImages: "sscl_experiments.runs.robust_images",
     UnseenMixture: "sscl_experiments.runs.unseen",
+    WhitenedPoints: "sscl_experiments.covariance_noise",
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from sscl_experiments.claims import Claim, Outcome, decide
-from sscl_experiments.statistics import interval, rate_interval
+from sscl_experiments.statistics import detectable, interval, rate_interval
 from sscl_experiments.study import all_claims, all_studies
 
 
@@ -215,3 +215,18 @@ def test_more_is_never_worse():
     ]
     assert [ranks.index(v) for v in verdicts] == sorted(ranks.index(v) for v in verdicts)
     assert set(verdicts) == set(ranks)
+
+
+def test_what_n_seeds_detect_four_times_in_five():
+    """By hand: t(4) has its .975 quantile at 2.776 and its .8 quantile at 0.941."""
+    assert detectable(-2.776, 2.776, 5) == pytest.approx(2.776 + 0.941, abs=1e-3)
+    assert detectable(0.9, 1.1, 5) == pytest.approx(0.1 * (1 + 0.941 / 2.776), abs=1e-4)
+    assert detectable(0.0, 1.0, 1) == math.inf
+
+
+def test_four_of_five_such_experiments_find_it():
+    rng, n = np.random.default_rng(0), 5
+    half = stats.t.ppf(0.975, n - 1) / n**0.5
+    draws = rng.normal(detectable(-half, half, n), 1, (20_000, n))
+    lower = draws.mean(1) - stats.t.ppf(0.975, n - 1) * draws.std(1, ddof=1) / n**0.5
+    assert (lower > 0).mean() == pytest.approx(0.8, abs=0.04)

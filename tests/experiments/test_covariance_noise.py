@@ -1,21 +1,18 @@
 """Noise of the data's covariance: whitening and back, what training sees, and what is kept."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from helpers import cloud_run, normal, on_cloud
 
 from sscl_core.batches import epoch_pairs
-from sscl_core.config import MLP, Noise
+from sscl_core.config import Noise
+from sscl_core.divergence import NonFiniteLossError
 from sscl_core.train import initial_network
-from sscl_experiments import covariance_noise
-from sscl_experiments.covariance_noise import (
-    measured,
-    train_with_covariance_noise,
-    whitening,
-)
+from sscl_experiments import covariance_noise, runner, store
+from sscl_experiments.covariance_config import whitened
+from sscl_experiments.covariance_noise import train_with_covariance_noise, whitening
+from sscl_experiments.record import Record
 from sscl_experiments.runs.points import measure, point_set
 
 
@@ -71,7 +68,7 @@ def test_what_is_trained_sees_whitened_points_as_the_network_of_the_seed_sees_th
     config, seen = run_of(3), []
     x = point_set(config).train.x
 
-    def note(configs, data, *, networks, device):
+    def note(configs, data, *, networks):
         seen.append((data[0], networks[0]))
         return []
 
@@ -103,20 +100,37 @@ def test_training_moves_the_network_and_on_white_points_it_is_training_with_isot
     assert map_(points[0]).shape == points[0].shape
 
 
-def test_what_is_measured_is_kept_and_read_again(tmp_path, monkeypatch):
-    runs = {"a": [run_of(0), run_of(1)]}
-    first = measured(runs, folder=tmp_path)
-    points = [point_set(config).train.x for config in runs["a"]]
-    trained = train_with_covariance_noise(runs["a"], points)
-    assert first["a"] == [measure(result)[0] for result in trained]
-    assert len(list(tmp_path.glob("*.json"))) == 2
+def test_a_run_of_it_is_named_kept_and_read_as_all_runs_are(tmp_path):
+    configs = whitened([run_of(0), run_of(1)])
+    records = runner.results(configs, runs=tmp_path, device="cpu", progress=False)
+    points = [point_set(config).train.x for config in configs]
+    trained = train_with_covariance_noise(configs, points)
+    assert [_untimed(record) for record in records] == [measure(result)[0] for result in trained]
+    assert records[0].provenance["together"] == [0, 1]
+    again = runner.results(configs, runs=tmp_path, device="cpu", progress=False)
+    assert [record.metrics for record in again] == [record.metrics for record in records]
+    plain = [store.load(tmp_path, run_of(seed)) for seed in (0, 1)]
+    assert plain == [None, None], "with isotropic noise it is another run"
+    assert store.essence(configs[0]) != store.essence(run_of(0))
 
-    def never(*_, **__):
-        raise AssertionError
 
-    monkeypatch.setattr(covariance_noise, "train_with_covariance_noise", never)
-    assert measured(runs, folder=tmp_path) == first
-    (path, *_) = tmp_path.glob("*.json")
-    assert json.loads(path.read_text()) in first["a"]
-    with pytest.raises(AssertionError):
-        measured({"a": [run_of(0).replace(backbone=MLP(width=9))]}, folder=tmp_path)
+def _untimed(record: Record) -> dict[str, float]:
+    return {name: value for name, value in record.metrics.items() if name != "images_per_second"}
+
+
+def test_of_runs_that_diverge_the_others_are_kept(monkeypatch):
+    configs = whitened([run_of(0), run_of(1)])
+    first = train_with_covariance_noise(configs[:1], [point_set(configs[0]).train.x])
+    expected = first[0].model(point_set(configs[0]).train.x)[1]
+    real = covariance_noise.train_ensemble
+
+    def diverging(own, data, *, networks, **settings):
+        finished = real(own[:1], data[:1], networks=networks[:1], **settings)
+        raise NonFiniteLossError("seed 1", finished)
+
+    monkeypatch.setattr(covariance_noise, "train_ensemble", diverging)
+    records, failure = covariance_noise.make(configs, device="cpu")
+    assert str(failure) == "seed 1"
+    assert [record.config.seed for record in records] == [0]
+    (kept,) = failure.finished
+    assert torch.equal(kept.model(point_set(configs[0]).train.x)[1], expected)

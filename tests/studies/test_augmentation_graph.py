@@ -38,6 +38,7 @@ from sscl_experiments.studies.augmentation_graph.analysis import (
     squared_cosines,
 )
 from sscl_experiments.studies.augmentation_graph.claims import CLAIMS
+from sscl_experiments.study import resolve
 
 
 def test_features_that_are_not_finite_capture_nothing():
@@ -299,12 +300,16 @@ def test_when_and_in_which_order_eigenvectors_are_learned():
                 known = {"data": "a", "loss": "b", "seed": seed, "d_z": 3}
                 rows.append(known | {"eigenvector": number, "step": step, "energy": energy})
     times = analysis.half_times(pd.DataFrame(rows))
-    assert times["half at"].tolist() == [10, 20] * 2, "the first and those beyond d_z are left out"
-    (order,) = analysis.order_of_learning(times).to_dict("records")
-    assert (order["2"], order["3"]) == (10, 20)
+    assert times["stays"].tolist() == [10, 20] * 2, "the first and those beyond d_z are left out"
+    assert times["first"].tolist() == [10, 0] * 2
+    crossed, order = analysis.order_of_learning(times).to_dict("records")
+    assert (crossed["step"], crossed["2"], crossed["3"]) == ("first", 10, 0)
+    assert (order["step"], order["2"], order["3"]) == ("stays", 10, 20)
+    assert crossed["rank correlation"] == pytest.approx(-1)
     assert order["rank correlation"] == pytest.approx(1)
-    times["half at"] = 10
-    assert analysis.order_of_learning(times)["rank correlation"].tolist() == [0]
+    times["stays"] = 10
+    found = analysis.order_of_learning(times)["rank correlation"].tolist()
+    assert found == pytest.approx([-1, 0])
 
 
 def test_the_two_by_two_is_of_the_top_eigenvectors_after_training():
@@ -445,6 +450,21 @@ def test_residuals_by_bins_of_t():
     assert table.residual.tolist() == [0, 3], "partners, the first half, are at 0"
 
 
+def test_ends_of_residuals_are_those_of_the_outer_bins_over_runs():
+    rows = []
+    for seed, dim, number in itertools.product(range(3), (2, 5), range(3)):
+        known = {"similarity": "cosine", "d_z": dim, "seed": seed, "bin": number, "T": number}
+        rows.append(known | {"residual": seed + 10.0 * number * dim})
+    table = density_ratio.ends_of_residuals(pd.DataFrame(rows))
+    assert table.d_z.tolist() == ["2", "5", "2 minus 5"]
+    low, high = scipy.stats.t.interval(0.95, 2, 1, scipy.stats.sem([0, 1, 2]))
+    own = f"+1.00 [{low:.2f}, {high:.2f}]"
+    assert table.strangers.tolist() == [own, own, "+0.00 [0.00, 0.00]"]
+    expected = ["+41.00", "+101.00", "-60.00"]
+    assert table["closest pairs"].str.partition(" ")[0].tolist() == expected
+    assert table.n.tolist() == [3, 3, 3]
+
+
 def test_densities_of_views_of_images_are_means_over_crops():
     config = TrainConfig(
         data=Images(
@@ -580,3 +600,16 @@ def test_scores_of_maps_have_intervals_where_there_are_seeds():
     assert table["95 % low"].isna().tolist() == [True, False]
     assert table.n.tolist() == [1, 2]
     assert table.images.tolist() == [40, 40]
+
+
+def test_digits_are_trained_as_long_as_the_rest_and_five_times_as_long():
+    p = resolve("07_augmentation_graph", {"scale": "smoke"})
+    runs = p.digits_runs()
+    steps = [group[0].epochs * group[0].data.steps_per_epoch for group in runs.values()]
+    assert steps == [p.fit_steps, 5 * p.fit_steps]
+    fitted = density_ratio.fits({key: group[:1] for key, group in runs.items()}, 20)
+    table = density_ratio.digits_table(fitted)
+    first, longer = (table[table.data == data] for data in ("digits", "digits, longer"))
+    assert first.step.tolist()[-1] == p.fit_steps
+    assert longer.step.tolist()[-1] == 5 * p.fit_steps
+    assert table.step.tolist()[-1] == "raw input, best scale"

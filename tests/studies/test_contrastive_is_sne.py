@@ -141,6 +141,14 @@ def test_forces_are_drawn_of_three_pairs_at_most(n, drawn):
     figures.forces(arrays).draw_without_rendering()
 
 
+def test_the_pairs_that_are_drawn_are_apart():
+    z = analysis.spread_pairs()
+    distances = torch.pdist(z / z.norm(dim=1, keepdim=True))
+    assert z.shape == (6, 2)
+    assert distances.min() > 0.5
+    assert distances.min() < distances.max()
+
+
 def test_no_free_arrangement_is_lower_than_the_uniform_one():
     table = analysis.search_for_lower(0, per_component=2, starts=3)
     assert list(zip(table.m, table.d_z, strict=True)) == list(SETTINGS)

@@ -22,6 +22,7 @@ from sscl_core.config import (
     Noise,
     Points,
 )
+from sscl_experiments.covariance_config import whitened
 from sscl_experiments.grouping import ensembles
 from sscl_experiments.record import Record
 from sscl_experiments.runs.points import point_set
@@ -39,11 +40,11 @@ from sscl_experiments.studies.domain_agnostic_augmentations.parameters import (
 from sscl_experiments.studies.domain_agnostic_augmentations.sne import (
     agreement,
     agreement_by_factor,
-    agreement_means,
     distance_and_flat_limit,
     kl_ratios,
     noise_P,
     over_best_null,
+    over_input,
     procrustes_aligned,
     rank_correlation,
     scaled_kl,
@@ -472,6 +473,8 @@ def test_claims_are_decided_on_their_own_clouds_paired_by_seed():
     assert analysis.premise_gains(best) == pytest.approx(np.mean(premise, 0))
     wide = [paired(best, cloud, "covariance noise", "mixup") for cloud in NUISANCE_CLOUDS]
     assert analysis.covariance_gains(best) == pytest.approx(np.mean(wide, 0))
+    null = [paired(best, cloud, "noise", "mixup") for cloud in NUISANCE_CLOUDS]
+    assert analysis.covariance_gains(best, "noise") == pytest.approx(np.mean(null, 0))
     shares = rows.set_index(["augmentation", "cloud", "seed"])["energy in span"]
     ratios = [
         [shares["mixup", cloud, seed] / shares["noise", cloud, seed] for cloud in PREMISE_CLOUDS]
@@ -481,11 +484,6 @@ def test_claims_are_decided_on_their_own_clouds_paired_by_seed():
 
 
 def test_the_control_is_listed_beside_the_others():
-    measured = {("isotropic, d=8", 0.3): [{"knn_h_test": 0.1}, {"knn_h_test": 0.2}]}
-    rows = analysis.control_rows(measured, range(7, 9))
-    assert rows.seed.tolist() == [7, 8]
-    assert rows.knn_h_test.tolist() == [0.1, 0.2]
-    assert rows.augmentation.unique().tolist() == ["covariance noise"]
     best, _ = clouds_frame()
     table = analysis.control_table(best, NUISANCE_CLOUDS)
     own = paired(best, NUISANCE_CLOUDS[0], "covariance noise", "mixup")
@@ -493,6 +491,40 @@ def test_the_control_is_listed_beside_the_others():
     assert first["covariance noise − mixup"] == pytest.approx(own.mean())
     assert first["covariance noise"] - first["mixup"] == pytest.approx(own.mean())
     assert first["95 % high"] > own.mean() > first["95 % low"]
+    last = table.iloc[-1]
+    every = [paired(best, cloud, "covariance noise", "mixup") for cloud in NUISANCE_CLOUDS]
+    ends = stats.t.interval(0.95, 3, np.mean(every), stats.sem(np.mean(every, 0)))
+    assert (last["95 % low"], last["95 % high"]) == pytest.approx(ends)
+    assert last["covariance noise − mixup"] == pytest.approx(np.mean(every))
+
+
+def test_the_premise_and_the_ratio_are_told_for_every_scale():
+    columns = ["cloud", "mixup − noise", "low", "high", "variance ratio"]
+    rows = [(PREMISE_CLOUDS[0], -0.1, -0.2, 0.1, 0.3), (NUISANCE_CLOUDS[0], 0.1, 0.0, 0.2, 3.0)]
+    gain = pd.DataFrame(rows, columns=columns)
+    table = analysis.by_separation({"quick": gain, "full": gain[:1]})
+    assert table.cloud.tolist() == [PREMISE_CLOUDS[0]] * 2
+    assert table.scale.tolist() == ["quick", "full"]
+    assert table.separation.tolist() == [separation(CLOUDS[PREMISE_CLOUDS[0]])] * 2
+    text = analysis.rank_by_ratio({"quick": gain, "full": gain.assign(low=[1, 2])})
+    assert text.endswith("gain: 1.00 over 2 clouds of quick, 1.00 over 2 clouds of full")
+
+
+def test_every_setting_is_held_against_the_input():
+    rows = [("noise σ", "0.4", 0.1), ("noise σ", "0.8", 0.9), ("control", "mixup", 0.1)]
+    table = pd.DataFrame(
+        {"factor": factor, "level": level, "KL": kl + 0.01 * seed, "KL, SNE": 0.05}
+        | {"KL, input": 1.0}
+        for factor, level, kl in rows
+        for seed in range(3)
+    )
+    found = over_input(table, 0.75)
+    assert found.level.tolist() == ["0.4", "0.8"]
+    assert found.iloc[0][["KL", "KL, SNE", "KL, input"]].tolist() == pytest.approx([0.11, 0.05, 1])
+    assert found["KL over the input's"].tolist() == pytest.approx([0.11, 0.91])
+    assert found["at most 0.75"].tolist() == ["yes", "no"]
+    almost = found.iloc[1]
+    assert over_input(table, almost["95 % high"] - 1e-9).iloc[1, -1] == "no", "the whole interval"
 
 
 def test_exceptions_are_the_clouds_without_the_sign_of_the_ratio():
@@ -553,9 +585,6 @@ def test_every_run_beside_sne_on_its_own_points_or_on_those_of_the_base():
     assert table.level.tolist() == ["0.4"] * 2 + ["mixup"] * 2 + ["untrained"] * 2
     assert table.KL[:2].tolist() == pytest.approx(table.KL[2:4].tolist())
     assert table.KL[0] == pytest.approx(sne_agreement(records["control", "mixup"][0], base)["KL"])
-    means = agreement_means(table)
-    assert means.loc[1, "KL"] == table["KL"][2:4].mean()
-    assert means.columns[2:4].tolist() == ["KL", "95 % interval"]
     ratios = kl_ratios({"ratio": table}).set_index("noise over")
     assert ratios.ratio[["mixup", "untrained"]].tolist() == pytest.approx([1, 1], abs=1e-6)
     expected = (table["KL"][:2] / table["KL, input"][:2]).mean()
@@ -619,6 +648,7 @@ def every_group(p) -> list[list]:
         for groups in (
             p.noise_runs(),
             p.map_runs(),
+            p.control_runs(),
             p.untrained_runs(),
         )
         for runs in groups.values()
@@ -631,7 +661,7 @@ def test_the_runs_are_those_of_the_groups_and_each_is_made_once(scale):
     grouped = [run for runs in every_group(p) for run in runs]
     assert len(set(p.runs())) == len(p.runs()) == len(grouped)
     assert set(p.runs()) == set(grouped)
-    for runs in [*every_group(p), *p.control_runs().values()]:
+    for runs in every_group(p):
         assert [run.seed for run in runs] == list(range(p.seeds))
         assert len({run.replace(seed=0) for run in runs}) == 1, "they differ in their seed alone"
 
@@ -646,11 +676,18 @@ def test_what_is_asked_for_twice_is_made_once():
 def test_the_control_is_trained_as_the_map_but_for_its_noise():
     p = agnostic(scale="smoke")
     runs = p.control_runs()
-    assert set(runs) == set(itertools.product(p.control_clouds, CONTROL_STRENGTHS))
-    for (cloud, strength), (run, *_) in runs.items():
+    names = ["covariance noise"]
+    assert set(runs) == set(itertools.product(p.control_clouds, names, CONTROL_STRENGTHS))
+    for (cloud, _, strength), (run, *_) in runs.items():
         beside = p.map_runs()[cloud, "noise", 0.3][0]
         step = Noise(scale=strength)
-        assert run == beside.replace(data=beside.data.replace(augmentation=(step,)))
+        assert [run] == whitened([beside.replace(data=beside.data.replace(augmentation=(step,)))])
+
+
+@pytest.mark.parametrize("scale", ["quick", "full"])
+def test_the_control_is_trained_on_every_cloud(scale):
+    p = agnostic(scale=scale)
+    assert p.control_clouds == p.clouds
 
 
 def test_runs_on_vectors_are_ensembles_of_their_seeds():
@@ -658,7 +695,7 @@ def test_runs_on_vectors_are_ensembles_of_their_seeds():
     together = ensembles(run for run in p.runs() if isinstance(run.data, Points))
     vectors = [
         runs
-        for groups in (p.noise_runs(), p.map_runs(), p.untrained_runs())
+        for groups in (p.noise_runs(), p.map_runs(), p.control_runs(), p.untrained_runs())
         for runs in groups.values()
     ]
     assert sorted(map(str, together)) == sorted(map(str, vectors))

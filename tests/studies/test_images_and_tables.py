@@ -8,6 +8,8 @@ import pytest
 from scipy import stats
 
 from sscl_core.config import Corruption, Masking, Mixup, Noise, Points
+from sscl_core.evaluate import accuracy, knn
+from sscl_experiments.frames import images_as_rows
 from sscl_experiments.grouping import ensembles
 from sscl_experiments.runs.points import point_set
 from sscl_experiments.settings import AUGMENTATION, METHODS
@@ -48,6 +50,23 @@ def test_kinds_of_views_are_sorted_and_paired_with_the_untrained_network():
     assert paired.loc[1, ["95 % low", "95 % high"]].tolist() == pytest.approx([low, high])
     assert paired.n.tolist() == [2, 2]
     figures.images(found, 0.4).draw_without_rendering()
+
+
+def test_recorded_views_have_their_accuracy():
+    rows = [("mixup", 0, 0.5), ("mixup", 1, 0.7), ("crop", 0, 0.9)]
+    images = pd.DataFrame(rows, columns=["views", "seed", "knn_cosine_h"])
+    table = pd.DataFrame({"views": ["crop", "mixup"], "minus untrained": [0.2, 0.1]})
+    record = {"figures": {"images": images}, "tables": {"images": table}}
+    found = analysis.recorded_views(record)
+    assert found["10-NN accuracy"].tolist() == pytest.approx([0.9, 0.6])
+
+
+def test_raw_pixels_are_classified_by_as_many_images_as_a_run_has():
+    config = study(scale="smoke").view_runs()["untrained"][0]
+    few, more = analysis.raw_pixels(config), analysis.raw_pixels(config, n_train=400)
+    x, y, x_test, y_test = images_as_rows(config.replace(data=config.data.replace(n_train=400)))
+    assert more == accuracy(knn(x, y, x_test), y_test)
+    assert 0.4 < few < more
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -111,6 +130,16 @@ def test_what_is_picked_is_compared_with_every_baseline():
     assert gains == pytest.approx(probe - 0.4)
 
 
+def test_scores_of_raw_columns_and_of_what_was_picked():
+    trained, baselines = tables_frame()
+    (row, _) = analysis.scores(analysis.picked(trained), baselines).to_dict("records")
+    assert (row["table"], row["n"]) == ("wine", 3)
+    assert row["raw, 10-NN, cosine"] == row["raw, linear probe"] == pytest.approx(0.4)
+    assert row["picked, 10-NN, cosine"] == pytest.approx(0.21)
+    assert row["picked, linear probe"] == pytest.approx(0.311)
+    assert "picked, 10-NN, Euclidean" not in row
+
+
 def test_every_budget_is_held_against_the_raw_columns():
     table = analysis.by_budget(*tables_frame()).set_index(["table", "budget"])
     assert len(table) == 4
@@ -131,14 +160,11 @@ def test_the_ratio_of_a_table_is_the_mean_over_its_splits():
     assert row["mixup − noise"].startswith("+0.000 [")
 
 
-def test_baselines_and_the_control_are_rows_of_tables():
+def test_baselines_are_rows_of_tables():
     splits = {"wine": study(scale="smoke").untrained_runs()["wine"]}
     rows = analysis.baseline_rows(splits)
     assert rows.method.tolist() == ["raw", "PCA", "random forest"] * 2
     assert rows[rows.method == "random forest"].forest_test.min() > 0.9
-    control = analysis.covariance_rows({("wine", 0.1): [{"a": 1.0}, {"a": 2.0}]}, range(5, 7))
-    assert control.seed.tolist() == [5, 6]
-    assert (control.budget.unique(), control.a.tolist()) == (["small"], [1.0, 2.0])
 
 
 # --- runs ----------------------------------------------------------------------------------------
@@ -147,7 +173,7 @@ def test_baselines_and_the_control_are_rows_of_tables():
 @pytest.mark.parametrize("scale", ["smoke", "quick", "full"])
 def test_the_runs_are_those_of_the_groups_and_each_is_made_once(scale):
     p = study(scale=scale)
-    groups = {"view": p.image_seeds, "table": p.seeds, "untrained": p.seeds}
+    groups = {"view": p.image_seeds, "table": p.seeds, "untrained": p.seeds, "covariance": p.seeds}
     grouped = []
     for group, n in groups.items():
         for name, runs in getattr(p, f"{group}_runs")().items():
@@ -184,7 +210,9 @@ def test_every_augmentation_has_as_many_strengths():
     assert [type(step) for _, step in TABLE_STEPS] == [kind for kind in kinds for _ in range(3)]
     assert len(COVARIANCE_STRENGTHS) == 3
     p = study(scale="smoke")
-    assert set(p.covariance_runs()) == set(itertools.product(p.tables, COVARIANCE_STRENGTHS))
+    names = ["covariance noise"]
+    expected = itertools.product(p.tables, names, COVARIANCE_STRENGTHS, ["small"])
+    assert set(p.covariance_runs()) == set(expected)
 
 
 @pytest.mark.parametrize(

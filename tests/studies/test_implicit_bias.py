@@ -58,6 +58,7 @@ from sscl_experiments.studies.implicit_bias.enumeration import (
     residual_summary,
 )
 from sscl_experiments.studies.implicit_bias.parameters import (
+    OTHER,
     SLOW,
     centred,
     line,
@@ -260,7 +261,8 @@ def test_every_factor_of_the_order_experiments_changes_one_part_and_shares_its_s
         allowed = 2 if factor in ("grid", "loss") or level == "no network" else 1
         assert 1 <= len(changed) <= allowed, (factor, level, changed)
     starts = p.start_runs()
-    slow = starts.pop(SLOW)
+    slow, other = starts.pop(SLOW), starts.pop(OTHER)
+    assert other == [run.replace(start_order=(0, 1, 3, 2)) for run in slow]
     steps = {
         run.epochs * run.data.steps_per_epoch
         for runs in (*p.factor_runs().values(), *starts.values())
@@ -275,6 +277,7 @@ def test_fitted_starts_differ_from_the_wrong_order_in_one_thing():
     starts = resolve("03_implicit_bias", {"wide": True}).start_runs()
     wrong = starts.pop("wrong order")[0].model_dump()
     assert wrong["start_order"] == (0, 2, 1, 3)
+    del starts[OTHER]
     starts[SLOW] = [run.replace(epochs=wrong["epochs"]) for run in starts[SLOW]]
     for name, runs in starts.items():
         parts = {

@@ -952,11 +952,17 @@ def test_the_tables_and_figures_have_a_row_and_a_panel_a_loss():
     scales = family.by_scale(p, ["InfoNCE", "UMAP"])
     assert len(scales) == 2 * len(family.SCALES) * 2
     family_figures.by_scale(scales).draw_without_rendering()
+    means = family.by_scale_means(scales)
+    assert means.loss.tolist() == ["InfoNCE", "UMAP"]
+    some = scales[(scales.loss == "UMAP") & (scales.scale == family.SCALES[0])]
+    assert means.iloc[1, 1] == pytest.approx(some[family.RATIO].mean())
 
 
 def test_more_odds_pull_a_map_together():
     places = family.spectrum(small(steps=200, seeds=1))
     spreads = [place.spread[0] for place in places.values()]
     assert list(places) == sorted(places)
+    table = family.spreads(places)
+    assert table.spread.tolist() == spreads
     assert spreads[0] > 2 * spreads[-1]
     family_figures.spectrum(places).draw_without_rendering()

@@ -353,12 +353,13 @@ def power_law(exponent, rows=(512, 1024, 2048), method=contenders.OURS):
     return sizes.assign(ms=7 * cost, MiB=cost, **ratio, **base)
 
 
+FOUR = (512, 1024, 2048, 4096)
+
+
 def test_exponents_are_those_of_a_power_law():
-    (row,) = analysis.exponents(power_law(1.5), 512).to_dict("records")
-    for what in ("time", "memory"):
-        found = [row[f"{what} {name}"] for name in ("exponent", "95 % low", "95 % high")]
-        assert found == pytest.approx([1.5, 1.5, 1.5])
-    assert row["sizes"] == 3
+    (row,) = analysis.exponents(power_law(1.5, FOUR), 512).to_dict("records")
+    assert row["time exponent"] == row["memory exponent"] == "1.50 [1.50, 1.50]"
+    assert row["sizes"] == "4"
 
 
 def test_an_exponents_interval_is_that_of_least_squares():
@@ -368,9 +369,25 @@ def test_an_exponents_interval_is_that_of_least_squares():
     assert analysis.slope(x, y) == pytest.approx((1.4, 1.4 - half, 1.4 + half), rel=1e-5)
 
 
-def test_there_is_no_exponent_of_two_sizes():
-    (row,) = analysis.exponents(power_law(2), 1024).to_dict("records")
-    assert np.isnan(row["time exponent"])
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (FOUR[:1], "not from one size"),
+        (FOUR[:2], "not from two sizes"),
+        (FOUR[:3], "not from three sizes"),
+    ],
+)
+def test_there_is_no_exponent_of_fewer_than_four_sizes(rows, words):
+    (row,) = analysis.exponents(power_law(2, rows), 512).to_dict("records")
+    assert row["time exponent"] == row["memory exponent"] == words
+    assert np.isnan(analysis.slope(pd.Series(rows), pd.Series(rows))).all()
+
+
+def test_sizes_that_were_not_run_enter_no_exponent():
+    table = power_law(2, FOUR)
+    table.loc[3, ["ms", "MiB"]] = np.nan
+    (row,) = analysis.exponents(table, 512).to_dict("records")
+    assert row["time exponent"] == "not from three sizes"
 
 
 def test_the_answer_is_ours_over_the_floor_at_the_largest_batch():

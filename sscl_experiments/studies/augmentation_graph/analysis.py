@@ -28,6 +28,7 @@ from sscl_experiments.statistics import interval
 
 EIGENVECTORS = 16  # of a graph, that features are compared with
 T_SNE = "t-SNE of pixels"
+WHEN = ("first", "stays")  # definitions of the step at which an eigenvector is learned
 
 # --- graphs --------------------------------------------------------------------------------------
 
@@ -238,11 +239,11 @@ def _angles(config: TrainConfig, graph: Graph, z: Float[Tensor, "n d_z"]) -> dic
 
 
 def half_times(spectra: pd.DataFrame) -> pd.DataFrame:
-    """When each of the eigenvectors 2 to d_z is learned.
+    """When each of the eigenvectors 2 to d_z is learned, by both of `WHEN`.
 
-    A row a run and eigenvector: the first step from which on its energy is at least half of what it
-    is after training. (Energies rise above that and fall again early in training, where features
-    are still finding their scale.)
+    A row a run and eigenvector: the first step at which its energy is at least half of what it is
+    after training, and the first from which on it stays so. They differ where an energy rises above
+    its last value and falls again, as it can early in training.
     """
     learnable = spectra[spectra.eigenvector.between(2, spectra.d_z)]
     keys = ["data", "loss", "seed", "eigenvector"]
@@ -250,30 +251,33 @@ def half_times(spectra: pd.DataFrame) -> pd.DataFrame:
     for key, own in learnable.groupby(keys, sort=False):
         own = own.sort_values("step")
         below = (own.energy < own.energy.iloc[-1] / 2).to_numpy()
-        first = int(below.nonzero()[0].max()) + 1 if below.any() else 0
-        rows.append(dict(zip(keys, key, strict=True)) | {"half at": own.step.iloc[first]})
+        stays = int(below.nonzero()[0].max()) + 1 if below.any() else 0
+        found = (own.step.iloc[int((~below).argmax())], own.step.iloc[stays])
+        rows.append(dict(zip(keys, key, strict=True)) | dict(zip(WHEN, found, strict=True)))
     return pd.DataFrame(rows)
 
 
 def order_of_learning(times: pd.DataFrame) -> pd.DataFrame:
     """Of `half_times`: the mean step by eigenvector, and how far it grows with the number.
 
-    The latter is Spearman's correlation in each run, its mean and 95 % interval; 0 where all steps
-    of a run are equal.
+    A row for each graph, loss and definition of the step. How far it grows is Spearman's
+    correlation in each run, its mean and 95 % interval; 0 where all steps of a run are equal.
     """
     rows = []
     for (data, loss), group in times.groupby(["data", "loss"], sort=False):
-        steps = group.groupby("eigenvector")["half at"].mean()
-        orders = [_rank_correlation(own) for _, own in group.groupby("seed")]
-        row = {"data": data, "loss": loss} | with_interval("rank correlation", interval(orders))
-        rows.append(row | {str(number): step for number, step in steps.items()})
+        for when in WHEN:
+            steps = group.groupby("eigenvector")[when].mean()
+            orders = [_rank_correlation(own, when) for _, own in group.groupby("seed")]
+            row = {"data": data, "loss": loss, "step": when}
+            row |= with_interval("rank correlation", interval(orders))
+            rows.append(row | {str(number): step for number, step in steps.items()})
     return pd.DataFrame(rows)
 
 
-def _rank_correlation(own: pd.DataFrame) -> float:
-    if own["half at"].nunique() == 1:
+def _rank_correlation(own: pd.DataFrame, when: str) -> float:
+    if own[when].nunique() == 1:
         return 0.0
-    return float(spearmanr(own.eigenvector, own["half at"]).statistic)
+    return float(spearmanr(own.eigenvector, own[when]).statistic)
 
 
 def two_by_two(spectra: pd.DataFrame) -> pd.DataFrame:

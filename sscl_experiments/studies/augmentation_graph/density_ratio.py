@@ -370,6 +370,34 @@ def residuals(kept: Mapping[Group, Kept], bins: int = 10) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def ends_of_residuals(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `residuals`: the mean in the lowest bin of T and in the highest, by similarity and d_z.
+
+    And the least d_z minus the largest, paired by seed: where there is room for all distances, what
+    is left is not crowding. With 95 % intervals over runs.
+    """
+    ends = {"strangers": table.bin.min(), "closest pairs": table.bin.max()}
+    least, most = table.d_z.min(), table.d_z.max()
+    rows = []
+    for similarity, own in table.groupby("similarity", sort=False):
+        found = {name: _by_dimension(own[own.bin == number]) for name, number in ends.items()}
+        for dim in own.d_z.unique():
+            texts = {name: _mean_text(wide[dim]) for name, wide in found.items()}
+            rows.append({"similarity": similarity, "d_z": str(dim)} | texts)
+        texts = {name: _mean_text(wide[least] - wide[most]) for name, wide in found.items()}
+        rows.append({"similarity": similarity, "d_z": f"{least} minus {most}"} | texts)
+    return pd.DataFrame(rows).assign(n=table.seed.nunique())
+
+
+def _by_dimension(own: pd.DataFrame) -> pd.DataFrame:
+    return own.pivot(index="seed", columns="d_z", values="residual")
+
+
+def _mean_text(values: pd.Series) -> str:
+    mean, low, high = interval(values.tolist())
+    return f"{mean:+.2f} [{low:.2f}, {high:.2f}]"
+
+
 def image_table(found: ImagePairs, fitted: Fits) -> pd.DataFrame:
     """Of images: R² before and after training, of the raw input, and of T's second estimate."""
     table = fitted.table
@@ -387,10 +415,16 @@ def image_table(found: ImagePairs, fitted: Fits) -> pd.DataFrame:
 
 
 def digits_table(fitted: Fits) -> pd.DataFrame:
-    """R² over partners before and after training, and of the raw input at its best scale."""
+    """R² over partners before, halfway through and after training, and of the raw input.
+
+    The latter at its best scale.
+    """
     table = fitted.table[fitted.table.pairs == PARTNERS]
-    ends = table[table.step.isin([0, table.step.max()])]
-    rows = means(ends, ["d_z", "step"], [R2, SLOPE, SCALED])
+    looks = []
+    for _, group in table.groupby("data", sort=False):
+        steps = sorted(group.step.unique())
+        looks.append(group[group.step.isin([0, steps[len(steps) // 2], steps[-1]])])
+    rows = means(pd.concat(looks), ["data", "step"], [R2, SLOPE, SCALED])
     raw = []
     for own in list(fitted.pairs.values())[:1]:
         for pairs in own.pairs:

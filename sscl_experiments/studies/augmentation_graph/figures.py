@@ -17,6 +17,7 @@ from .analysis import T_SNE
 from .density_ratio import PARTNERS, R2, RAW, TRAINED, Kept, sources
 
 COSINE = "squared cosine"  # a column of `analysis.Learned.spectra`
+DASHES = ("-", "--", "-.", ":", (0, (6, 1)))  # of eigenvectors, to be told apart in grey
 Places = dict[tuple[int, int], int]  # the image at (row from below, column)
 
 
@@ -72,23 +73,30 @@ def in_training(table: pd.DataFrame) -> Figure:
 
 
 def crowding(table: pd.DataFrame, residual: pd.DataFrame) -> Figure:
-    """R² over partners by d_z, and where log s differs from T in the plane; three similarities."""
+    """R² over partners by d_z, and where log s differs from T; three similarities.
+
+    The latter in the least and the most dimensions, on one scale.
+    """
     last = table[(table.pairs == PARTNERS) & (table.step == table.step.max())]
-    plane = residual[residual.d_z == residual.d_z.min()]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.7))
+    figure, (left, *others) = plt.subplots(1, 3, figsize=(12, 3.7))
     colors = {"cosine": COLORS["SimCLR"], "Gaussian": COLORS["SNE"], "Cauchy": COLORS["t-SimCLR"]}
     for (name, color), mark in zip(colors.items(), "osD", strict=True):
         values = last[last.similarity == name].pivot(index="seed", columns="d_z", values=R2)
         left.plot(values.columns, values.mean(), f"{mark}-", color=color, label=name)
         left.fill_between(values.columns, values.min(), values.max(), color=color, alpha=0.2, lw=0)
-        means = plane[plane.similarity == name].groupby("bin")[["T", "residual"]].mean()
-        right.plot(means["T"], means.residual, f"{mark}-", color=color, ms=4, label=name)
+        for axis, dim in zip(others, (residual.d_z.min(), residual.d_z.max()), strict=True):
+            own = residual[(residual.similarity == name) & (residual.d_z == dim)]
+            means = own.groupby("bin")[["T", "residual"]].mean()
+            axis.plot(means["T"], means.residual, f"{mark}-", color=color, ms=4)
+            axis.set_title(f"d_z = {dim}")
     left.set(xlabel="d_z", ylabel="R² over partners", xscale="log")
     left.set_xticks(values.columns, [str(dim) for dim in values.columns])
     left.minorticks_off()
-    right.axhline(0, color="0.6", lw=1)
-    right.set(xlabel="log P/(p p′)", ylabel="log s − log P/(p p′)")
-    right.set_title(f"d_z = {residual.d_z.min()}")
+    ends = [end for axis in others for end in axis.get_ylim()]
+    for axis in others:
+        axis.axhline(0, color="0.6", lw=1)
+        axis.set(xlabel="log P/(p p′)", ylim=(min(ends), max(ends)))
+    others[0].set_ylabel("log s − log P/(p p′)")
     left.legend(fontsize=9)
     return figure
 
@@ -96,8 +104,10 @@ def crowding(table: pd.DataFrame, residual: pd.DataFrame) -> Figure:
 def spectra(table: pd.DataFrame) -> Figure:
     """Eigenvalues, and how much of the eigenvectors features contain: in training, and after it.
 
-    A row of panels for each graph; `table` is `analysis.Learned.spectra`.
+    A row of panels for each graph; `table` is `analysis.Learned.spectra`. The cosine with BatchNorm
+    is left to the table: its line lies on that of the cosine.
     """
+    table = table[table.loss != "cosine, BatchNorm"]
     names = table.data.unique()
     rows = len(names)
     figure, axes = plt.subplots(
@@ -126,10 +136,11 @@ def order(table: pd.DataFrame, loss: str = "spectral", last: int = 6) -> Figure:
         energy = own.groupby(["eigenvector", "step"]).energy.mean().unstack()
         share = energy.div(energy.iloc[:, -1], axis=0)
         shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(share)))
-        for color, (number, values) in zip(shades, share.iterrows(), strict=True):
-            axis.plot(share.columns, values, color=color, label=str(number))
+        looks = zip(shades, DASHES, share.iterrows(), strict=False)
+        for color, dash, (number, values) in looks:
+            axis.plot(share.columns, values, color=color, ls=dash, label=str(number))
         axis.axhline(0.5, color="0.6", lw=1, ls=":")
-        axis.set(title=name, xlabel="training step", ylim=(0, 1.5))
+        axis.set(title=name, xlabel="training step", ylim=(0, None))
         axis.legend(fontsize=7, title="eigenvector", ncol=2, title_fontsize=8)
     axes[0].set_ylabel("energy, over that after training")
     return figure

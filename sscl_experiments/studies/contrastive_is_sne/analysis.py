@@ -259,6 +259,14 @@ def free_points(n: int, seed: int) -> Float[Tensor, "N 2"]:
     return torch.randn(2 * n, 2, generator=generator, dtype=torch.float64)
 
 
+def spread_pairs() -> Float[Tensor, "N 2"]:
+    """Three pairs in the plane, [z1; z2], far enough apart that their forces can be drawn."""
+    degrees = torch.tensor([[0.0, 93, 181], [62, 150, 245]], dtype=torch.float64)
+    radius = torch.tensor([[1.0, 1.4, 1.2], [1.5, 1.0, 0.8]], dtype=torch.float64)
+    angle = degrees.deg2rad()
+    return (radius[..., None] * torch.stack([angle.cos(), angle.sin()], -1)).flatten(0, 1)
+
+
 def formula_errors(z: Float[Tensor, "N 2"]) -> pd.DataFrame:
     """How far attraction + repulsion is from what autograd makes of the loss itself."""
     z1, z2 = z.chunk(2)

@@ -104,7 +104,8 @@ def _pair_forces(
     """Numbered pairs, and from each point where gradient descent takes it, by either part."""
     first, second = np.split(z, 2)
     axis.plot(*np.stack([first, second], 1).transpose(2, 1, 0), color="0.8", lw=1, zorder=0)
-    longest = 0.5 * np.abs(z).max()
+    # Two arrows of a pair never meet.
+    longest = 0.38 * np.linalg.norm(first - second, axis=1).min()
     scale = np.linalg.norm(np.concatenate([attraction, repulsion]), axis=1).max() / longest
     for force, look in zip((attraction, repulsion), ARROWS.values(), strict=True):
         for start, step in zip(z, -force / scale, strict=True):

@@ -14,7 +14,7 @@ from sscl_experiments.frames import by_seed, with_interval
 from sscl_experiments.plotting import Ends
 from sscl_experiments.statistics import interval
 
-from .parameters import CLOUDS, NUISANCE_CLOUDS, PREMISE_CLOUDS, separation
+from .parameters import CLOUDS, COVARIANCE, NUISANCE_CLOUDS, PREMISE_CLOUDS, separation
 
 GAIN = "mixup − noise"
 
@@ -31,9 +31,12 @@ def premise_gains(best: pd.DataFrame) -> list[float]:
     return _mean_over(by_augmentation(best), PREMISE_CLOUDS, "mixup", "noise")
 
 
-def covariance_gains(best: pd.DataFrame) -> list[float]:
-    """The same of noise with the data's covariance minus mixup, over `NUISANCE_CLOUDS`."""
-    return _mean_over(by_augmentation(best), NUISANCE_CLOUDS, "covariance noise", "mixup")
+def covariance_gains(best: pd.DataFrame, of: str = COVARIANCE) -> list[float]:
+    """The same of noise with the data's covariance minus mixup, over `NUISANCE_CLOUDS`.
+
+    `of`: "noise" is isotropic noise in its place, the null of the claim.
+    """
+    return _mean_over(by_augmentation(best), NUISANCE_CLOUDS, of, "mixup")
 
 
 def _mean_over(wide: pd.DataFrame, clouds: Sequence[str], first: str, second: str) -> list[float]:
@@ -57,26 +60,40 @@ def exceptions(gains_by_scale: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def control_rows(
-    measured: Mapping[tuple[str, float], Sequence[Mapping[str, float]]], seeds: Sequence[int]
-) -> pd.DataFrame:
-    """Networks trained with noise of the data's covariance: rows as those of the other two."""
-    rows = []
-    for (cloud, strength), group in measured.items():
-        known = {"cloud": cloud, "augmentation": "covariance noise", "strength": strength}
-        own = zip(seeds, group, strict=True)
-        rows += [known | {"seed": seed} | dict(metrics) for seed, metrics in own]
-    return pd.DataFrame(rows)
+def by_separation(gains_by_scale: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Every cloud in which the premise of C4 holds, by scale, and its gain: the evidence on C4b."""
+    parts = []
+    for scale, gain in gains_by_scale.items():
+        distance = [separation(CLOUDS[cloud]) for cloud in gain.cloud]
+        part = gain[["cloud", GAIN, "low", "high"]].copy()
+        part.insert(1, "separation", distance)
+        part.insert(0, "scale", scale)
+        parts.append(part[part.separation > 1])
+    return pd.concat(parts, ignore_index=True)
+
+
+def rank_by_ratio(gains_by_scale: Mapping[str, pd.DataFrame]) -> str:
+    """The rank correlation of the gain with the variance ratio over all clouds, by scale."""
+    found = []
+    for scale, gain in gains_by_scale.items():
+        value = spearmanr(gain["variance ratio"], gain[GAIN]).statistic
+        found.append(f"{value:.2f} over {len(gain)} clouds of {scale}")
+    return f"rank correlation of variance ratio and gain: {', '.join(found)}"
 
 
 def control_table(best: pd.DataFrame, clouds: Sequence[str]) -> pd.DataFrame:
-    """Accuracy of each augmentation, and noise of the data's covariance minus mixup, by cloud."""
-    wide, rows = by_augmentation(best), []
-    for cloud in clouds:
-        own = wide.loc[cloud]
+    """Accuracy of each augmentation, and noise of the data's covariance minus mixup, by cloud.
+
+    The last row is the mean over these clouds, paired by seed.
+    """
+    wide = by_augmentation(best).loc[list(clouds)]
+    groups = {cloud: wide.loc[cloud] for cloud in clouds}
+    groups["mean of these clouds"] = wide.groupby("seed").mean()
+    rows = []
+    for cloud, own in groups.items():
         row: dict[str, Any] = {"cloud": cloud}
-        row |= {name: own[name].mean() for name in ("noise", "mixup", "covariance noise")}
-        difference = interval((own["covariance noise"] - own["mixup"]).tolist())
+        row |= {name: own[name].mean() for name in ("noise", "mixup", COVARIANCE)}
+        difference = interval((own[COVARIANCE] - own["mixup"]).tolist())
         row |= with_interval("covariance noise − mixup", difference)
         rows.append(row | {"n": len(own)})
     return pd.DataFrame(rows)
@@ -109,7 +126,7 @@ def cloud_scores(
 
     It is nan where a cloud has no networks of a method.
     """
-    trained = ("noise", "mixup", "covariance noise")
+    trained = ("noise", "mixup", COVARIANCE)
     methods = {name: best[best.augmentation == name] for name in trained}
     for name in ("untrained", "raw", "PCA"):
         methods[name] = beside[beside.method == name]

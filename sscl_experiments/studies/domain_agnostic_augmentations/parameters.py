@@ -6,10 +6,12 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveInt, model_validator
 
 from sscl_core.config import MLP, Agnostic, Cloud, Mixup, Noise, Points, TrainConfig, TSimCLR
+from sscl_experiments.covariance_config import whitened
 from sscl_experiments.parameters import Parameters
 from sscl_experiments.settings import METHODS, NETWORK, Setting, vector_run
 from sscl_experiments.variants import untrained, with_seeds
 
+COVARIANCE = "covariance noise"
 CloudKey = tuple[str, str, float]  # cloud, augmentation, strength
 # One setting of noise as SNE, as (factor, level): the others differ from it in one factor.
 BASE = ("noise σ", "0.4")
@@ -87,25 +89,27 @@ class DomainAgnostic(Parameters):
         trained = {cloud: runs for (cloud, _, _), runs in self.map_runs().items()}
         return {cloud: untrained(runs) for cloud, runs in trained.items()}
 
-    def control_runs(self) -> dict[tuple[str, float], list[TrainConfig]]:
-        """(cloud, strength) and its runs, for `covariance_noise`: not among `runs`.
+    def control_runs(self) -> dict[CloudKey, list[TrainConfig]]:
+        """(cloud, "covariance noise", strength) and its runs.
 
-        Their noise is isotropic in whitened coordinates, so its strength is in units of the data's
+        The noise is isotropic in whitened coordinates, so its strength is in units of the data's
         own standard deviation.
         """
-        runs: dict[tuple[str, float], list[TrainConfig]] = {}
+        runs: dict[CloudKey, list[TrainConfig]] = {}
         for cloud in self.control_clouds:
             for strength in CONTROL_STRENGTHS:
                 step = Noise(scale=strength)
                 points = Points(points=CLOUDS[cloud], augmentation=(step,))
                 first = vector_run(points, METHODS["SimCLR"], 8, self.steps, self.seed)
-                runs[cloud, strength] = with_seeds(first, self.seed_range)
+                group = with_seeds(first, self.seed_range)
+                runs[cloud, COVARIANCE, strength] = whitened(group)
         return runs
 
     def runs(self) -> list[TrainConfig]:
         groups = [
             *self.noise_runs().values(),
             *self.map_runs().values(),
+            *self.control_runs().values(),
             *self.untrained_runs().values(),
         ]
         return [run for runs in groups for run in runs]

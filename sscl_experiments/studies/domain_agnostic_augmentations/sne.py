@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -229,17 +229,6 @@ def agreement_by_factor(
     return pd.DataFrame(rows)
 
 
-def agreement_means(agree: pd.DataFrame) -> pd.DataFrame:
-    """A row a setting: KL of network, SNE and input, and rank correlations with SNE's map."""
-    columns = ["KL", "KL, SNE", "KL, input"]
-    columns += ["rank correlation", "rank correlation, SNE", "rank correlation, input"]
-    groups = agree.groupby(["factor", "level"], sort=False)
-    means = groups[columns].mean().reset_index()
-    ends = [interval(values.tolist()) for _, values in groups["KL"]]
-    means.insert(3, "95 % interval", [f"[{low:.4f}, {high:.4f}]" for _, low, high in ends])
-    return means
-
-
 def base_values(agree: pd.DataFrame, column: str) -> pd.Series:
     """A column of the base setting, by seed."""
     factor, level = BASE
@@ -273,6 +262,24 @@ def kl_ratios(agree: Mapping[Form, pd.DataFrame]) -> pd.DataFrame:
             row |= {"KL, other": theirs.mean()}
             row |= with_interval("ratio", interval((ours / theirs).tolist()))
             rows.append(row | {"n": len(ours)})
+    return pd.DataFrame(rows)
+
+
+def over_input(agree: pd.DataFrame, most: float) -> pd.DataFrame:
+    """KL of trained map, SNE and input, and the first over the last, a row a setting.
+
+    Means over seeds; the ratio is paired. The input is the one null that every setting has.
+    "at most …": whether the whole interval is.
+    """
+    rows = []
+    own = agree[agree.factor != "control"]
+    for (factor, level), group in own.groupby(["factor", "level"], sort=False):
+        ends = interval((group["KL"] / group["KL, input"]).tolist())
+        row: dict[str, Any] = {"factor": factor, "level": level}
+        row |= {name: group[name].mean() for name in ("KL", "KL, SNE", "KL, input")}
+        row |= with_interval("KL over the input's", ends)
+        row |= {"n": len(group), f"at most {most:g}": "yes" if ends[2] <= most else "no"}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

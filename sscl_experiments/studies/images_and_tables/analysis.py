@@ -1,20 +1,24 @@
 """Tables of the notebook: what validation picks, baselines, budgets, and the variance ratio."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sscl_core.config import TrainConfig
+from sscl_core.evaluate import accuracy, knn
 from sscl_experiments.choices import best_settings, forest_score, listed, raw_scores
-from sscl_experiments.frames import by_seed, with_interval
+from sscl_experiments.frames import by_seed, images_as_rows, with_interval
 from sscl_experiments.plotting import Ends
 from sscl_experiments.runs.points import point_set
 from sscl_experiments.statistics import interval
 from sscl_experiments.variance_ratio import unlabelled_groups, variance_ratio
 
+from .parameters import COVARIANCE
+
 VALIDATION = "knn_h_validation"
-COVARIANCE = "covariance noise"
 SETTING = ["augmentation", "strength", "budget"]
 # Scores of the test part by what they are called in figures.
 SCORES = {
@@ -23,7 +27,6 @@ SCORES = {
     "linear probe": "probe_h_test",
     "forest's vote": "forest_test",
 }
-Measured = Mapping[tuple[str, float], Sequence[Mapping[str, float]]]
 
 # --- images --------------------------------------------------------------------------------------
 
@@ -48,18 +51,27 @@ def minus_untrained(views: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def raw_pixels(
+    config: TrainConfig, *, n_train: int | None = None, data_dir: str | Path | None = None
+) -> float:
+    """10-NN accuracy (cosine) of the pixels, with as many training images as a run has.
+
+    Or with the first `n_train` of them.
+    """
+    if n_train is not None:
+        config = config.replace(data=config.data.replace(n_train=n_train))
+    x, y, x_test, y_test = images_as_rows(config, data_dir)
+    return accuracy(knn(x, y, x_test), y_test)
+
+
+def recorded_views(record: Mapping[str, Any]) -> pd.DataFrame:
+    """`minus_untrained` of a record, with the accuracy itself."""
+    scores = record["figures"]["images"].groupby("views").knn_cosine_h.mean()
+    table = record["tables"]["images"]
+    return table.assign(**{"10-NN accuracy": table.views.map(scores)})
+
+
 # --- tables --------------------------------------------------------------------------------------
-
-
-def covariance_rows(measured: Measured, seeds: Sequence[int]) -> pd.DataFrame:
-    """Networks trained with noise of the data's covariance: rows as those of `table_runs`."""
-    rows = []
-    for (table, strength), group in measured.items():
-        known = {"table": table, "augmentation": COVARIANCE, "strength": strength}
-        known |= {"budget": "small"}
-        own = zip(seeds, group, strict=True)
-        rows += [known | {"seed": seed} | dict(metrics) for seed, metrics in own]
-    return pd.DataFrame(rows)
 
 
 def baseline_rows(splits: Mapping[str, Sequence[TrainConfig]]) -> pd.DataFrame:
@@ -112,6 +124,21 @@ def _comparisons() -> Iterator[tuple[str, str, str, str]]:
     for other in ("raw", "PCA", "untrained"):
         yield "linear probe", "probe_h_test", other, "probe_h_test"
     yield "linear probe, forest's vote", "probe_h_test", "random forest", "forest_test"
+
+
+def scores(best: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """Mean accuracy of raw columns in either metric and by the probe, and of what was picked."""
+    raw = baselines[baselines.method == "raw"]
+    rows = []
+    for name in best.table.unique():
+        row: dict[str, Any] = {"table": name}
+        for source, table in (("raw", raw), ("picked", best)):
+            own = table[table.table == name]
+            for label in ("10-NN, cosine", "10-NN, Euclidean", "linear probe"):
+                if SCORES[label] in own:
+                    row[f"{source}, {label}"] = own[SCORES[label]].mean()
+        rows.append(row | {"n": best[best.table == name].seed.nunique()})
+    return pd.DataFrame(rows)
 
 
 def probe_gains(best: pd.DataFrame, baselines: pd.DataFrame) -> list[float]:

@@ -18,6 +18,7 @@ from sscl_core.config import (
     Table,
     TrainConfig,
 )
+from sscl_experiments.covariance_config import whitened
 from sscl_experiments.parameters import Parameters
 from sscl_experiments.settings import AUGMENTATION, METHODS, image_run, vector_run
 from sscl_experiments.variants import untrained, with_seeds
@@ -25,6 +26,7 @@ from sscl_experiments.variants import untrained, with_seeds
 TableName = Literal["iris", "wine", "breast_cancer", "digits"]
 BudgetName = Literal["small", "medium", "large"]
 TableKey = tuple[str, str, float, str]  # table, augmentation, strength, budget
+COVARIANCE = "covariance noise"
 DIM = 16  # of the projection that is compared on tables
 
 
@@ -62,16 +64,17 @@ class ImagesAndTables(Parameters):
                 runs[key] = self._table_group(table, step, budget)
         return runs
 
-    def covariance_runs(self) -> dict[tuple[str, float], list[TrainConfig]]:
-        """(table, strength) and its runs, for `covariance_noise`: not among `runs`.
+    def covariance_runs(self) -> dict[TableKey, list[TrainConfig]]:
+        """(table, "covariance noise", strength, "small") and its runs.
 
-        Their noise is isotropic in whitened coordinates.
+        The noise is isotropic in whitened coordinates.
         """
-        runs: dict[tuple[str, float], list[TrainConfig]] = {}
+        runs: dict[TableKey, list[TrainConfig]] = {}
         for table in dict.fromkeys(self.tables):
             for strength in COVARIANCE_STRENGTHS:
                 step = Noise(scale=strength)
-                runs[table, strength] = self._table_group(table, step, "small")
+                group = self._table_group(table, step, "small")
+                runs[table, COVARIANCE, strength, "small"] = whitened(group)
         return runs
 
     def untrained_runs(self) -> dict[str, list[TrainConfig]]:
@@ -106,6 +109,7 @@ class ImagesAndTables(Parameters):
         groups = [
             *self.view_runs().values(),
             *self.table_runs().values(),
+            *self.covariance_runs().values(),
             *self.untrained_runs().values(),
         ]
         return [run for runs in groups for run in runs]

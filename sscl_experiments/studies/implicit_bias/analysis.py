@@ -340,11 +340,11 @@ def _or_nan(summary: Callable[[np.ndarray], Any], values: np.ndarray) -> float:
 
 
 def start_table(begun: Mapping[str, Sequence[Record]], barrier: float) -> pd.DataFrame:
-    """`start_outcomes` of every start."""
-    rows = [
-        {"start": name, "n": len(runs), **start_outcomes(runs, barrier)}
-        for name, runs in begun.items()
-    ]
+    """`start_outcomes` of every start; that of a changed order with its exact 95 % interval."""
+    rows = []
+    for name, runs in begun.items():
+        changed = rate_columns("order changed", changed_order(runs))
+        rows.append({"start": name, **changed, **start_outcomes(runs, barrier)})
     return pd.DataFrame(rows)
 
 

@@ -265,7 +265,7 @@ def starts(begun: Runs, *, square_loss: float, barrier: float) -> Figure:
     heights = rate_rows(right, rates, label="in the order of the line, ABCD")
     third = [_third_order(runs) for runs in begun.values()]
     marks: Style = {"ms": 7, "mfc": "none", "color": COLORS["t-SimCLR"]}
-    right.plot(third, heights, "s", label="in the third order, ABDC", **marks)
+    right.plot(third, heights, "s", label="in the third order", **marks)
     right.set_xlabel("share of seeds at the end")
     right.legend(loc="upper center", bbox_to_anchor=(0.4, -0.15), ncols=2, fontsize=9)
     return figure

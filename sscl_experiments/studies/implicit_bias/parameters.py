@@ -91,7 +91,8 @@ class ImplicitBias(Parameters):
         """From features that were fitted to an order first."""
         starts = STARTS | (MORE_STARTS if self.wide else {})
         runs = {name: self.toy_runs(changes, self.factor_seeds) for name, changes in starts.items()}
-        runs[SLOW] = [run.replace(epochs=5 * run.epochs) for run in runs[SLOW]]
+        for name in (SLOW, OTHER):
+            runs[name] = [run.replace(epochs=5 * run.epochs) for run in runs[name]]
         return runs
 
     def image_runs(self) -> dict[str, list[TrainConfig]]:
@@ -235,12 +236,14 @@ def _start(order: tuple[int, ...], *changes: Changes) -> Changes:
     return start
 
 
-RIGHT, WRONG = (0, 1, 2, 3), (0, 2, 1, 3)
+RIGHT, WRONG, OTHER_WRONG = (0, 1, 2, 3), (0, 2, 1, 3), (0, 1, 3, 2)
 SLOW = "step size 0.0006, five times the steps"
+OTHER = "the same, from the other wrong order, ABDC"
 STARTS: dict[str, Changes] = {
     "right order": _start(RIGHT),
     "wrong order": _start(WRONG),
     SLOW: _start(WRONG, _optimizer(lr=6e-4)),
+    OTHER: _start(OTHER_WRONG, _optimizer(lr=6e-4)),
     "step size 0.003": _start(WRONG, _optimizer(lr=3e-3)),
 }
 MORE_STARTS: dict[str, Changes] = {

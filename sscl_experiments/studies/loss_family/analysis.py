@@ -205,6 +205,12 @@ def by_scale(p: LossFamily, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def by_scale_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `by_scale` the mean over seeds: a row a loss, a column a scale."""
+    means = table.pivot_table(index="loss", columns="scale", values=RATIO, sort=False)
+    return means.rename(columns=lambda scale: f"× {scale:g}").reset_index()
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
@@ -233,6 +239,16 @@ def spectrum(p: LossFamily, *, negatives: int = 5) -> dict[float, Place]:
         spread = [(z - z.mean(0)).square().sum(1).mean().sqrt().item() for z in maps]
         places[odds] = Place(maps[0], labels, spread)
     return places
+
+
+def spreads(places: Mapping[float, Place]) -> pd.DataFrame:
+    """A row a place on the spectrum: the mean spread of its maps over seeds."""
+    rows = []
+    for odds, place in places.items():
+        mean, low, high = interval(place.spread)
+        row = {"odds": odds, "spread": mean, "95 % low": low, "95 % high": high}
+        rows.append(row | {"n": len(place.spread)})
+    return pd.DataFrame(rows)
 
 
 def _place(p: LossFamily, seed: int, odds: float, negatives: int) -> Float[Tensor, "n 2"]:

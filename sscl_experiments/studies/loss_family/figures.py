@@ -13,17 +13,25 @@ from sscl_experiments.plotting import CLASS_COLORS
 from .analysis import RATIO, Forces, Place
 
 MARKS = "osD^v"
+# One or two of each kind of similarity: those that are left out look like one of these.
+DRAWN = ("InfoNCE", "t-SNE", "t-SimCLR, conditional", "UMAP", "spectral contrastive", "VICReg")
 
 
 def forces(trained: Mapping[str, Sequence[Forces]]) -> Figure:
-    """Where descent on each term of every loss moves each feature, on the loss's own features."""
-    figure, axes = plt.subplots(3, 4, figsize=(12, 9))
-    for axis, (name, found) in zip(axes.flat, trained.items(), strict=True):
-        z, pull, push = found[0]
-        plotting.forces(axis, z - z.mean(0), pull, push)
-        axis.set_title(name)
-        axis.set(xticks=[], yticks=[], xlabel="", ylabel="")
-    axes[0, 0].legend(loc="lower left", fontsize=8)
+    """Where descent on each term of a loss moves each feature, on the loss's own features.
+
+    Of the losses in `DRAWN`; the first network of each.
+    """
+    figure, axes = plt.subplots(2, 3, figsize=(12, 8.4))
+    for axis, name in zip(axes.flat, DRAWN, strict=True):
+        z, pull, push = trained[name][0]
+        z = z - z.mean(0)
+        plotting.forces(axis, z, pull, push)
+        (left, below), (right, above) = z.amin(0), z.amax(0)
+        margin = 0.2 * max(right - left, above - below)
+        ends = {"xlim": (left - margin, right + margin), "ylim": (below - margin, above + margin)}
+        axis.set(title=name, xticks=[], yticks=[], xlabel="", ylabel="", **ends)
+    axes[0, 0].legend(loc="lower left", fontsize=10)
     return figure
 
 

@@ -27,6 +27,8 @@ from .parts import part_times
 from .steps import step_times
 from .targets import Tables, target_table
 
+LEAST_SIZES = 4  # of a fitted exponent
+
 
 def measure(p: Performance) -> dict[str, pd.DataFrame]:
     """All that is measured, in turn; a line on the progress of each."""
@@ -183,34 +185,39 @@ def absolute(tables: Tables) -> pd.DataFrame:
 def exponents(losses: pd.DataFrame, fit_from: int) -> pd.DataFrame:
     """The slopes of log time and log memory against log 2n, from `fit_from` on.
 
-    95 % intervals by Student's t of least squares, one point a size; from three sizes on.
+    95 % intervals by Student's t of least squares, one point a size. Fewer than `LEAST_SIZES` sizes
+    have no exponent: through three points an interval is wider than what it is to tell apart.
     """
     some = shown(losses)
     some = some[(some.rows >= fit_from) & (some.method != FASTER_PEER)]
     again = some.method.isin(FLOORS) & (some.loss != some.loss.iloc[0])
     rows = []
     for (loss, method), group in some[~again].groupby(["loss", "method"], sort=False):
-        time_fit = slope(group.rows, group.ms)
-        memory = slope(group.rows, group.MiB)
-        sizes = {"sizes": int(group.ms.notna().sum())}
-        known = {"loss": "" if method in FLOORS else loss, "method": method}
-        rows.append(known | sizes | _named("time", time_fit) | _named("memory", memory))
+        row = {"loss": "" if method in FLOORS else loss, "method": method}
+        row |= {"sizes": str(group.ms.notna().sum())}
+        row |= {"time exponent": _exponent(group.rows, group.ms)}
+        rows.append(row | {"memory exponent": _exponent(group.rows, group.MiB)})
     return pd.DataFrame(rows)
 
 
+def _exponent(x: pd.Series, y: pd.Series) -> str:
+    """`slope` in words, or that there are too few sizes for it."""
+    number = int(y.notna().sum())
+    if number < LEAST_SIZES:
+        words = {0: "not run", 1: "not from one size", 2: "not from two sizes"}
+        return words.get(number, "not from three sizes")
+    exponent, low, high = slope(x, y)
+    return f"{exponent:.2f} [{low:.2f}, {high:.2f}]"
+
+
 def slope(x: pd.Series, y: pd.Series) -> tuple[float, float, float]:
-    """Of log y against log x, with its 95 % interval; NaN below three points."""
+    """Of log y against log x, with its 95 % interval; NaN below `LEAST_SIZES` points above 0."""
     there = y.notna() & (y > 0)
-    if there.sum() < 3:
+    if there.sum() < LEAST_SIZES:
         return (np.nan, np.nan, np.nan)
     fit = stats.linregress(np.log(x[there]), np.log(y[there]))
     half = stats.t.ppf(0.975, there.sum() - 2) * fit.stderr
     return fit.slope, fit.slope - half, fit.slope + half
-
-
-def _named(name: str, fit: tuple[float, float, float]) -> dict[str, float]:
-    value, low, high = fit
-    return {f"{name} exponent": value, f"{name} 95 % low": low, f"{name} 95 % high": high}
 
 
 def answer(losses: pd.DataFrame) -> str:
