@@ -1,10 +1,9 @@
 """Runs on images, judged on corrupted, attacked and foreign ones that training did not see."""
 
-import math
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -13,29 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sscl_core.attacks import NORMS, displacement, local_lipschitz, mistake, pgd, random_start
-from sscl_core.batches import source
 from sscl_core.config import TrainConfig
 from sscl_core.corruptions import CONSTANTS, SEVERITIES, corrupted
-from sscl_core.divergence import NonFiniteLossError, diverged
 from sscl_core.evaluate import accuracy, knn, linear_probe
 from sscl_core.models import Encoder
-from sscl_core.rng import EVALUATION, ORDER, SPLIT, VIEWS, stream
-from sscl_core.train import (
-    TrainResult,
-    computing,
-    device_of,
-    initial_network,
-    optimizer_of,
-    parameter_groups,
-    precision,
-    set_lr,
-    train,
-)
+from sscl_core.rng import EVALUATION, SPLIT, VIEWS, stream
+from sscl_core.train import TrainResult, train
 from sscl_experiments.datasets.images import ImageData
 from sscl_experiments.record import Record
 
 from .images import ImageSets, image_sets
-from .making import Measures, is_collapsed, record_of
+from .labels import train_with_labels
+from .making import Measures, Training, is_collapsed, made
 from .robust_config import RobustRun, StressedImages
 from .unseen import separation
 
@@ -49,73 +37,18 @@ FOREIGN = 300  # images of handwritten digits, which no network was trained on
 
 
 def make(
-    config: TrainConfig,
-    *,
-    device: str,
-    data_dir: str | Path | None,
-    checkpoint: Path,
-    compiled: bool = False,
-    progress: bool = False,
+    config: TrainConfig, *, data_dir: str | Path | None, **training: Unpack[Training]
 ) -> Record:
     """Trains and measures a run. One on labels keeps no checkpoint: interrupted, it begins anew."""
     assert isinstance(config, RobustRun)
     sets = image_sets(config, data_dir)
-    with computing(config):
+
+    def trained() -> TrainResult:
         if config.supervised:
-            trained = train_supervised(config, sets.train, device=device)
-        else:
-            trained = train(
-                config,
-                sets.train.images,
-                device=device,
-                checkpoint=checkpoint,
-                compiled=compiled,
-                progress=progress,
-            )
-        began = time.monotonic()
-        measures = measure(trained, sets)
-        return record_of(trained, measures, time.monotonic() - began)
+            return train_with_labels(config, sets.train, **training)
+        return train(config, sets.train.images, **training)
 
-
-def train_supervised(config: RobustRun, data: ImageData, *, device: str = "auto") -> TrainResult:
-    """What `train` does, with the cross-entropy of both views' labels in place of the loss.
-
-    Same views, batches, optimiser, schedule and precision. `NonFiniteLossError` at the end of an
-    epoch whose loss is not finite.
-    """
-    place = device_of(device)
-    batches = source(config, data.images, place)
-    network = initial_network(config, batches.sample_shape).to(place)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = optimizer_of(config, parameter_groups(network))
-    result, began = TrainResult(config, network), time.monotonic()
-    for epoch in range(config.epochs):
-        network.train()
-        labels = epoch_labels(config, data.labels, epoch).to(place)
-        parts = labels.split(config.batch_size)
-        for step, batch in enumerate(batches.batches(epoch)):
-            number = epoch * batches.steps_per_epoch + step
-            set_lr(optimizer, config, number, batches.steps_per_epoch)
-            with precision(config, place):
-                logits = network(torch.cat([batch.x1, batch.x2]))[1]
-            loss = F.cross_entropy(logits.float(), parts[step].repeat(2))
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            result.losses.append(loss.item())
-        if not math.isfinite(result.losses[-1]):
-            raise NonFiniteLossError(diverged(config, {config.seed: len(result.losses)}))
-    result.seconds = time.monotonic() - began
-    images = config.epochs * batches.images_per_epoch
-    result.images_per_second = images / max(result.seconds, 1e-9)
-    network.eval()
-    return result
-
-
-def epoch_labels(config: TrainConfig, labels: Int64[Tensor, " n"], epoch: int) -> Tensor:
-    """The labels in the order in which `source` deals out the images of an epoch."""
-    with stream(config.seed, ORDER, epoch):
-        return labels[torch.randperm(len(labels))]
+    return made(config, trained, lambda result: measure(result, sets))
 
 
 def tested(config: TrainConfig, test: ImageData) -> ImageData:

@@ -8,14 +8,13 @@ from helpers import normal, read_once
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from sscl_core.batches import source
-from sscl_core.config import MLP, ConvNet, ImageAugmentation, Projector
+from sscl_core.config import MLP, ConvNet, Projector
 from sscl_core.corruptions import CONSTANTS, SEVERITIES
 from sscl_core.evaluate import linear_probe
-from sscl_core.train import device_of
 from sscl_experiments import store
 from sscl_experiments.runner import results
 from sscl_experiments.runs import robust_images, unseen
+from sscl_experiments.runs.labels import train_with_labels
 from sscl_experiments.runs.robust_config import (
     RobustRun,
     StressedImages,
@@ -43,29 +42,11 @@ ON_PLANE = UnseenRun(
 )
 
 
-@pytest.fixture(autouse=True)
-def as_floats(monkeypatch):
-    """The type checker takes no whole number for a float, as Python does."""
-    for name, values in CONSTANTS.items():
-        monkeypatch.setitem(CONSTANTS, name, tuple(map(float, values)))
-
-
-def test_labels_go_with_the_images_that_are_dealt_out():
-    whole = ImageAugmentation(crop_scale=(1.0, 1.0), flip=0.0)
-    config = SMALL.replace(data=SMALL.data.replace(augmentation=whole), epochs=2)
-    images = read_once("fashion_mnist_subset", "train").images[:60]
-    labels = torch.arange(60)
-    for epoch in (0, 1):
-        order = robust_images.epoch_labels(config, labels, epoch)
-        dealt = [batch.x1 for batch in source(config, images, device_of("cpu")).batches(epoch)]
-        assert torch.equal((255 * torch.cat(dealt)).round().byte(), images[order])
-
-
 def test_training_on_labels_learns_them_and_follows_its_seed():
     data = read_once("fashion_mnist_subset", "train").select(slice(300))
     config = SMALL.replace(supervised=True, epochs=6, backbone=ConvNet(width=8))
-    trained = robust_images.train_supervised(config, data, device="cpu")
-    again = robust_images.train_supervised(config, data, device="cpu")
+    trained = train_with_labels(config, data, device="cpu")
+    again = train_with_labels(config, data, device="cpu")
     assert trained.losses == again.losses
     assert sum(trained.losses[-5:]) < 0.75 * sum(trained.losses[:5])
     with torch.no_grad():

@@ -6,7 +6,6 @@ import pytest
 import torch
 from helpers import normal, read_once
 
-from sscl_core.corruptions import CONSTANTS
 from sscl_experiments.claims import decide
 from sscl_experiments.record import Record
 from sscl_experiments.studies.robustness import STUDY, analysis, exact, prediction
@@ -21,13 +20,6 @@ from sscl_experiments.studies.robustness.parameters import (
     tuned,
 )
 from sscl_experiments.study import resolve
-
-
-@pytest.fixture(autouse=True)
-def as_floats(monkeypatch):
-    """The type checker takes no whole number for a float, as Python does."""
-    for name, values in CONSTANTS.items():
-        monkeypatch.setitem(CONSTANTS, name, tuple(map(float, values)))
 
 
 def test_the_density_ratio_is_that_of_pairs_of_the_mixture():
