@@ -113,20 +113,24 @@ def corruption_scores(
     """10-NN in both metrics and the probe, fitted to clean training features, on corrupted images.
 
     Arrays, a row a pair of `conditions`: `accuracy_<how>`, of 10-NN on h and z and the probe on h;
+    `right_<how>`, of those on h, which of the images are classified rightly;
     `displacement`, ‖h(x_c) - h(x)‖ over the mean distance of two clean images; `auroc_norm`, how
     well a smaller ‖z‖ tells the corrupted images from the clean ones. Metrics: `clean_<how>`, and
-    `corrupt_<how>`, the mean over corruptions and severities.
+    `corrupt_<how>`, the mean over corruptions and severities; `halves_<how>`, see `halves`.
     """
     sets = [test.images]
     sets += [corrupted(test.images, name, level) for name, level in conditions()[1:]]
     features = embed(torch.cat(sets))
     truth = test.labels.repeat(len(sets))
-    n, metrics, arrays = len(test), {}, {}
+    n, metrics, arrays = len(test), halves(own["h"], labels), {}
     for how, predicted in predictions(own, labels, features).items():
-        right = (predicted == truth).double().view(-1, n).mean(1)
-        metrics[f"clean_{how}"] = right[0].item()
-        metrics[f"corrupt_{how}"] = right[1:].mean().item()
-        arrays[f"accuracy_{how}"] = right.numpy()
+        right = (predicted == truth).view(-1, n)
+        rate = right.double().mean(1)
+        metrics[f"clean_{how}"] = rate[0].item()
+        metrics[f"corrupt_{how}"] = rate[1:].mean().item()
+        arrays[f"accuracy_{how}"] = rate.numpy()
+        if how.endswith("_h"):
+            arrays[f"right_{how}"] = right.numpy()
     h = features["h"].view(len(sets), n, -1)
     typical = torch.pdist(h[0]).mean()
     arrays["displacement"] = ((h - h[0]).norm(dim=2).mean(1) / typical).numpy()
@@ -134,6 +138,18 @@ def corruption_scores(
     arrays["auroc_norm"] = np.array([separation(-row, -norms[0])[0] for row in norms])
     metrics["displacement"] = float(arrays["displacement"][1:].mean())
     return metrics, arrays
+
+
+def halves(h: Float[Tensor, "n d"], labels: Int64[Tensor, " n"]) -> dict[str, float]:
+    """10-NN accuracy on every other training image by those between, in both metrics.
+
+    It says which metric suits these features, by nothing but what they were trained on.
+    """
+    found = {}
+    for metric in METRICS:
+        voted = knn(h[::2], labels[::2], h[1::2], metric=metric)  # type: ignore[arg-type]
+        found[f"halves_{metric}_h"] = accuracy(voted, labels[1::2])
+    return found
 
 
 def predictions(

@@ -19,6 +19,7 @@ ORDER = (*METHODS, UNTRAINED, PIXELS)
 OWN_COLORS = {
     "Gaussian": "#009E73",
     "MoCo": "#56B4E9",
+    "MoCo, BatchNorm": "#332288",
     "t-MoCo": "#E69F00",
     "supervised": "#777777",
 }
@@ -87,11 +88,15 @@ def _dots(axis: Axes, table: pd.DataFrame) -> None:
 
 
 def differences(table: pd.DataFrame, measures: Sequence[str] = tuple(MARKERS)) -> Figure:
-    """A panel a pair: t minus cosine in points on each target, with intervals; zero is a line."""
+    """A panel a pair: method minus method in points on each target; zero is a line."""
     pairs = list(dict.fromkeys(table.pair))
     keys = list(dict.fromkeys(zip(table.source, table.target, strict=True)))
     figure, axes = plt.subplots(
-        1, len(pairs), figsize=(4.6 * len(pairs), 1.6 + 0.75 * len(keys)), sharey=True, sharex=True
+        1,
+        len(pairs),
+        figsize=(1.5 + 3.1 * len(pairs), 1.6 + 0.75 * len(keys)),
+        sharey=True,
+        sharex=True,
     )
     for axis, pair in zip(axes, pairs, strict=True):
         for offset, measure in zip((-0.22, 0, 0.22), measures, strict=True):
