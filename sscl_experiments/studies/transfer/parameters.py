@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from sscl_core.config import TrainConfig
 from sscl_experiments.parameters import Parameters
-from sscl_experiments.runs.transfer_config import TransferRun
+from sscl_experiments.runs.transfer_config import TargetName, TransferRun
 from sscl_experiments.variants import untrained
 
 from .methods import METHODS, SOURCES, Source, transfer_run
@@ -63,9 +63,9 @@ class Transfer(Parameters):
                 shape = SHAPES[source]
                 load_target(name, shape, shots=self.shots, data_dir=self.data_dir)
 
-    def targets(self) -> dict[str, tuple[str, ...]]:
+    def targets(self) -> dict[str, tuple[TargetName, ...]]:
         """What is judged on, by source."""
-        clothes = tuple(dict.fromkeys(self.handwritten))
+        clothes: tuple[TargetName, ...] = tuple(dict.fromkeys(self.handwritten))
         return {
             source: clothes if SHAPES[source][0] == 1 else SOURCES[source].targets
             for source in self.sources
