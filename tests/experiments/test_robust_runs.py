@@ -54,6 +54,34 @@ def test_training_on_labels_learns_them_and_follows_its_seed():
     assert (logits.argmax(1) == data.labels).double().mean() > 0.5
 
 
+def test_the_metric_is_judged_between_the_halves_of_the_training_images():
+    """Classes that differ in length alone: no other than the Euclidean metric tells them apart."""
+    labels = torch.arange(400) % 2
+    direction = normal(400, 3).float()
+    far = 1 + 9 * labels[:, None]
+    h = far * (torch.tensor([1.0, 0.0, 0.0]) + 0.01 * direction)
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    found = robust_images.halves(h[order], labels[order])
+    assert found["halves_euclidean_h"] == 1
+    assert found["halves_cosine_h"] == pytest.approx(0.5, abs=0.12)
+    # Those that are asked have neighbors among the others only: alone of their kind, they are lost.
+    alone = robust_images.halves(h, labels)
+    assert alone["halves_euclidean_h"] == 0
+
+
+def test_what_is_right_has_the_accuracies_as_its_means():
+    data = read_once("fashion_mnist_subset", "train")
+    train, test = data.select(slice(60)), data.select(slice(100, 115))
+    embed = robust_images.raw
+    arrays = robust_images.corruption_scores(embed, embed(train.images), train.labels, test)[1]
+    for how in ("cosine_h", "euclidean_h", "probe_h"):
+        right = arrays[f"right_{how}"]
+        assert right.dtype == bool
+        assert right.shape == (len(robust_images.conditions()), 15)
+        assert right.mean(1) == pytest.approx(arrays[f"accuracy_{how}"])
+    assert arrays["right_cosine_h"].any(0).any()
+
+
 def test_the_probe_that_is_attacked_is_the_linear_probe():
     x, test = normal(300, 20).float(), normal(200, 20, seed=1).float()
     labels = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()

@@ -92,7 +92,8 @@ def readings(table: pd.DataFrame, dims: Sequence[int]) -> pd.DataFrame:
     shown = gaps(near)[["kernel", "d_z"]]
     for column, name in READINGS.items():
         found = 100 * gaps(near, column)[["gap", "95 % low", "95 % high"]]
-        shown[name] = [f"{gap:.0f} [{low:.0f}, {high:.0f}]" for gap, low, high in found.to_numpy()]
+        whole = found.round().astype(int).to_numpy()  # as whole numbers: no -0
+        shown[name] = [f"{gap} [{low}, {high}]" for gap, low, high in whole]
     metric = near.groupby(["kernel", "d_z"]).better.first()
     bases = np.where(shown.kernel.str.endswith("BatchNorm"), "cosine, BatchNorm", "cosine")
     shown["better for cosine"] = [metric[key] for key in zip(bases, shown.d_z, strict=True)]
