@@ -270,4 +270,10 @@ def test_figures_show_every_method_and_target():
         "t-MoCo − MoCo",
     ]
     assert isinstance(gains, pd.DataFrame)
+    shown = analysis.difference_text(gains)
+    assert len(shown) == 4 * 2
+    last = gains.iloc[-4]
+    ends = f"{last.points:.1f} [{last['95 % low']:.1f}, {last['95 % high']:.1f}]"
+    assert shown.iloc[-1][last.measure] == ends
+    assert "5 seeds and 400 query images" in analysis.answer(found, CLAIMS)
     assert json.dumps(gains.points.tolist())

@@ -103,7 +103,7 @@ def readings(table: pd.DataFrame, dims: Sequence[int]) -> pd.DataFrame:
 def world_summary(table: pd.DataFrame, dim: int) -> pd.DataFrame:
     """Means over seeds at one d_z, a row a kernel, a column a world; detection by norm beside."""
     part = table[table.d_z == dim]
-    columns = [*WORLDS, "new_other", "auroc_norm", "fpr95_norm", "auroc_distance"]
+    columns = [*WORLDS, "seen_other", "new_other", "auroc_norm", "fpr95_norm", "auroc_distance"]
     return part.groupby("kernel", sort=False)[columns].mean().reset_index()
 
 

@@ -153,6 +153,17 @@ def difference_table(found: Judged) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def difference_text(table: pd.DataFrame) -> pd.DataFrame:
+    """`difference_table` as "mean [low, high]": a row a pair and target, a column a measure."""
+    ends = table[["points", "95 % low", "95 % high"]].itertuples(index=False, name=None)
+    shown = table[["pair", "source", "target", "measure"]].copy()
+    shown["text"] = [f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in ends]
+    keys = ["pair", "source", "target"]
+    wide = shown.set_index([*keys, "measure"]).text.unstack("measure")
+    rows = list(dict.fromkeys(shown[keys].itertuples(index=False, name=None)))
+    return wide.loc[rows][list(MEASURES.values())].rename_axis(columns=None).reset_index()
+
+
 def in_points(estimate: tuple[float, float, float]) -> tuple[float, float, float]:
     """A mean and its interval in percentage points."""
     mean, low, high = estimate
@@ -213,7 +224,7 @@ def below_pixels(found: Judged, methods: Sequence[str]) -> list[str]:
         )
         if own < least:
             where = f"{MEASURES[measure]} on {source}"
-            reasons.append(f"{method} is below raw pixels, {own:.1f} < {least:.1f} %, {where}")
+            reasons.append(f"{method} is below raw pixels, {own:.2f} < {least:.2f} %, {where}")
     return reasons
 
 
@@ -241,11 +252,12 @@ def answer(found: Judged, claims: Sequence[Claim]) -> str:
         values = differences(found, method, other)
         mean, low, high = in_points(crossed_interval(values))
         seeds, least = len(values[0]), 100 * detectable(values)
+        images = sum(value.shape[1] for value in values)
         lines.append(
             f"**{claim.id}**: {method} minus {other}, linear probe on the other sets: "
-            f"{mean:+.1f} points, 95 % interval [{low:.1f}, {high:.1f}] over {seeds} seeds and all "
-            f"query images. This design would find a difference of {least:.1f} points four times "
-            "in five."
+            f"{mean:+.1f} points, 95 % interval [{low:.1f}, {high:.1f}] over {seeds} seeds and "
+            f"{images} query images. This design would find a difference of {least:.1f} points "
+            "four times in five."
         )
     return "\n\n".join(lines)
 
