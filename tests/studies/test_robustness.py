@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import normal, read_once
 
+from sscl_core.corruptions import CONSTANTS
 from sscl_experiments.crossed import crossed_interval
 from sscl_experiments.record import Record
 from sscl_experiments.runs.robust_images import conditions
@@ -94,6 +95,15 @@ def pairs(predicted, measured):
     names = [(f"a{i}", f"c{j}") for i in range(6) for j in range(10)]
     table = pd.DataFrame(names, columns=["augmentation", "corruption"])
     return table.assign(predicted=predicted.ravel(), measured=measured.ravel())
+
+
+def test_pairs_are_shown_with_what_was_predicted():
+    values = np.arange(60.0).reshape(6, 10) / 100
+    table = pairs(values, values + 1)
+    table["corruption"] = [list(CONSTANTS)[int(name[1:])] for name in table.corruption]
+    shown = analysis.pair_table(table)
+    assert shown.shape == (6, 11)
+    assert shown.set_index("augmentation")["translation"]["a2"] == "1.29 (0.29)"
 
 
 def test_agreement_sees_the_augmentation_and_not_the_difficulty_of_the_corruption():

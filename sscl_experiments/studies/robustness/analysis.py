@@ -322,6 +322,15 @@ def predictions(p: Robustness, runs: Runs, data_dir: str | Path | None) -> pd.Da
     return pd.DataFrame(rows)
 
 
+def pair_table(table: pd.DataFrame) -> pd.DataFrame:
+    """`predictions` as "measured (predicted)": a row an augmentation, a column a corruption."""
+    ends = zip(table.measured, table.predicted, strict=True)
+    shown = table.assign(text=[f"{measured:.2f} ({mass:.2f})" for measured, mass in ends])
+    wide = shown.pivot(index="augmentation", columns="corruption", values="text")
+    order = list(dict.fromkeys(table.augmentation))
+    return wide.loc[order, list(CONSTANTS)].rename_axis(columns=None).reset_index()
+
+
 def _kept(record: Record) -> np.ndarray:
     values = np.mean([record.arrays[f"accuracy_{how}"] for how in ON_H], axis=0)
     return (values[1:] / values[0]).reshape(len(CONSTANTS), len(SEVERITIES)).mean(1)
