@@ -90,20 +90,30 @@ def minimise_free(
     found = []
     for _ in range(starts):
         start = torch.randn(shape, dtype=torch.float64, generator=generator)
-        found.append(_descend(objective, start))
+        found.append(descend(objective, start))
     values = torch.stack([objective(z) for z in found])
     return values, found[int(values.argmin())]
 
 
-def _descend(
-    objective: Callable[[Tensor], Tensor], z: Float[Tensor, "m d"]
+def descend(
+    objective: Callable[[Tensor], Tensor],
+    start: Float[Tensor, "m d"],
+    *,
+    max_iter: int = 500,
+    tolerance_grad: float = 1e-9,
+    tolerance_change: float = 1e-14,
 ) -> Float[Tensor, "m d"]:
-    z = z.clone().requires_grad_()
+    """Where L-BFGS comes to from `start`. The settings are those of `torch.optim.LBFGS`.
+
+    `ValueError`: max_iter below 1.
+    """
+    checks.check_whole("max_iter", max_iter, 1)
+    z = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [z],
-        max_iter=500,
-        tolerance_grad=1e-9,
-        tolerance_change=1e-14,
+        max_iter=max_iter,
+        tolerance_grad=tolerance_grad,
+        tolerance_change=tolerance_change,
         line_search_fn="strong_wolfe",
     )
 
@@ -148,7 +158,7 @@ def minimal_energy(
     if start is None:
         _, best = minimise_free(energy, (m, d), starts=starts, generator=generator)
     else:
-        best = _descend(energy, start)
+        best = descend(energy, start)
     return torch.nn.functional.normalize(best, dim=1)
 
 

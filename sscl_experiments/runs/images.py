@@ -1,8 +1,8 @@
 """Runs on images: what they train on, and what frozen features are worth afterwards."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,11 +12,11 @@ from sscl_core.augmentations import ImageViews
 from sscl_core.config import Images, TrainConfig
 from sscl_core.evaluate import backbone_scores, class_similarity, embed, feature_scores
 from sscl_core.rng import EVALUATION, SPLIT, VIEWS, stream
-from sscl_core.train import TrainResult, computing, train
+from sscl_core.train import TrainResult, train
 from sscl_experiments.datasets.images import ImageData, holdout, load_images
 from sscl_experiments.record import Record
 
-from .making import Measures, is_collapsed, record_of
+from .making import Measures, Training, is_collapsed, made
 
 VIEWED = 256  # test images of which pairs of views are kept
 
@@ -71,28 +71,15 @@ def _transfer(
 
 
 def make(
-    config: TrainConfig,
-    *,
-    device: str,
-    data_dir: str | Path | None,
-    checkpoint: Path,
-    compiled: bool = False,
-    progress: bool = False,
+    config: TrainConfig, *, data_dir: str | Path | None, **training: Unpack[Training]
 ) -> Record:
     """Trains and measures a run. What evaluation needs and lacks is found out before training."""
     sets = image_sets(config, data_dir)
-    with computing(config):
-        trained = train(
-            config,
-            sets.train.images,
-            device=device,
-            checkpoint=checkpoint,
-            compiled=compiled,
-            progress=progress,
-        )
-        began = time.monotonic()
-        measures = measure(trained, sets)
-        return record_of(trained, measures, time.monotonic() - began)
+    return made(
+        config,
+        lambda: train(config, sets.train.images, **training),
+        lambda trained: measure(trained, sets),
+    )
 
 
 def measure(trained: TrainResult, sets: ImageSets) -> Measures:

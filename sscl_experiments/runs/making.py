@@ -2,18 +2,44 @@
 
 import datetime
 import platform
-from typing import Any
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Required, TypedDict
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sscl_core.train import TrainResult
+from sscl_core.config import TrainConfig
+from sscl_core.train import TrainResult, computing
 from sscl_experiments.record import Record, release
 
 Measures = tuple[dict[str, float], dict[str, np.ndarray]]  # metrics, arrays
 COLLAPSE = 1e-5  # of distance over norm: below it float32 features have no digits to differ in
+
+
+class Training(TypedDict, total=False):
+    """How a run on images is trained, whatever it is: what `sscl_core.train.train` takes."""
+
+    device: Required[str]
+    checkpoint: Required[Path]
+    compiled: bool
+    progress: bool
+
+
+def made(
+    config: TrainConfig,
+    training: Callable[[], TrainResult],
+    measure: Callable[[TrainResult], Measures],
+) -> Record:
+    """The record of a run: it is trained, then measured, both as its configuration computes."""
+    with computing(config):
+        trained = training()
+        began = time.monotonic()
+        measures = measure(trained)
+        return record_of(trained, measures, time.monotonic() - began)
 
 
 def record_of(trained: TrainResult, measures: Measures, seconds: float) -> Record:

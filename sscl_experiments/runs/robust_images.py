@@ -1,10 +1,9 @@
 """Runs on images, judged on corrupted, attacked and foreign ones that training did not see."""
 
-import math
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -13,29 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sscl_core.attacks import NORMS, displacement, local_lipschitz, mistake, pgd, random_start
-from sscl_core.batches import source
 from sscl_core.config import TrainConfig
 from sscl_core.corruptions import CONSTANTS, SEVERITIES, corrupted
-from sscl_core.divergence import NonFiniteLossError, diverged
 from sscl_core.evaluate import accuracy, knn, linear_probe
 from sscl_core.models import Encoder
-from sscl_core.rng import EVALUATION, ORDER, SPLIT, VIEWS, stream
-from sscl_core.train import (
-    TrainResult,
-    computing,
-    device_of,
-    initial_network,
-    optimizer_of,
-    parameter_groups,
-    precision,
-    set_lr,
-    train,
-)
+from sscl_core.rng import EVALUATION, SPLIT, VIEWS, stream
+from sscl_core.train import TrainResult, train
 from sscl_experiments.datasets.images import ImageData
 from sscl_experiments.record import Record
 
 from .images import ImageSets, image_sets
-from .making import Measures, is_collapsed, record_of
+from .labels import train_with_labels
+from .making import Measures, Training, is_collapsed, made
 from .robust_config import RobustRun, StressedImages
 from .unseen import separation
 
@@ -49,73 +37,18 @@ FOREIGN = 300  # images of handwritten digits, which no network was trained on
 
 
 def make(
-    config: TrainConfig,
-    *,
-    device: str,
-    data_dir: str | Path | None,
-    checkpoint: Path,
-    compiled: bool = False,
-    progress: bool = False,
+    config: TrainConfig, *, data_dir: str | Path | None, **training: Unpack[Training]
 ) -> Record:
     """Trains and measures a run. One on labels keeps no checkpoint: interrupted, it begins anew."""
     assert isinstance(config, RobustRun)
     sets = image_sets(config, data_dir)
-    with computing(config):
+
+    def trained() -> TrainResult:
         if config.supervised:
-            trained = train_supervised(config, sets.train, device=device)
-        else:
-            trained = train(
-                config,
-                sets.train.images,
-                device=device,
-                checkpoint=checkpoint,
-                compiled=compiled,
-                progress=progress,
-            )
-        began = time.monotonic()
-        measures = measure(trained, sets)
-        return record_of(trained, measures, time.monotonic() - began)
+            return train_with_labels(config, sets.train, **training)
+        return train(config, sets.train.images, **training)
 
-
-def train_supervised(config: RobustRun, data: ImageData, *, device: str = "auto") -> TrainResult:
-    """What `train` does, with the cross-entropy of both views' labels in place of the loss.
-
-    Same views, batches, optimiser, schedule and precision. `NonFiniteLossError` at the end of an
-    epoch whose loss is not finite.
-    """
-    place = device_of(device)
-    batches = source(config, data.images, place)
-    network = initial_network(config, batches.sample_shape).to(place)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = optimizer_of(config, parameter_groups(network))
-    result, began = TrainResult(config, network), time.monotonic()
-    for epoch in range(config.epochs):
-        network.train()
-        labels = epoch_labels(config, data.labels, epoch).to(place)
-        parts = labels.split(config.batch_size)
-        for step, batch in enumerate(batches.batches(epoch)):
-            number = epoch * batches.steps_per_epoch + step
-            set_lr(optimizer, config, number, batches.steps_per_epoch)
-            with precision(config, place):
-                logits = network(torch.cat([batch.x1, batch.x2]))[1]
-            loss = F.cross_entropy(logits.float(), parts[step].repeat(2))
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            result.losses.append(loss.item())
-        if not math.isfinite(result.losses[-1]):
-            raise NonFiniteLossError(diverged(config, {config.seed: len(result.losses)}))
-    result.seconds = time.monotonic() - began
-    images = config.epochs * batches.images_per_epoch
-    result.images_per_second = images / max(result.seconds, 1e-9)
-    network.eval()
-    return result
-
-
-def epoch_labels(config: TrainConfig, labels: Int64[Tensor, " n"], epoch: int) -> Tensor:
-    """The labels in the order in which `source` deals out the images of an epoch."""
-    with stream(config.seed, ORDER, epoch):
-        return labels[torch.randperm(len(labels))]
+    return made(config, trained, lambda result: measure(result, sets))
 
 
 def tested(config: TrainConfig, test: ImageData) -> ImageData:
@@ -180,20 +113,24 @@ def corruption_scores(
     """10-NN in both metrics and the probe, fitted to clean training features, on corrupted images.
 
     Arrays, a row a pair of `conditions`: `accuracy_<how>`, of 10-NN on h and z and the probe on h;
+    `right_<how>`, of those on h, which of the images are classified rightly;
     `displacement`, ‖h(x_c) - h(x)‖ over the mean distance of two clean images; `auroc_norm`, how
     well a smaller ‖z‖ tells the corrupted images from the clean ones. Metrics: `clean_<how>`, and
-    `corrupt_<how>`, the mean over corruptions and severities.
+    `corrupt_<how>`, the mean over corruptions and severities; `halves_<how>`, see `halves`.
     """
     sets = [test.images]
     sets += [corrupted(test.images, name, level) for name, level in conditions()[1:]]
     features = embed(torch.cat(sets))
     truth = test.labels.repeat(len(sets))
-    n, metrics, arrays = len(test), {}, {}
+    n, metrics, arrays = len(test), halves(own["h"], labels), {}
     for how, predicted in predictions(own, labels, features).items():
-        right = (predicted == truth).double().view(-1, n).mean(1)
-        metrics[f"clean_{how}"] = right[0].item()
-        metrics[f"corrupt_{how}"] = right[1:].mean().item()
-        arrays[f"accuracy_{how}"] = right.numpy()
+        right = (predicted == truth).view(-1, n)
+        rate = right.double().mean(1)
+        metrics[f"clean_{how}"] = rate[0].item()
+        metrics[f"corrupt_{how}"] = rate[1:].mean().item()
+        arrays[f"accuracy_{how}"] = rate.numpy()
+        if how.endswith("_h"):
+            arrays[f"right_{how}"] = right.numpy()
     h = features["h"].view(len(sets), n, -1)
     typical = torch.pdist(h[0]).mean()
     arrays["displacement"] = ((h - h[0]).norm(dim=2).mean(1) / typical).numpy()
@@ -201,6 +138,18 @@ def corruption_scores(
     arrays["auroc_norm"] = np.array([separation(-row, -norms[0])[0] for row in norms])
     metrics["displacement"] = float(arrays["displacement"][1:].mean())
     return metrics, arrays
+
+
+def halves(h: Float[Tensor, "n d"], labels: Int64[Tensor, " n"]) -> dict[str, float]:
+    """10-NN accuracy on every other training image by those between, in both metrics.
+
+    It says which metric suits these features, by nothing but what they were trained on.
+    """
+    found = {}
+    for metric in METRICS:
+        voted = knn(h[::2], labels[::2], h[1::2], metric=metric)  # type: ignore[arg-type]
+        found[f"halves_{metric}_h"] = accuracy(voted, labels[1::2])
+    return found
 
 
 def predictions(

@@ -4,29 +4,23 @@ Trained by contrast of pairs, by MoCo, or with labels: on the same views and bat
 optimiser and random streams.
 """
 
-import time
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Unpack
 
-import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.nn import functional as F
 
-from sscl_core.batches import Batch
-from sscl_core.checks import require
 from sscl_core.evaluate import embed, knn, linear_probe
-from sscl_core.fit import fit
 from sscl_core.moco import train_moco
-from sscl_core.rng import ORDER, stream
-from sscl_core.train import TrainResult, computing, device_of, initial_network, precision, train
+from sscl_core.train import TrainResult, train
 from sscl_experiments.datasets.images import ImageData
 from sscl_experiments.datasets.targets import Target, load_target
 from sscl_experiments.record import Record
 
 from .images import image_sets
-from .making import Measures, is_collapsed, record_of
+from .labels import train_with_labels
+from .making import Measures, Training, is_collapsed, made
 from .transfer_config import TransferRun
 
 OWN = "own"  # the images that a network was trained on, as a target
@@ -35,42 +29,33 @@ NEIGHBORS, WEIGHTED, TEMPERATURE = 10, 200, 0.1
 
 
 def make(
-    config: TransferRun,
-    *,
-    device: str,
-    data_dir: str | Path | None,
-    checkpoint: Path,
-    compiled: bool = False,
-    progress: bool = False,
+    config: TransferRun, *, data_dir: str | Path | None, **training: Unpack[Training]
 ) -> Record:
     """Trains and measures a run. What evaluation needs and lacks is found out before training."""
     sets = image_sets(config, data_dir)
     targets = [own_target(sets.train, sets.test), *targets_of(config, sets.train, data_dir)]
-    with computing(config):
-        if config.objective == "pairs":
-            trained = train(
-                config,
-                sets.train.images,
-                device=device,
-                checkpoint=checkpoint,
-                compiled=compiled,
-                progress=progress,
-            )
-        elif config.objective == "queue":
-            trained = train_moco(
-                config,
-                sets.train.images,
-                queue_size=config.queue_size,
-                momentum=config.momentum,
-                groups=config.groups,
-                device=device,
-                progress=progress,
-            )
-        else:
-            trained = train_with_labels(config, sets.train, device=device, progress=progress)
-        began = time.monotonic()
-        measures = measure(trained, targets)
-        return record_of(trained, measures, time.monotonic() - began)
+    return made(
+        config,
+        lambda: _trained(config, sets.train, training),
+        lambda trained: measure(trained, targets),
+    )
+
+
+def _trained(config: TransferRun, data: ImageData, training: Training) -> TrainResult:
+    """By its objective. Without pairs it keeps no checkpoint: interrupted, it begins anew."""
+    if config.objective == "pairs":
+        return train(config, data.images, **training)
+    if config.objective == "labels":
+        return train_with_labels(config, data, **training)
+    return train_moco(
+        config,
+        data.images,
+        queue_size=config.queue_size,
+        momentum=config.momentum,
+        groups=config.groups,
+        device=training["device"],
+        progress=training.get("progress", False),
+    )
 
 
 def own_target(train_set: ImageData, test_set: ImageData) -> Target:
@@ -88,48 +73,6 @@ def targets_of(
     shape, shots = train_set.images.shape[1:], config.data.shots
     names = config.data.targets
     return [load_target(name, shape, shots=shots, data_dir=data_dir) for name in names]
-
-
-def train_with_labels(
-    config: TransferRun, data: ImageData, *, device: str = "auto", progress: bool = False
-) -> TrainResult:
-    """Cross-entropy of z, the logits, with both views of every image.
-
-    `ValueError`: fewer logits than classes.
-    """
-    classes = len(data.classes)
-    rule = f"{classes} or more, the classes of {config.data.name}"
-    require(config.projector.dim >= classes, "projector.dim", config.projector.dim, rule)
-    place = device_of(device)
-    network = initial_network(config, data.images.shape[1:]).to(place)
-    labels = _labels_by_step(config, data.labels.to(place))
-
-    def loss_of(batch: Batch, step: int) -> Tensor:
-        truth = labels(step, len(batch.x1)).repeat(2)
-        with precision(config, place):
-            logits = network(torch.cat([batch.x1, batch.x2]))[1]
-        return F.cross_entropy(logits.float(), truth)
-
-    return fit(config, data.images, network, loss_of, progress=progress)
-
-
-def _labels_by_step(
-    config: TransferRun, labels: Int64[Tensor, " n"]
-) -> Callable[[int, int], Int64[Tensor, " m"]]:
-    """The labels of the batch of a step, from 1: batches come in the order of a named stream."""
-    steps = len(labels) // config.batch_size + (len(labels) % config.batch_size > 1)
-
-    @cache
-    def order(epoch: int) -> Tensor:
-        with stream(config.seed, ORDER, epoch):
-            return torch.randperm(len(labels)).to(labels.device)
-
-    def of_step(step: int, n: int) -> Int64[Tensor, " m"]:
-        epoch, place = divmod(step - 1, steps)
-        first = place * config.batch_size
-        return labels[order(epoch)[first : first + n]]
-
-    return of_step
 
 
 def measure(trained: TrainResult, targets: list[Target]) -> Measures:

@@ -16,13 +16,6 @@ from sscl_core.corruptions import CONSTANTS, PUBLISHED, SEVERITIES, corrupted
 Image = pytest.importorskip("PIL.Image")
 
 
-@pytest.fixture(autouse=True)
-def as_floats(monkeypatch):
-    """The type checker takes no whole number for a float, as Python does."""
-    for name, values in CONSTANTS.items():
-        monkeypatch.setitem(CONSTANTS, name, tuple(map(float, values)))
-
-
 @pytest.fixture(scope="module")
 def grey():
     return read_once("fashion_mnist_subset", "test").images[:40]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sscl_experiments.crossed import crossed_interval
+from sscl_experiments.crossed import crossed_interval, detectable
 from sscl_experiments.statistics import interval
 
 
@@ -88,3 +88,22 @@ def test_equal_values_and_one_seed():
 def test_wrong_arguments_are_named(sets, message):
     with pytest.raises(ValueError, match=message):
         crossed_interval(sets)
+
+
+def test_an_effect_that_is_detectable_is_found_four_times_in_five():
+    rng, parts = np.random.default_rng(3), {"of_seeds": 0.5, "of_images": 2.0, "rest": 1.0}
+    least = np.median([detectable([drawn(rng, 8, 40, **parts)]) for _ in range(200)])
+    found = []
+    for _ in range(600):
+        values = drawn(rng, 8, 40, **parts) + least
+        found.append(crossed_interval([values])[1] > 0)
+    assert 0.72 <= np.mean(found) <= 0.88
+
+
+def test_the_detectable_effect_by_hand():
+    """Equal images: five seeds, (2.776 + 0.941) standard errors of their mean."""
+    seeds = np.arange(5.0)[:, None].repeat(7, 1)
+    error = (2.5 / 5) ** 0.5
+    assert detectable([seeds]) == pytest.approx((2.7764 + 0.9410) * error, rel=1e-4)
+    assert detectable([np.ones((5, 7))]) == 0
+    assert detectable([np.ones((1, 7))]) == math.inf

@@ -8,14 +8,13 @@ from helpers import normal, read_once
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from sscl_core.batches import source
-from sscl_core.config import MLP, ConvNet, ImageAugmentation, Projector
+from sscl_core.config import MLP, ConvNet, Projector
 from sscl_core.corruptions import CONSTANTS, SEVERITIES
 from sscl_core.evaluate import linear_probe
-from sscl_core.train import device_of
 from sscl_experiments import store
 from sscl_experiments.runner import results
 from sscl_experiments.runs import robust_images, unseen
+from sscl_experiments.runs.labels import train_with_labels
 from sscl_experiments.runs.robust_config import (
     RobustRun,
     StressedImages,
@@ -43,34 +42,44 @@ ON_PLANE = UnseenRun(
 )
 
 
-@pytest.fixture(autouse=True)
-def as_floats(monkeypatch):
-    """The type checker takes no whole number for a float, as Python does."""
-    for name, values in CONSTANTS.items():
-        monkeypatch.setitem(CONSTANTS, name, tuple(map(float, values)))
-
-
-def test_labels_go_with_the_images_that_are_dealt_out():
-    whole = ImageAugmentation(crop_scale=(1.0, 1.0), flip=0.0)
-    config = SMALL.replace(data=SMALL.data.replace(augmentation=whole), epochs=2)
-    images = read_once("fashion_mnist_subset", "train").images[:60]
-    labels = torch.arange(60)
-    for epoch in (0, 1):
-        order = robust_images.epoch_labels(config, labels, epoch)
-        dealt = [batch.x1 for batch in source(config, images, device_of("cpu")).batches(epoch)]
-        assert torch.equal((255 * torch.cat(dealt)).round().byte(), images[order])
-
-
 def test_training_on_labels_learns_them_and_follows_its_seed():
     data = read_once("fashion_mnist_subset", "train").select(slice(300))
     config = SMALL.replace(supervised=True, epochs=6, backbone=ConvNet(width=8))
-    trained = robust_images.train_supervised(config, data, device="cpu")
-    again = robust_images.train_supervised(config, data, device="cpu")
+    trained = train_with_labels(config, data, device="cpu")
+    again = train_with_labels(config, data, device="cpu")
     assert trained.losses == again.losses
     assert sum(trained.losses[-5:]) < 0.75 * sum(trained.losses[:5])
     with torch.no_grad():
         logits = trained.model(robust_images.pixels(data.images))[1]
     assert (logits.argmax(1) == data.labels).double().mean() > 0.5
+
+
+def test_the_metric_is_judged_between_the_halves_of_the_training_images():
+    """Classes that differ in length alone: no other than the Euclidean metric tells them apart."""
+    labels = torch.arange(400) % 2
+    direction = normal(400, 3).float()
+    far = 1 + 9 * labels[:, None]
+    h = far * (torch.tensor([1.0, 0.0, 0.0]) + 0.01 * direction)
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    found = robust_images.halves(h[order], labels[order])
+    assert found["halves_euclidean_h"] == 1
+    assert found["halves_cosine_h"] == pytest.approx(0.5, abs=0.12)
+    # Those that are asked have neighbors among the others only: alone of their kind, they are lost.
+    alone = robust_images.halves(h, labels)
+    assert alone["halves_euclidean_h"] == 0
+
+
+def test_what_is_right_has_the_accuracies_as_its_means():
+    data = read_once("fashion_mnist_subset", "train")
+    train, test = data.select(slice(60)), data.select(slice(100, 115))
+    embed = robust_images.raw
+    arrays = robust_images.corruption_scores(embed, embed(train.images), train.labels, test)[1]
+    for how in ("cosine_h", "euclidean_h", "probe_h"):
+        right = arrays[f"right_{how}"]
+        assert right.dtype == bool
+        assert right.shape == (len(robust_images.conditions()), 15)
+        assert right.mean(1) == pytest.approx(arrays[f"accuracy_{how}"])
+    assert arrays["right_cosine_h"].any(0).any()
 
 
 def test_the_probe_that_is_attacked_is_the_linear_probe():

@@ -27,6 +27,7 @@ from sscl_core.train import TrainResult, computing, train
 from sscl_experiments import runner, store
 from sscl_experiments.datasets import canonical, targets
 from sscl_experiments.datasets.images import ImageData
+from sscl_experiments.runs import labels as supervision
 from sscl_experiments.runs import transfer
 from sscl_experiments.runs.images import image_sets
 from sscl_experiments.runs.transfer_config import TransferImages, TransferRun
@@ -222,7 +223,7 @@ def test_labels_are_those_of_the_batch(monkeypatch):
     images = (labels * 20).byte()[:, None, None, None].expand(-1, 1, 28, 28).contiguous()
     config = run("labels", epochs=2)
     made, seen = {}, []
-    real = transfer._labels_by_step
+    real = supervision.labels_by_step
 
     def kept(config, labels):
         made["labels"] = real(config, labels)
@@ -238,9 +239,9 @@ def test_labels_are_those_of_the_batch(monkeypatch):
                 seen.append(len(grey))
         return TrainResult(config, network)
 
-    monkeypatch.setattr(transfer, "_labels_by_step", kept)
-    monkeypatch.setattr(transfer, "fit", fit)
-    transfer.train_with_labels(config, ImageData(images, labels, tuple("0123456789")))
+    monkeypatch.setattr(supervision, "labels_by_step", kept)
+    monkeypatch.setattr(supervision, "fit", fit)
+    supervision.train_with_labels(config, ImageData(images, labels, tuple("0123456789")))
     assert sum(seen) == 200
 
 
@@ -248,7 +249,7 @@ def test_labels_can_be_learned():
     labels = torch.arange(64) % 2
     images = (labels * 255).byte()[:, None, None, None].expand(-1, 1, 28, 28).contiguous()
     config = run("labels", epochs=40, optimizer=Optimizer(lr=1e-2))
-    trained = transfer.train_with_labels(config, ImageData(images, labels, tuple("0123456789")))
+    trained = supervision.train_with_labels(config, ImageData(images, labels, tuple("0123456789")))
     assert trained.losses[-1] < 0.1 < trained.losses[0]
     logits = embed(trained.model, images)[1]
     assert logits.argmax(1).equal(labels)
@@ -257,7 +258,7 @@ def test_labels_can_be_learned():
 def test_too_few_logits_are_refused():
     config = run("labels", projector=Projector(hidden=0, dim=9))
     with pytest.raises(ValueError, match=r"projector\.dim is 9, must be 10 or more"):
-        transfer.train_with_labels(config, image_sets(config).train)
+        supervision.train_with_labels(config, image_sets(config).train)
 
 
 @pytest.mark.parametrize("objective", ["pairs", "queue", "labels"])

@@ -3,8 +3,6 @@
 No network: features are free vectors. What a network adds, its smoothness, is the difference.
 """
 
-from collections.abc import Callable
-
 import pandas as pd
 import torch
 from jaxtyping import Float, Int64
@@ -15,12 +13,14 @@ from sscl_core.evaluate import accuracy, knn
 from sscl_core.losses import sne_objective
 from sscl_core.rng import EVALUATION, SAMPLE, stream
 from sscl_core.similarities import Cosine, Similarity, Student
+from sscl_experiments.arrangements import descend
 from sscl_experiments.datasets.synthetic import GaussianMixture
 from sscl_experiments.runs.robust_config import UnseenMixture
 from sscl_experiments.runs.unseen import world_means
 
 SEEN_EACH, UNSEEN_EACH = 8, 12  # points of a component: placed by the optimum, and after it
-TURNS = 60  # of L-BFGS at most
+# Of L-BFGS: features on the sphere have no scale, so there is no last digit to wait for.
+SEARCH: dict = {"max_iter": 60, "tolerance_grad": 1e-7, "tolerance_change": 1e-9}
 # The Gaussian and Student t have a scale of their own, so their temperature is free.
 SIMILARITIES: dict[str, Similarity] = {
     "cosine": Cosine(temperature=0.3),
@@ -51,7 +51,7 @@ def optimum(
         return sne_objective(P, similarity.log_q(z, normalization="conditional"))
 
     starts = [torch.randn(len(P), dim, generator=generator, dtype=P.dtype) for _ in range(2)]
-    found = [minimised(objective, start) for start in starts]
+    found = [descend(objective, start, **SEARCH) for start in starts]
     return min(found, key=lambda z: objective(z).item())
 
 
@@ -73,7 +73,7 @@ def placed(
     at_each = among.logsumexp(1) - rows @ among.T  # of a new point at the place of a seen one
     nearest = z[at_each.argmin(1)]
     best = torch.where((each(weighted) < at_each.amin(1))[:, None], weighted, nearest)
-    return minimised(lambda new: each(new).sum(), best)
+    return descend(lambda new: each(new).sum(), best, **SEARCH)
 
 
 def log_s(similarity: Similarity, a: Tensor, b: Tensor) -> Float[Tensor, "k n"]:
@@ -82,20 +82,6 @@ def log_s(similarity: Similarity, a: Tensor, b: Tensor) -> Float[Tensor, "k n"]:
         return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / similarity.temperature  # type: ignore[return-value]
     squared = (a[:, None] - b).square().sum(2)
     return similarity.log_s_of_squared(squared)
-
-
-def minimised(objective: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
-    z = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([z], max_iter=TURNS, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = objective(z)
-        value.backward()
-        return value
-
-    optimizer.step(closure)
-    return z.detach()
 
 
 def points(

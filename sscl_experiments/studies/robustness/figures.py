@@ -26,7 +26,6 @@ KERNEL_COLORS = {
 METHOD_COLORS = {
     "SimCLR": COLORS["SimCLR"],
     "t-SimCLR": COLORS["t-SimCLR"],
-    "Gaussian": COLORS["Euclidean SNE, BatchNorm"],
     "untrained": COLORS["untrained"],
     "raw pixels": COLORS["raw pixels"],
     "supervised": "0.5",
@@ -76,16 +75,18 @@ def _points(axis: Axes, z: np.ndarray, labels: np.ndarray) -> None:
 
 
 def by_dimension(table: pd.DataFrame, predicted: pd.DataFrame) -> Figure:
-    """Accuracy on unseen components by d_z: at the exact optimum, without and with BatchNorm."""
+    """Accuracy on unseen components by d_z: at the exact optimum, and trained, by metric.
+
+    Trained networks without BatchNorm, first in the metric of each kernel, then in the Euclidean.
+    """
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), sharey=True)
     for kernel, group in predicted.groupby("kernel", sort=False):
         _curve(axes[0], group, str(kernel), KERNEL_COLORS[str(kernel)])
-    for axis, batchnorm in zip(axes[1:], (False, True), strict=True):
+    for axis, column in zip(axes[1:], ("new", "new_euclidean"), strict=True):
         for kernel, color in KERNEL_COLORS.items():
-            name = f"{kernel}, BatchNorm" if batchnorm else kernel
-            _curve(axis, table[table.kernel == name], kernel, color)
+            _curve(axis, table[table.kernel == kernel], kernel, color, column)
     for axis, title in zip(
-        axes, ("exact optimum", "trained", "trained, BatchNorm on z"), strict=True
+        axes, ("exact optimum", "trained, own metric", "trained, all Euclidean"), strict=True
     ):
         axis.set_xscale("log", base=2)
         axis.set(title=title, xlabel="d_z")
@@ -95,9 +96,9 @@ def by_dimension(table: pd.DataFrame, predicted: pd.DataFrame) -> Figure:
     return figure
 
 
-def _curve(axis: Axes, table: pd.DataFrame, label: str, color: str) -> None:
+def _curve(axis: Axes, table: pd.DataFrame, label: str, color: str, column: str = "new") -> None:
     """Means over seeds, with the middle 90 % of seeds as a band."""
-    groups = table.groupby("d_z")["new"]
+    groups = table.groupby("d_z")[column]
     mean, low, high = groups.mean(), groups.quantile(0.05), groups.quantile(0.95)
     marker = MARKERS[list(KERNEL_COLORS.values()).index(color)]
     axis.plot(mean.index, mean, marker=marker, color=color, label=label, ms=4)
@@ -105,25 +106,26 @@ def _curve(axis: Axes, table: pd.DataFrame, label: str, color: str) -> None:
 
 
 def corruptions(table: pd.DataFrame) -> Figure:
-    """10-NN accuracy on h against severity, a panel a corruption, a line a method."""
+    """10-NN accuracy on h against severity, a panel a corruption, a line a method.
+
+    The Gaussian, which is in the table, is left out: five lines are what a panel can hold.
+    """
     names = [name for name in table.corruption.unique() if name != "clean"]
     figure, axes = plt.subplots(2, 5, figsize=(13, 5), sharey=True, sharex=True)
     clean = table[table.corruption == "clean"]
     for axis, name in zip(axes.flat, names, strict=True):
         part = pd.concat([clean, table[table.corruption == name]])
         means = part.groupby(["method", "severity"])["accuracy"].mean()
-        for number, (method, color) in enumerate(METHOD_COLORS.items()):
-            if method in means.index.get_level_values(0):
-                values = means[method]
-                marker = MARKERS[number]
-                axis.plot(values.index, values, color=color, marker=marker, ms=3, label=method)
+        for marker, (method, color) in zip(MARKERS, METHOD_COLORS.items(), strict=False):
+            values = means[method]
+            axis.plot(values.index, values, color=color, marker=marker, ms=3, label=method)
         axis.set_title(name.replace("_", " "))
     for axis in axes[1]:
         axis.set_xlabel("severity")
     for axis in axes[:, 0]:
         axis.set_ylabel("10-NN accuracy")
     handles = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncol=6, fontsize=9)
+    figure.legend(*handles, loc="outside lower center", ncol=5, fontsize=9)
     return figure
 
 

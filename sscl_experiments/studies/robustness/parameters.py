@@ -86,21 +86,18 @@ class Robustness(Parameters):
     """04: features away from what they were trained on.
 
     Mixture: `seeds` networks of each kernel and each of `dims`, trained for `steps`. Images:
-    `image_seeds` networks of SimCLR, t-SimCLR and untrained ones on `n_train` images of `image_set`
-    for `epochs`; `control_seeds` of other methods, and of the two for half the epochs; `tested`
-    test images are corrupted, `attacked` attacked. Augmentations: SimCLR with each of
-    `augmentations`, `augmentation_seeds` networks.
+    `image_seeds` networks of each method on `n_train` images of `image_set` for `epochs`, SimCLR
+    and t-SimCLR for half of them too; `tested` test images are corrupted, every tenth of them is
+    attacked. Augmentations: SimCLR with each of `augmentations`, `augmentation_seeds` networks.
     """
 
     dims: Annotated[tuple[Annotated[int, Field(ge=2, le=64)], ...], Field(min_length=1)]
     steps: PositiveInt
     image_set: Literal["fashion_mnist_subset", "cifar10"]
     image_seeds: PositiveInt
-    control_seeds: PositiveInt
     epochs: Annotated[int, Field(ge=2, multiple_of=2)]
     n_train: Annotated[int, Field(ge=200, le=50_000)]
-    tested: Annotated[int, Field(ge=10, le=10_000)]
-    attacked: Annotated[int, Field(ge=2)]
+    tested: Annotated[int, Field(ge=20, le=10_000)]
     augmentations: tuple[str, ...]
     augmentation_seeds: PositiveInt
 
@@ -142,19 +139,18 @@ class Robustness(Parameters):
     def image_runs(self) -> dict[str, list[TrainConfig]]:
         """A method and its runs; "untrained" is SimCLR's network before training."""
         firsts = {
-            method: self.image_run(method, self.epochs, self.attacked) for method in IMAGE_LOSSES
+            method: self.image_run(method, self.epochs, self.tested // 10)
+            for method in IMAGE_LOSSES
         }
         logits = Projector(hidden=0, dim=10)
         firsts["supervised"] = firsts["SimCLR"].replace(supervised=True, projector=logits)
-        runs = {}
-        for method, first in firsts.items():
-            number = self.image_seeds if method in COMPARED else self.control_seeds
-            runs[method] = with_seeds(first, self.first_seeds(number))
+        seeds = self.first_seeds(self.image_seeds)
+        runs = {method: with_seeds(first, seeds) for method, first in firsts.items()}
         return runs | {"untrained": untrained(runs["SimCLR"])}
 
     def shorter_runs(self) -> dict[str, list[TrainConfig]]:
         """SimCLR and t-SimCLR trained half as long: no verdict where the two lengths disagree."""
-        seeds = self.first_seeds(self.control_seeds)
+        seeds = self.first_seeds(self.image_seeds)
         half = self.epochs // 2
         return {method: with_seeds(self.image_run(method, half, 0), seeds) for method in COMPARED}
 

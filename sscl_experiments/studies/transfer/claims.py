@@ -14,8 +14,9 @@ CLAIMS = (
         estimand=(
             "linear probe on h of images of other sets, t-SimCLR minus SimCLR, mean over the sets, "
             "paired by seed and image; interval over seeds and images. Withheld where the "
-            "untrained network or raw pixels, in the place of t-SimCLR, pass the same rule, and "
-            "where half the training says otherwise"
+            "untrained network or raw pixels, in the place of t-SimCLR, pass the same rule, where "
+            "half the training says otherwise, and where either of the two is below raw pixels on "
+            "test images of its own training set, by the probe or by 10-NN in either metric"
         ),
         direction="at least",
         threshold=0.0,
@@ -24,7 +25,10 @@ CLAIMS = (
         id="C13",
         sentence="The same change to MoCo-v2 improves transfer to other image sets.",
         source="authors' code and recollection: a hypothesis here",
-        estimand=("as for C12, t-MoCo minus MoCo, with MoCo in the place of SimCLR"),
+        estimand=(
+            "as for C12, t-MoCo minus MoCo, both with BatchNorm on z, so that only the kernel "
+            "differs, as there"
+        ),
         direction="at least",
         threshold=0.0,
     ),

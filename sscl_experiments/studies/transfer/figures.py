@@ -19,6 +19,7 @@ ORDER = (*METHODS, UNTRAINED, PIXELS)
 OWN_COLORS = {
     "Gaussian": "#009E73",
     "MoCo": "#56B4E9",
+    "MoCo, BatchNorm": "#332288",
     "t-MoCo": "#E69F00",
     "supervised": "#777777",
 }
@@ -87,13 +88,13 @@ def _dots(axis: Axes, table: pd.DataFrame) -> None:
 
 
 def differences(table: pd.DataFrame, measures: Sequence[str] = tuple(MARKERS)) -> Figure:
-    """A panel a pair: t minus cosine in points on each target, with intervals; zero is a line."""
+    """A panel a pair: method minus method in points on each target; zero is a line."""
     pairs = list(dict.fromkeys(table.pair))
     keys = list(dict.fromkeys(zip(table.source, table.target, strict=True)))
-    figure, axes = plt.subplots(
-        1, len(pairs), figsize=(4.6 * len(pairs), 1.6 + 0.75 * len(keys)), sharey=True, sharex=True
-    )
-    for axis, pair in zip(axes, pairs, strict=True):
+    lines = -(-len(pairs) // 2)
+    size = (9.2, 1 + lines * (0.8 + 0.65 * len(keys)))
+    figure, axes = plt.subplots(lines, 2, figsize=size, sharey=True, sharex=True, squeeze=False)
+    for axis, pair in zip(axes.flat, pairs, strict=True):
         for offset, measure in zip((-0.22, 0, 0.22), measures, strict=True):
             rows = table[(table.pair == pair) & (table.measure == measure)]
             place = np.arange(len(rows)) + offset
@@ -101,10 +102,12 @@ def differences(table: pd.DataFrame, measures: Sequence[str] = tuple(MARKERS)) -
             axis.hlines(place, rows["95 % low"], rows["95 % high"], colors=tone, lw=1.5)
             axis.scatter(rows.points, place, c=tone, marker=MARKERS[measure], s=34, label=measure)
         axis.axvline(0, color="0.6", lw=1, zorder=0)
-        axis.set(title=pair, xlabel="points", ylim=(-0.5, len(keys) - 0.5))
+        axis.set(title=pair, ylim=(-0.5, len(keys) - 0.5))
     shown = [named(s) if t == OWN else f"{named(s)} → {named(t)}" for s, t in keys]
-    axes[0].set_yticks(range(len(keys)), shown)
-    axes[0].invert_yaxis()
-    handles, labels = axes[0].get_legend_handles_labels()
+    for axis in axes[-1]:
+        axis.set_xlabel("points")
+    axes[0, 0].set_yticks(range(len(keys)), shown)
+    axes[0, 0].invert_yaxis()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure

@@ -54,6 +54,7 @@ METHODS = {
         temperatures=_EUCLIDEAN,
     ),
     "MoCo": Method(objective="queue", temperatures=_COSINE),
+    "MoCo, BatchNorm": Method(objective="queue", batchnorm=True, temperatures=_COSINE),
     "t-MoCo": Method(objective="queue", loss=_T, batchnorm=True, temperatures=_EUCLIDEAN),
     "supervised": Method(objective="labels"),
 }

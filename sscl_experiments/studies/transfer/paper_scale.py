@@ -24,7 +24,9 @@ def paper_run(method: str, source: Literal["cifar10", "cifar100"], seed: int = 0
     what = METHODS[method]
     temperature = 0.03 * DIM if isinstance(what.loss, TSimCLR) else 0.5
     small = transfer_run(method, Setting(temperature=temperature), source, epochs=EPOCHS, seed=seed)
-    head = Projector(hidden=1024, dim=DIM, batchnorm=isinstance(what.loss, TSimCLR))
+    # SimCLR has none at this size; of MoCo there are both.
+    batchnorm = isinstance(what.loss, TSimCLR) or (what.objective == "queue" and what.batchnorm)
+    head = Projector(hidden=1024, dim=DIM, batchnorm=batchnorm)
     if what.objective == "labels":
         head = Projector(hidden=0, dim=SOURCES[source].classes)
     return small.replace(

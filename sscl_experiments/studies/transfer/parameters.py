@@ -1,22 +1,24 @@
 """What notebook 06 can be asked, and the runs that follow from it."""
 
 import itertools
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from sscl_core.config import TrainConfig
 from sscl_experiments.parameters import Parameters
-from sscl_experiments.runs.transfer_config import TransferRun
+from sscl_experiments.runs.transfer_config import TargetName, TransferRun
 from sscl_experiments.variants import untrained
 
 from .methods import METHODS, SOURCES, Source, transfer_run
 from .searches import tuned
 
 UNTRAINED, PIXELS = "untrained", "raw pixels"
-CONTRAST = ("SimCLR", "t-SimCLR", "MoCo", "t-MoCo")  # those of which the claims speak
+# Those of which the claims speak.
+CONTRAST = ("SimCLR", "t-SimCLR", "MoCo, BatchNorm", "t-MoCo")
 EMBEDDED = "fashion_mnist_subset"
 SHAPES = {source: (3, 32, 32) if "cifar" in source else (1, 28, 28) for source in SOURCES}
+Handwritten = Literal["digits", "mnist", "usps"]
 Runs = dict[tuple[str, str, int], list[TransferRun]]
 
 
@@ -25,13 +27,15 @@ class Transfer(Parameters):
 
     Every method is trained for the last of `epochs` on the first `n_train` images of a source (0:
     all). Those of the claims are trained for the other lengths too: a verdict counts where the last
-    two agree. `shots`: labelled images of each class of a target (0: all that it has).
+    two agree. `shots`: labelled images of each class of a target (0: all that it has). Networks
+    that were trained on clothes are judged on each of `handwritten`.
     """
 
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     epochs: Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
     n_train: Annotated[int, Field(ge=0)]
     shots: Annotated[int, Field(ge=0)]
+    handwritten: Annotated[tuple[Handwritten, ...], Field(min_length=1)]
 
     records: ClassVar[tuple[str, ...]] = ("search_transfer.csv",)
 
@@ -59,9 +63,13 @@ class Transfer(Parameters):
                 shape = SHAPES[source]
                 load_target(name, shape, shots=self.shots, data_dir=self.data_dir)
 
-    def targets(self) -> dict[str, tuple[str, ...]]:
+    def targets(self) -> dict[str, tuple[TargetName, ...]]:
         """What is judged on, by source."""
-        return {source: SOURCES[source].targets for source in self.sources}
+        clothes: tuple[TargetName, ...] = tuple(dict.fromkeys(self.handwritten))
+        return {
+            source: clothes if SHAPES[source][0] == 1 else SOURCES[source].targets
+            for source in self.sources
+        }
 
     def run(self, method: str, source: Source, epochs: int, seed: int) -> TransferRun:
         """With the setting that the search chose for this method."""
@@ -72,6 +80,7 @@ class Transfer(Parameters):
             epochs=epochs,
             n_train=self.n_train or None,
             shots=self.shots,
+            targets=self.targets()[source],
             seed=seed,
         )
 
