@@ -9,14 +9,13 @@ row. float16 and bfloat16 features are computed in float32.
 
 import math
 import numbers
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Integer, UInt8
 from torch import Tensor, nn
-from torch.func import jvp
 from torch.nn import functional as F
 
 from . import checks
@@ -416,20 +415,6 @@ def distances_between(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
     if not (distance > 0).all():
         raise ValueError("x must be distinct points: between equal ones there is no slope")
     return distance
-
-
-def lipschitz_local(f: Callable[[Tensor], Tensor], x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """The largest singular value of the Jacobian of f at each x; f acts on rows.
-
-    d Jacobian–vector products give the Jacobian in full. f sees the points as they are given.
-    Raises as the module says, of the products too.
-    """
-    checked_features("x", x)
-    columns = []
-    for direction in torch.eye(x.shape[1], dtype=x.dtype, device=x.device):
-        product = jvp(f, (x,), (direction.expand_as(x),))[1]
-        columns.append(checked_features("f's slope at x", product))
-    return torch.linalg.matrix_norm(torch.stack(columns, 2), ord=2)
 
 
 def class_similarity(

@@ -343,6 +343,8 @@ def _paper(a: argparse.Namespace) -> int:
             records = paper.FOLDER.glob(f"{prefix}*.json")
             seeds = sorted(path.stem.removeprefix(prefix) for path in records)
             print(f"{name:32} {'seeds ' + ', '.join(seeds) if seeds else 'no record yet'}")
+        if withheld := paper.gate():
+            print(f"No verdict yet: {withheld}.")
         return 0
     where = {"results": paths.results_dir(a.results_dir), "data_dir": a.data_dir}
     how = {"device": a.device, "compiled": not a.no_compile, "rehearse": a.rehearse}

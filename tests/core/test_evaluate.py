@@ -11,7 +11,6 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from torch import nn
 from torch.nn import functional as F
 
 from sscl_core.config import ConvNet, Projector, TrainConfig
@@ -28,7 +27,6 @@ from sscl_core.evaluate import (
     knn,
     linear_probe,
     lipschitz,
-    lipschitz_local,
     uniformity,
 )
 from sscl_core.models import build
@@ -313,7 +311,6 @@ ON_FEATURES = {
     "lipschitz": lambda z: lipschitz(z, z.flip(1)),
     "lipschitz of a batch": lambda z: lipschitz(normals(6, 1).to(z.dtype), torch.stack([z, 2 * z])),
     "placement_rank": lambda z: placement_rank(normals(6, 1).to(z.dtype), z),
-    "local": lambda z: lipschitz_local(lambda x: 3 * x, z),
     "cyclic_order": cyclic_order,
     "preserves_order": preserves_order,
     "group_contrast": lambda z: group_contrast(
@@ -927,29 +924,6 @@ def test_the_lipschitz_constant_of_a_line_is_its_slope(slope):
 def test_a_lipschitz_constant_needs_distinct_points(x, z, message):
     with pytest.raises(ValueError, match=message):
         inspect.unwrap(lipschitz)(x, z)
-
-
-@pytest.mark.parametrize("activation", [nn.Tanh(), nn.ReLU()], ids=["tanh", "relu"])
-@pytest.mark.parametrize(("d", "d_z"), [(1, 2), (3, 2), (2, 5)])
-def test_the_local_constant_is_the_norm_of_autograds_jacobian(activation, d, d_z):
-    torch.manual_seed(0)
-    f = nn.Sequential(nn.Linear(d, 8), activation, nn.Linear(8, d_z)).double()
-    x = normals(6, d)
-    jacobians = [
-        torch.autograd.functional.jacobian(lambda row: f(row[None])[0], point) for point in x
-    ]
-    expected = torch.stack([torch.linalg.svdvals(J)[0] for J in jacobians])
-    assert expected.max() - expected.min() > 1e-3, "it is local"
-    assert torch.allclose(lipschitz_local(f, x), expected, rtol=1e-10)
-
-
-def test_the_local_constant_of_a_linear_map_is_its_norm_everywhere():
-    A = normals(3, 4)
-    assert torch.allclose(
-        lipschitz_local(lambda x: x @ A + 1, normals(5, 3)),
-        torch.linalg.svdvals(A)[0].expand(5),
-        rtol=1e-12,
-    )
 
 
 # --- classes and groups --------------------------------------------------------------------------

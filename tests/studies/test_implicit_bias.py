@@ -27,7 +27,6 @@ from sscl_experiments.studies.implicit_bias.analysis import (
     in_order,
     order_table,
     orders,
-    paired_starts,
     placement_ranks,
     put_in_order,
     ranking,
@@ -52,10 +51,8 @@ from sscl_experiments.studies.implicit_bias.class_groups import (
 from sscl_experiments.studies.implicit_bias.enumeration import (
     natural_order,
     next_best,
-    objective_residuals,
     placement_rank,
     proved_gap,
-    residual_summary,
 )
 from sscl_experiments.studies.implicit_bias.parameters import (
     OTHER,
@@ -347,19 +344,6 @@ def test_generality_has_a_row_a_setting_with_its_own_chance():
     assert table.n.tolist() == [1, 1, 2]
 
 
-def test_starts_are_paired_with_the_plain_wrong_order_seed_by_seed():
-    ends = {
-        "right order": [NATURAL] * 4,
-        "wrong order": [NATURAL, CROSSED, CROSSED, CROSSED],
-        "other": [TURNED, NATURAL, NATURAL, CROSSED],
-    }
-    begun = {name: [record(CROSSED, end) for end in own] for name, own in ends.items()}
-    (row,) = paired_starts(begun).to_dict("records")
-    assert (row["start"], row["n"]) == ("other", 4)
-    assert (row["in order, only here"], row["only at the reference"]) == (2, 1)
-    assert row["p"] == pytest.approx(1.0), "2 of 3 on one side"
-
-
 def test_ranking_is_among_all_orders_by_their_cost():
     """Of four on a square there are three orders, the natural one the smoothest."""
     found = ranking([record(CROSSED, NATURAL), record(TURNED, TURNED)])
@@ -404,17 +388,6 @@ def test_every_other_order_is_behind_by_what_the_proof_says(m, seed):
         order = (0, *places)
         if order not in same:
             assert naive_lipschitz(x, corners[list(order)]) >= natural + bound * (1 - 1e-9)
-
-
-def test_only_the_joint_objective_without_a_square_is_a_line_in_c():
-    """Up to five points a square makes no difference: there are only two distances."""
-    table = residual_summary(objective_residuals((5, 6), 3, seed=0)).set_index(["variant", "m"])
-    assert set(table.spacings) == {3}
-    residual = table["largest residual of a + b·C"]
-    assert residual["joint, unsquared"].max() < 1e-12
-    assert residual["rows of P normalised"].min() > 0.01
-    assert residual["squared distance", 5] < 1e-12
-    assert residual["squared distance", 6] > 0.01
 
 
 def similarity(seed):

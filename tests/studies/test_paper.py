@@ -160,7 +160,9 @@ def test_a_run_leaves_its_record(images, tmp_path, capsys):
     assert len(content["arrays"]["loss"]) == 8
     assert np.shape(content["arrays"]["classes_transfer"]) == (10, 10)
     assert cli.main(["paper"]) == 0
-    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    *lines, gate = capsys.readouterr().out.splitlines()
+    assert gate == "No verdict yet: decide-cosine-d128-h has 0 of 5 seeds."
+    listed = dict(line.split(maxsplit=1) for line in lines)
     assert listed.pop(name) == "seeds 3"
     assert set(listed.values()) == {"no record yet"}
     assert listed.keys() == set(paper_scale.names()) - {name}

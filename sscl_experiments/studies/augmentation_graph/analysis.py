@@ -295,12 +295,6 @@ def two_by_two(spectra: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def mean_angles(angles: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds."""
-    groups = angles.groupby(["data", "loss"], sort=False)
-    return groups.mean().drop(columns="seed").reset_index()
-
-
 # --- maps ----------------------------------------------------------------------------------------
 
 

@@ -142,20 +142,6 @@ def _predictors(before: pd.DataFrame, clouds: Sequence[str]) -> pd.DataFrame:
     return before.pivot(index="cloud", columns="augmentation", values=names).loc[list(clouds)]
 
 
-def predictors(before: pd.DataFrame, gain: pd.DataFrame) -> pd.DataFrame:
-    """What augmentations do to each cloud at their best strengths, beside the gain."""
-    clouds = gain.cloud.tolist()
-    table = pd.DataFrame({"cloud": clouds})
-    for name in ("noise", "mixup"):
-        own = before[before.augmentation == name]
-        strength = own.set_index("cloud").strength
-        table[f"strength, {name}"] = strength.loc[clouds].tolist()
-    values = _predictors(before, clouds)
-    for column in values.columns:
-        table[", ".join(column)] = values[column].tolist()
-    return table.assign(**{GAIN: gain[GAIN].tolist()})
-
-
 def predictor_test(before: pd.DataFrame, gain: pd.DataFrame) -> pd.DataFrame:
     """Rank correlation over clouds between the gain and each predictor, mixup minus noise."""
     values, rows = _predictors(before, gain.cloud.tolist()), []

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64
-from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -22,12 +21,9 @@ from sscl_experiments.arrangements import (
     circle_gaps,
     cyclic_order,
     cyclic_orders,
-    minimal_energy,
     minimise_free,
     preserves_order,
     regular_polygon,
-    smallest_angle,
-    tammes,
 )
 from sscl_experiments.frames import with_interval
 from sscl_experiments.record import Record
@@ -233,25 +229,6 @@ def rank_table(ranked: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def angle_table(ranked: Runs, *, seed: int) -> pd.DataFrame:
-    """The smallest angle between components of a grid, on the sphere, beside the best possible."""
-    rows = []
-    for (factor, level), runs in ranked.items():
-        if factor == "grid":
-            ends = [torch.tensor(record.arrays["means"][-1]) for record in runs]
-            m, generator = len(ends[0]), torch.Generator().manual_seed(seed)
-            minimiser = minimal_energy(m, 3, temperature=0.5, generator=generator)
-            packing = tammes(m, 3, generator=generator)
-            row = {
-                "": f"grid {level}",
-                "smallest angle (median)": np.median([smallest_angle(z) for z in ends]),
-                "loss's minimiser, τ = 0.5": smallest_angle(minimiser),
-                "Tammes, τ → 0": smallest_angle(packing),
-            }
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
 class Ranking(NamedTuple):
     """C of every order, and the rank (1: the smoothest) of the order of each run at two times."""
 
@@ -345,23 +322,6 @@ def start_table(begun: Mapping[str, Sequence[Record]], barrier: float) -> pd.Dat
     for name, runs in begun.items():
         changed = rate_columns("order changed", changed_order(runs))
         rows.append({"start": name, **changed, **start_outcomes(runs, barrier)})
-    return pd.DataFrame(rows)
-
-
-def paired_starts(begun: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
-    """Seed by seed beside the plain wrong order: who ends in the natural order only here, or there.
-
-    p is of the exact McNemar test.
-    """
-    reference = in_natural_order(begun["wrong order"])
-    rows = []
-    for name, runs in begun.items():
-        if name not in ("right order", "wrong order"):
-            here = in_natural_order(runs)
-            gained, lost = int((here & ~reference).sum()), int((~here & reference).sum())
-            p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-            row = {"start": name, "in order, only here": gained, "only at the reference": lost}
-            rows.append(row | {"p": p, "n": len(here)})
     return pd.DataFrame(rows)
 
 

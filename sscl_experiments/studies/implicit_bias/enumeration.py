@@ -6,12 +6,11 @@ shapes and for values that are not finite.
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int64
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from sscl_core.checks import checked_features
 from sscl_core.evaluate import distances_between, lipschitz
-from sscl_core.losses import info_nce, sne_objective
+from sscl_core.losses import info_nce
 from sscl_experiments.arrangements import circular_splits, cyclic_orders, regular_polygon
 
 MOST = 9  # points of which all assignments, or all cyclic orders, are computed
@@ -96,7 +95,7 @@ def order_costs(sizes: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-# --- SNE's objective and C ------------------------------------------------------------------------
+# --- The weights of C -----------------------------------------------------------------------------
 
 
 def spacing(m: int, generator: torch.Generator) -> Float[Tensor, "m 1"]:
@@ -107,69 +106,6 @@ def spacing(m: int, generator: torch.Generator) -> Float[Tensor, "m 1"]:
 def inverse_distances(x: Float[Tensor, "m d"]) -> Float[Tensor, "m m"]:
     """1 / ‖x_i - x_j‖, and 0 on the diagonal."""
     return (1 / torch.cdist(x, x)).fill_diagonal_(0)
-
-
-def objectives(x: Float[Tensor, "m 1"], places: Float[Tensor, "m 2"]) -> dict[str, float]:
-    """SNE's objective of one arrangement, P ∝ 1 / ‖x_i - x_j‖, in three variants.
-
-    Joint P, and Q ∝ exp(-‖z_i - z_j‖), for which it is a + b·C; with every row of P and Q
-    normalised; with the distance in Q squared.
-    """
-    weight, distance = inverse_distances(x), torch.cdist(places, places)
-    both, row = (0, 1), (1,)
-    variants = {
-        "joint, unsquared": (-distance, both),
-        "rows of P normalised": (-distance, row),
-        "squared distance": (-distance.square(), both),
-    }
-    return {name: _objective(weight, *variant) for name, variant in variants.items()}
-
-
-def _objective(
-    weight: Float[Tensor, "m m"],
-    logits: Float[Tensor, "m m"],
-    axis: tuple[int, ...],
-) -> float:
-    diagonal = torch.eye(len(weight), dtype=torch.bool)
-    total = logits.masked_fill(diagonal, -torch.inf).logsumexp(axis, keepdim=True)
-    P = weight / weight.sum(axis, keepdim=True)
-    return sne_objective(P, logits - total).item()
-
-
-def objective_residuals(sizes: Sequence[int], spacings: int, *, seed: int) -> pd.DataFrame:
-    """A row a random spacing and variant: how far its objective is from a + b·C over all orders.
-
-    The largest residual of the straight line, relative to the largest value, and whether another
-    order than the natural one has the smallest value.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    rows: list[dict[str, float | str]] = []
-    for m in sizes:
-        for _ in range(spacings):
-            rows += _residuals(spacing(m, generator))
-    return pd.DataFrame(rows)
-
-
-def _residuals(x: Float[Tensor, "m 1"]) -> Iterator[dict[str, float | str]]:
-    places = arranged(len(x))
-    C = lipschitz(x, places).numpy()
-    centred = C - C.mean()
-    table = pd.DataFrame([objectives(x, z) for z in places])
-    for name, values in table.items():
-        a, b = np.polynomial.polynomial.polyfit(centred, values, 1)
-        residual = values - a - b * centred
-        relative = residual.abs().max() / values.abs().max()
-        row = {"m": len(x), "variant": str(name), "not a + b·C": relative}
-        yield row | {"natural not best": values.idxmin() != 0}
-
-
-def residual_summary(residuals: pd.DataFrame) -> pd.DataFrame:
-    """A row a variant and number of points."""
-    parts = {"not a + b·C": "max", "natural not best": ["mean", "size"]}
-    summary = residuals.groupby(["variant", "m"], as_index=False).agg(parts)
-    found = ["largest residual of a + b·C", "natural order not best", "spacings"]
-    summary.columns = ["variant", "m", *found]
-    return summary
 
 
 # --- The natural order is the best ----------------------------------------------------------------

@@ -41,11 +41,6 @@ def covered(
     return found
 
 
-def without_difficulty(table: pd.DataFrame, column: str) -> pd.Series:
-    """The column less the mean of each corruption: what is left is up to the augmentation."""
-    return table[column] - table.groupby("corruption")[column].transform("mean")
-
-
 def agreement(table: pd.DataFrame) -> tuple[float, float, float]:
     """Spearman's ρ of prediction and measurement, each without the mean of its corruption.
 

@@ -11,8 +11,6 @@ from sscl_experiments.searches import (
     DIMS,
     KERNEL_LOSSES,
     LOSSES,
-    METHOD_LOSSES,
-    loss_of,
     search_space,
     search_table,
     temperatures,
@@ -56,22 +54,6 @@ def search_summary(search: pd.DataFrame) -> pd.DataFrame:
     wide = best.pivot(index="loss", columns="d_z", values="knn15_z").loc[list(LOSSES)]
     wide["mean, d_z ≥ 2"] = wide[list(DIMS[1:])].mean(axis=1)
     return wide.reset_index().rename_axis(columns=None)
-
-
-def search_by_probe(search: pd.DataFrame, dims: tuple[int, ...]) -> pd.DataFrame:
-    """The probe on h of the settings in use, beside the best probe that the search found."""
-    by_neighbors = best_temperatures(search, "knn15_z")
-    by_probe = best_temperatures(search, "probe_h")
-    rows = []
-    for method, losses in METHOD_LOSSES.items():
-        for dim in dims:
-            own = by_probe[by_probe.loss.isin(losses) & (by_probe.d_z == dim)]
-            best = own.sort_values("probe_h").iloc[-1]
-            in_use = (by_neighbors.loss == loss_of(method)) & (by_neighbors.d_z == dim)
-            row = {"method": method, "d_z": dim}
-            row["chosen by 15-NN on z: probe on h"] = by_neighbors[in_use].iloc[0].probe_h
-            rows.append(row | {"best probe on h": best.probe_h, "loss": best.loss})
-    return pd.DataFrame(rows)
 
 
 def chosen_temperatures(dims: Sequence[int]) -> pd.DataFrame:
