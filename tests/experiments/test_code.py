@@ -97,7 +97,8 @@ for reached in REACHED_BY.values():
     reached |= {"WhitenedPoints"} if "Points" in reached else set()
 REACHED_BY |= {
     "sscl_core.moco": {"TransferImages"},
-    "sscl_core.fit": {"TransferImages"},
+    "sscl_core.fit": {"TransferImages", "StressedImages"},
+    "sscl_experiments.runs.labels": {"TransferImages", "StressedImages"},
     "sscl_experiments.datasets.targets": {"TransferImages"},
     "sscl_experiments.runs.transfer": {"TransferImages"},
     "sscl_core.attacks": {"StressedImages"},
