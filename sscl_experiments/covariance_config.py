@@ -5,6 +5,8 @@ from typing import Literal
 
 from sscl_core.config import Points, TrainConfig
 
+COVARIANCE = "covariance noise"  # what the augmentation is called in tables
+
 
 class WhitenedPoints(Points):
     """Points whose augmentation acts in whitened coordinates; the network sees the points.

@@ -9,7 +9,6 @@ standard deviation s is just that, and a network that begins with the fixed map 
 original coordinates. Without that first map the network would see whitened input.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +24,8 @@ from sscl_core.ensemble import train_ensemble
 from sscl_core.models import Encoder
 from sscl_core.train import TrainResult, computing, initial_network
 
-from .record import Record
-from .runs.making import record_of
 from .runs.points import measure, point_set
-from .runs.together import Made
+from .runs.together import Made, make_together
 
 NEGLIGIBLE = 1e-5  # of the largest standard deviation: below it a direction is rounding
 
@@ -112,19 +109,6 @@ def _on_points(result: TrainResult) -> TrainResult:
 def make(configs: Sequence[TrainConfig], *, device: str, progress: bool = False) -> Made:
     """As `runs.points.make`, with this noise: what is measured on networks is the same."""
     points = [point_set(config).train.x for config in configs]
-    failure = None
+    how = {"device": device, "progress": progress}
     with computing(configs[0]):
-        try:
-            trained = train_with_covariance_noise(configs, points, device=device, progress=progress)
-        except NonFiniteLossError as error:
-            trained, failure = error.finished, error
-        records = [_record(result) for result in trained]
-    for record in records:
-        record.provenance["together"] = [config.seed for config in configs]
-    return records, failure
-
-
-def _record(trained: TrainResult) -> Record:
-    began = time.monotonic()
-    measures = measure(trained)
-    return record_of(trained, measures, time.monotonic() - began)
+        return make_together(configs, points, measure, train_with_covariance_noise, **how)

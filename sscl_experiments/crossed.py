@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from .statistics import smallest_effect, t_quantile
+
 
 def crossed_interval(
     differences: Sequence[Float[np.ndarray, "_ _"]],
@@ -28,26 +30,20 @@ def crossed_interval(
     mean, error, df = _spread(differences)
     if error in (0, math.inf):
         return mean, mean - error, mean + error
-    half = _quantile(0.975, df) * error
+    half = t_quantile(0.975, df) * error
     return mean, mean - half, mean + half
 
 
 def detectable(differences: Sequence[Float[np.ndarray, "_ _"]]) -> float:
     """The smallest true mean that such a design would find four times in five.
 
-    (t_.975 + t_.8) standard errors, error and degrees of freedom those of `crossed_interval`. With
-    one seed it is infinite.
+    `smallest_effect`, error and degrees of freedom those of `crossed_interval`. With one
+    seed it is infinite.
     """
     _, error, df = _spread(differences)
     if error in (0, math.inf):
         return error
-    return (_quantile(0.975, df) + _quantile(0.8, df)) * error
-
-
-def _quantile(p: float, df: float) -> float:
-    from scipy import stats  # here: whoever only reads claims does without
-
-    return float(stats.t.ppf(p, df))
+    return smallest_effect(error, df)
 
 
 def _spread(differences: Sequence[np.ndarray]) -> tuple[float, float, float]:

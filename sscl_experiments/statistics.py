@@ -26,7 +26,7 @@ def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float, f
     if x.size < 20:
         from scipy import stats  # here: whoever only reads claims does without
 
-        half = float(stats.t.ppf(0.975, x.size - 1) * stats.sem(x))
+        half = float(t_quantile(0.975, x.size - 1.0) * stats.sem(x))
         return mean, mean - half, mean + half
     return mean, *_bootstrap(x, seed)
 
@@ -50,18 +50,30 @@ def _bootstrap(x: np.ndarray, seed: int) -> tuple[float, float]:
     return float(centre + unit * low), float(centre + unit * high)
 
 
-def detectable(low: float, high: float, n: int) -> float:
-    """The smallest true difference from a rule that n seeds would find four times in five.
+def smallest_effect(error: float, df: float) -> float:
+    """The smallest true effect that a design with this standard error finds four times in five.
 
-    (t_.975 + t_.8) standard errors with n - 1 degrees of freedom; the error is that of the 95 %
-    interval [low, high], which is Student's. Infinite for one seed.
+    (t_.975 + t_.8) standard errors, t with `df` degrees of freedom.
+    """
+    return (t_quantile(0.975, df) + t_quantile(0.8, df)) * error
+
+
+def detectable(low: float, high: float, n: int) -> float:
+    """`smallest_effect` of n seeds whose 95 % interval, Student's, is [low, high].
+
+    Infinite for one seed.
     """
     if n < 2:
         return math.inf
-    from scipy import stats
+    df = n - 1.0
+    return smallest_effect((high - low) / 2 / t_quantile(0.975, df), df)
 
-    both = stats.t.ppf([0.975, 0.8], n - 1)
-    return float((high - low) / 2 / both[0] * both.sum())
+
+def t_quantile(p: float, df: float) -> float:
+    """Of Student's t."""
+    from scipy import stats  # here: whoever only reads claims does without
+
+    return float(stats.t.ppf(p, df))
 
 
 def rate_interval(successes: int, n: int) -> tuple[float, float, float]:

@@ -49,7 +49,6 @@ SHARED = ("checkout", "small", "root", "finished")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    seed_no_absent_device()
     for item in items:
         for name in SHARED:
             if name in item.fixturenames:
@@ -60,16 +59,3 @@ def pytest_collection_modifyitems(items):
 def _place(item):
     name = item.path.name
     return LONGEST.index(name) if name in LONGEST else len(LONGEST)
-
-
-def seed_no_absent_device():
-    """`torch.manual_seed` seeds devices of every kind.
-
-    For each kind that is not there it keeps the call for later, and with it a text of the whole
-    stack, which under pytest takes longer than the rest.
-    """
-    import torch  # here: the process that hands out the tests does without
-
-    for kind in (torch.cuda, torch.xpu, torch.mtia):
-        if not kind.is_available():
-            kind.manual_seed_all = lambda seed: None

@@ -18,17 +18,19 @@ def make_together(
     configs: Sequence[TrainConfig],
     data: Sequence,
     measure: Callable[[TrainResult], Measures],
+    training: Callable[..., list[TrainResult]] | None = None,
     **settings: object,
 ) -> Made:
     """The records of the runs that ended well, and the error that names the others, if any.
 
-    `settings` are those of `train_ensemble`. `seconds` are each run's share of the ensemble's.
+    `training` is by default `train_ensemble`, and `settings` are those of that. `seconds` are each
+    run's share of the ensemble's.
     Products of stacked matrices can round otherwise than those of single ones, so each record says
     which seeds were trained `together`.
     """
     failure = None
     try:
-        trained = train_ensemble(configs, data, **settings)  # type: ignore[arg-type]
+        trained = (training or train_ensemble)(configs, data, **settings)  # type: ignore[arg-type]
     except NonFiniteLossError as error:
         trained, failure = error.finished, error
     began = time.monotonic()

@@ -10,11 +10,12 @@ import pandas as pd
 from numpy import nan
 from scipy.stats import spearmanr
 
+from sscl_experiments.covariance_config import COVARIANCE
 from sscl_experiments.frames import by_seed, with_interval
 from sscl_experiments.plotting import Ends
 from sscl_experiments.statistics import interval
 
-from .parameters import CLOUDS, COVARIANCE, NUISANCE_CLOUDS, PREMISE_CLOUDS, separation
+from .parameters import CLOUDS, NUISANCE_CLOUDS, PREMISE_CLOUDS, separation
 
 GAIN = "mixup − noise"
 

@@ -6,12 +6,11 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveInt, model_validator
 
 from sscl_core.config import MLP, Agnostic, Cloud, Mixup, Noise, Points, TrainConfig, TSimCLR
-from sscl_experiments.covariance_config import whitened
+from sscl_experiments.covariance_config import COVARIANCE, whitened
 from sscl_experiments.parameters import Parameters
 from sscl_experiments.settings import METHODS, NETWORK, Setting, vector_run
 from sscl_experiments.variants import untrained, with_seeds
 
-COVARIANCE = "covariance noise"
 CloudKey = tuple[str, str, float]  # cloud, augmentation, strength
 # One setting of noise as SNE, as (factor, level): the others differ from it in one factor.
 BASE = ("noise σ", "0.4")

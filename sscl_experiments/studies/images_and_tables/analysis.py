@@ -10,13 +10,12 @@ import pandas as pd
 from sscl_core.config import TrainConfig
 from sscl_core.evaluate import accuracy, knn
 from sscl_experiments.choices import best_settings, forest_score, listed, raw_scores
+from sscl_experiments.covariance_config import COVARIANCE
 from sscl_experiments.frames import by_seed, images_as_rows, with_interval
 from sscl_experiments.plotting import Ends
 from sscl_experiments.runs.points import point_set
 from sscl_experiments.statistics import interval
 from sscl_experiments.variance_ratio import unlabelled_groups, variance_ratio
-
-from .parameters import COVARIANCE
 
 VALIDATION = "knn_h_validation"
 SETTING = ["augmentation", "strength", "budget"]

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from sscl_experiments.covariance_config import COVARIANCE
 from sscl_experiments.plotting import COLORS, Ends, dot_plot
 from sscl_experiments.statistics import interval
 
-from .analysis import COVARIANCE, SCORES
+from .analysis import SCORES
 
 BASELINES = ("raw", "PCA", "random forest", "untrained")
 AUGMENTATIONS = ("noise", COVARIANCE, "mixup", "masking", "corruption")

@@ -18,7 +18,7 @@ from sscl_core.config import (
     Table,
     TrainConfig,
 )
-from sscl_experiments.covariance_config import whitened
+from sscl_experiments.covariance_config import COVARIANCE, whitened
 from sscl_experiments.parameters import Parameters
 from sscl_experiments.settings import AUGMENTATION, METHODS, image_run, vector_run
 from sscl_experiments.variants import untrained, with_seeds
@@ -26,7 +26,6 @@ from sscl_experiments.variants import untrained, with_seeds
 TableName = Literal["iris", "wine", "breast_cancer", "digits"]
 BudgetName = Literal["small", "medium", "large"]
 TableKey = tuple[str, str, float, str]  # table, augmentation, strength, budget
-COVARIANCE = "covariance noise"
 DIM = 16  # of the projection that is compared on tables
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from sscl_experiments.claims import MIN_SEEDS, Verdict
+from sscl_experiments.statistics import smallest_effect
 
 Correct = Bool[np.ndarray, "kernels dims seeds images"]
 Curves = Float[np.ndarray, "kernels dims draws"]
@@ -19,7 +20,6 @@ Statistic = Callable[[Curves], Float[np.ndarray, " draws"]]
 TARGETS = 200  # accuracies at which two curves are compared
 DRAWS = 2000
 CHUNK = 250  # draws at a time
-POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,7 @@ class Estimate:
 
     @property
     def detectable(self) -> float:
-        from scipy import stats
-
-        both = stats.t.ppf(0.975, self.df) + stats.t.ppf(POWER, self.df)
-        return float(both) * self.error
+        return smallest_effect(self.error, self.df)
 
 
 def octaves(
