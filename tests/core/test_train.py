@@ -8,7 +8,11 @@ import inspect
 import io
 import itertools
 import math
+import os
+import platform
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -398,6 +402,44 @@ def test_a_run_has_the_threads_of_its_configuration_wherever_it_is_made():
     one, other = found
     assert same(one, other)
     assert not same(one, train(config.replace(threads=2)))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's allocator")
+def test_what_a_step_frees_serves_the_next_one_without_the_system():
+    """In a process of its own: the setting lasts, and other tests have made it before.
+
+    By default it is chance whether the system gets an array back; here it gets each of them.
+    """
+    script = """
+import resource
+import torch
+from sscl_core.config import TrainConfig
+from sscl_core.train import computing
+
+def faults(steps):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        arrays = [torch.ones(25 << 18) for _ in range(4)]  # 25 MiB each, 6400 pages
+        del arrays
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def program():
+    print(faults(10))
+    with computing(TrainConfig()):
+        faults(2)
+        print(faults(10))
+program()
+"""
+    every_array = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env=every_array,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    by_default, then = map(int, run.stdout.split())
+    assert 10 * then < by_default  # once an array more is needed, where they are left with gaps
 
 
 # --- losses that are not numbers -----------------------------------------------------------------

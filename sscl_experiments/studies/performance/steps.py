@@ -17,6 +17,7 @@ from sscl_core.config import ImageAugmentation, Images, InfoNCE, Projector, ResN
 from sscl_core.evaluate import backbone_scores, embed, feature_scores
 from sscl_core.models import Encoder
 from sscl_core.train import (
+    computing,
     contrastive_loss,
     initial_network,
     optimizer_of,
@@ -26,7 +27,7 @@ from sscl_core.train import (
 from sscl_experiments.datasets.images import load_images
 from sscl_experiments.settings import AUGMENTATION, METHODS, SUBSET, image_run
 
-from .measuring import on_threads, spread
+from .measuring import spread
 from .parameters import Network, Performance
 
 PARTS = ("views", "forward", "loss", "backward", "optimiser")
@@ -70,13 +71,18 @@ def step_times(p: Performance, device: torch.device) -> pd.DataFrame:
     its views, and one evaluation of `evaluated` training images and a fifth as many test images, in
     steps. One thread on a CPU.
     """
-    with on_threads(1):
-        rows = [row for name in p.networks for row in _of_network(p, name, device)]
+    rows: list[dict[str, Any]] = []
+    for name in p.networks:
+        known = setting(name, p.pairs)
+        with computing(known.config):
+            rows += _of_network(p, name, known, device)
     return pd.DataFrame(rows)
 
 
-def _of_network(p: Performance, name: Network, device: torch.device) -> list[dict[str, Any]]:
-    config, images, labels = setting(name, p.pairs)
+def _of_network(
+    p: Performance, name: Network, known: Setting, device: torch.device
+) -> list[dict[str, Any]]:
+    config, images, labels = known
     used = images[: p.pairs * (p.seeds + 1)]
     batches = source(config, used, device)
     network = initial_network(config, batches.sample_shape).to(device)
@@ -93,8 +99,8 @@ def _of_network(p: Performance, name: Network, device: torch.device) -> list[dic
     rows = []
     for part, values in times.items():
         share = values / (whole if len(values) == len(whole) else np.median(whole))
-        known: dict[str, Any] = {"network": name, "pairs": p.pairs, "part": part}
-        rows.append(known | spread("ms", values) | spread("share", share))
+        row: dict[str, Any] = {"network": name, "pairs": p.pairs, "part": part}
+        rows.append(row | spread("ms", values) | spread("share", share))
     return rows
 
 
