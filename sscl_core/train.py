@@ -262,10 +262,17 @@ def precision(config: TrainConfig, device: torch.device) -> AbstractContextManag
 def computing(config: TrainConfig) -> Iterator[None]:
     """As many threads as the run is to have: with another number its sums round differently."""
     keep_freed_memory()
+    with on_threads(config.threads):
+        yield
+
+
+@contextmanager
+def on_threads(number: int) -> Iterator[None]:
+    """PyTorch and BLAS, which scikit-learn's probe uses, compute on that many threads meanwhile."""
     before = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(number)
     try:
-        with threadpool_limits(config.threads):  # of BLAS, which scikit-learn's probe uses
+        with threadpool_limits(number):
             yield
     finally:
         torch.set_num_threads(before)

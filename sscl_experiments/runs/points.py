@@ -10,7 +10,7 @@ from torch import Tensor
 from sscl_core.config import MLP, Cloud, Points, Table, TrainConfig
 from sscl_core.evaluate import accuracy, knn, linear_probe
 from sscl_core.rng import SPLIT, stream
-from sscl_core.train import TrainResult, computing
+from sscl_core.train import TrainResult, computing, on_threads
 from sscl_experiments.datasets.synthetic import PointSet, cloud
 from sscl_experiments.datasets.tables import table
 
@@ -26,10 +26,12 @@ def point_set(config: TrainConfig) -> PointSet:
 
 @lru_cache(maxsize=64)
 def _point_set(points: Cloud | Table, seed: int) -> PointSet:
-    if isinstance(points, Table):
-        return table(points, seed)
-    with stream(seed, SPLIT) as generator:
-        return cloud(points, generator)
+    """On one thread: whoever asks first, and on however many, the points are the same to a bit."""
+    with on_threads(1):
+        if isinstance(points, Table):
+            return table(points, seed)
+        with stream(seed, SPLIT) as generator:
+            return cloud(points, generator)
 
 
 def train_points(points: Points, seed: int) -> Float[Tensor, "n d"]:

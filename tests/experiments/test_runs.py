@@ -41,7 +41,7 @@ from sscl_core.config import (
 from sscl_core.divergence import NonFiniteLossError
 from sscl_core.evaluate import linear_probe
 from sscl_core.losses import t_simclr
-from sscl_core.train import TrainResult, initial_network
+from sscl_core.train import TrainResult, initial_network, on_threads
 from sscl_experiments import store
 from sscl_experiments.arrangements import circle_gaps, uniform_arrangement
 from sscl_experiments.datasets.images import ImageData
@@ -407,6 +407,21 @@ def test_measures_of_points_are_those_of_a_naive_search(name, n, d, monkeypatch)
     assert arrays.keys() == ({"z"} if d == 2 else set())
     if d == 2:
         assert np.array_equal(arrays["z"], z["train"])
+
+
+def test_the_points_are_the_same_on_however_many_threads_they_are_asked_for():
+    """In float32 the product with the axes rounds otherwise on two threads, and the signs of
+    singular vectors, so all noise of the data's covariance, follow from the last bit.
+    """
+    points = Cloud(dim=64, components=5, std=1.0, structure="complement", rank=20, n_train=500)
+    data = Points(points=points, augmentation=(Noise(scale=1.0),))
+    config = TrainConfig(data=data, backbone=MLP())
+    found = []
+    for number in (1, 2):
+        point_runs._point_set.cache_clear()
+        with on_threads(number):
+            found.append(point_set(config).train.x)
+    assert torch.equal(*found)
 
 
 def test_the_probe_is_of_h_on_the_test_part(monkeypatch):

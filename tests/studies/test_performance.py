@@ -293,8 +293,6 @@ def test_threads_are_set_for_the_losses_and_put_back():
     table = sweep.loss_times(smoke(rows=[16], dims=[4], threads=[1, 2]), CPU)
     assert set(table.threads) == {1, 2}
     assert torch.get_num_threads() == before
-    with measuring.on_threads(2):
-        assert torch.get_num_threads() == 2
 
 
 # --- what surrounds them -------------------------------------------------------------------------

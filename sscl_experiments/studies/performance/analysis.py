@@ -14,14 +14,14 @@ import torch
 from scipy import stats
 
 from sscl_core.files import write_json, write_text
-from sscl_core.train import device_of
+from sscl_core.train import device_of, on_threads
 from sscl_experiments.parameters import Parameters
 from sscl_experiments.record import release
 from sscl_experiments.store import SCHEMA
 
 from .contenders import FLOOR, IDIOM, OURS
 from .losses import FASTER_PEER, FLOORS, loss_times, spending, threads_on
-from .measuring import bandwidth, matrix_rate, on_threads
+from .measuring import bandwidth, matrix_rate
 from .parameters import Performance, usual
 from .parts import part_times
 from .steps import step_times

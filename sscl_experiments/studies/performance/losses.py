@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity
 
+from sscl_core.train import on_threads
+
 from .contenders import (
     CONTESTS,
     DENSE,
@@ -32,7 +34,6 @@ from .measuring import (
     Call,
     compared,
     interleaved,
-    on_threads,
     peak_bytes,
     quiet_profile,
     seconds,

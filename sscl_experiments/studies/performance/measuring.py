@@ -2,13 +2,11 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch.profiler import ProfilerActivity, profile
 
 Call = Callable[[], object]
@@ -16,18 +14,6 @@ T = TypeVar("T")
 SHORTEST = 0.02  # seconds of a turn: a shorter call is made several times in it
 MOST_CALLS = 100  # in one turn
 FEWEST = 3  # rounds, however long they take
-
-
-@contextmanager
-def on_threads(number: int) -> Iterator[None]:
-    """PyTorch and BLAS compute on that many threads meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        with threadpool_limits(number):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def installed(makers: Mapping[str, Callable[[], T]]) -> tuple[dict[str, T], dict[str, str]]:

@@ -14,11 +14,11 @@ from sscl_core.augmentations import ImageViews
 from sscl_core.config import MLP, ImageAugmentation, Mixture, Optimizer, Projector, TrainConfig
 from sscl_core.ensemble import train_ensemble
 from sscl_core.evaluate import knn
-from sscl_core.train import train
+from sscl_core.train import on_threads, train
 from sscl_experiments.datasets.synthetic import GaussianMixture
 
 from .contenders import OURS
-from .measuring import Call, compared, installed, interleaved, on_threads
+from .measuring import Call, compared, installed, interleaved
 from .parameters import Performance
 
 PRODUCT = "one product and top-k"
