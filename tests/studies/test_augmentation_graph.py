@@ -310,15 +310,23 @@ def test_when_and_in_which_order_eigenvectors_are_learned():
     assert found == pytest.approx([-1, 0])
 
 
-def test_the_two_by_two_is_of_the_top_eigenvectors_after_training():
+def test_the_two_by_two_is_of_the_eigenvectors_before_the_gap_and_of_those_after_it():
+    """The gap follows the third eigenvalue, and is each seed's own; the first, constant, one and
+    those beyond d_z are left out.
+    """
     rows = []
-    for seed, step, number in itertools.product((0, 1), (0, 10), (1, 2, 3, 4)):
-        value = 0.1 * number + 0.2 * seed if step else 0.99
-        known = {"data": "a", "loss": "b", "seed": seed, "d_z": 3, "step": step}
-        rows.append(known | {"eigenvector": number, "squared cosine": value})
-    (row,) = analysis.two_by_two(pd.DataFrame(rows)).to_dict("records")
-    assert row["squared cosine"] == pytest.approx(0.35)
-    assert row["n"] == 2
+    for seed, step, number in itertools.product((0, 1), (0, 10), (1, 2, 3, 4, 5)):
+        value = 0.1 * number + 0.2 * seed if step else 0.05
+        known = {"data": "a", "loss": "b", "seed": seed, "d_z": 4, "step": step}
+        eigenvalue = {1: 1.0, 2: 0.9, 3: 0.8, 4: 0.3, 5: 0.2}[number]
+        rows.append(
+            known | {"eigenvector": number, "eigenvalue": eigenvalue, "squared cosine": value}
+        )
+    table = analysis.two_by_two(pd.DataFrame(rows))
+    assert table.loss.tolist() == ["untrained", "untrained", "b", "b"]
+    assert table.eigenvectors.tolist() == ["up to the gap", "after it"] * 2
+    assert table["squared cosine"].tolist() == pytest.approx([0.05, 0.05, 0.35, 0.5])
+    assert set(table.n) == {2}
 
 
 # --- density ratios ------------------------------------------------------------------------------

@@ -459,18 +459,18 @@ def test_a_record_s_lowest_rate_of_each_factor_and_its_controls():
     assert found.levels.tolist() == [2] * len(VARIED) + [1] * len(CONTROLS)
 
 
-def test_a_record_says_what_weight_decay_does_beside_the_plain_start():
+def test_a_record_says_what_step_size_and_weight_decay_do_beside_the_plain_start():
     starts = {
-        "start": ["right order", "wrong order", "weight decay 3"],
-        "n": [4, 4, 4],
-        "order changed": [0.0, 0.5, 0.75],
-        "of these in natural order": [math.nan, 1.0, 1.0],
+        "start": ["right order", "wrong order", "step size 0.1", "64 pairs", "weight decay 3"],
+        "n": [4] * 5,
+        "order changed": [0.0, 0.5, 0.25, 0.0, 0.75],
+        "of these in natural order": [math.nan, 1.0, 1.0, math.nan, 1.0],
     }
     paired = {"start": ["other", "weight decay 3"], "p": [0.5, 0.01]}
     tables = {"starts": pd.DataFrame(starts), "paired_starts": pd.DataFrame(paired)}
     table = recorded_starts({"tables": tables})
-    assert table.start.tolist() == ["wrong order", "weight decay 3"]
-    assert table.p.tolist()[1] == 0.01
+    assert table.start.tolist() == ["wrong order", "step size 0.1", "weight decay 3"]
+    assert table.p.tolist()[2] == 0.01
     assert math.isnan(table.p[0])
 
 

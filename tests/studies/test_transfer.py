@@ -255,6 +255,19 @@ def test_tables_hold_what_was_found():
     assert "t-SimCLR minus SimCLR" in analysis.answer(found, CLAIMS)
 
 
+def test_the_probes_of_a_table_stand_by_method_and_target_in_the_order_of_both():
+    rows = [
+        ("b", "x", "second", 1.0),
+        ("b", "x", "first", 2.0),
+        ("a", "own", "second", 3.0),
+        ("a", "own", "first", 4.0),
+    ]
+    table = pd.DataFrame(rows, columns=["source", "target", "method", "linear probe"])
+    found = analysis.probe_by_target(table)
+    assert found.columns.tolist() == ["method", "b → x", "a → own"]
+    assert found.to_numpy().tolist() == [["second", 1.0, 3.0], ["first", 2.0, 4.0]]
+
+
 def test_figures_show_every_method_and_target():
     found = judged(**{"t-SimCLR": 0.75, UNTRAINED: 0.4, PIXELS: 0.5})
     figure = figures.accuracies(analysis.accuracies(found))

@@ -281,18 +281,30 @@ def _rank_correlation(own: pd.DataFrame, when: str) -> float:
 
 
 def two_by_two(spectra: pd.DataFrame) -> pd.DataFrame:
-    """Kernel by BatchNorm: mean squared cosine of eigenvectors 2 to d_z after training.
+    """Kernel by BatchNorm: mean squared cosine after training, and that of the untrained network.
 
-    Of the cloud, where there is little to learn but what is within components; 95 % intervals.
+    A row a graph, loss and part of the spectrum: the eigenvectors from the second to the eigengap
+    of the run's own graph, and those after it up to d_z; 95 % intervals.
     """
-    top = spectra[spectra.eigenvector.between(2, spectra.d_z)]
-    last = top[top.step == top.step.max()]
-    means = last.groupby(["data", "loss", "seed"], sort=False)["squared cosine"].mean()
+    gaps = spectra.groupby(["data", "seed"]).apply(_gap, include_groups=False).rename("gap")
+    table = spectra[spectra.eigenvector.between(2, spectra.d_z)].join(gaps, on=["data", "seed"])
+    before = table.eigenvector <= table.gap
+    table = table.assign(eigenvectors=before.map({True: "up to the gap", False: "after it"}))
+    first = table[(table.step == 0) & (table.loss == table.loss.iloc[0])]
+    last = table[table.step == table.step.max()]
+    keys = ["data", "loss", "eigenvectors"]
+    both = pd.concat([first.assign(loss="untrained"), last])
+    means = both.groupby([*keys, "seed"], sort=False)["squared cosine"].mean()
     rows = []
-    for (data, loss), values in means.groupby(["data", "loss"], sort=False):
+    for key, values in means.groupby(keys, sort=False):
         ends = with_interval("squared cosine", interval(values.tolist()))
-        rows.append({"data": data, "loss": loss} | ends | {"n": len(values)})
+        rows.append(dict(zip(keys, key, strict=True)) | ends | {"n": len(values)})
     return pd.DataFrame(rows)
+
+
+def _gap(run: pd.DataFrame) -> int:
+    values = run.drop_duplicates("eigenvector").sort_values("eigenvector").eigenvalue
+    return eigengap(torch.tensor(values.to_numpy()))
 
 
 # --- maps ----------------------------------------------------------------------------------------

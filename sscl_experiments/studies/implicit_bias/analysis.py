@@ -347,8 +347,8 @@ def recorded_generality(record: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def recorded_starts(record: Mapping[str, Any]) -> pd.DataFrame:
-    """What a record says of weight decay, beside the start that it is compared with."""
+    """What a record says of step size and weight decay, beside what they are compared with."""
     outcomes, paired = record["tables"]["starts"], record["tables"]["paired_starts"]
-    names = outcomes.start.str.startswith(("wrong order", "weight decay"))
+    names = outcomes.start.str.startswith(("wrong order", "step size", "weight decay"))
     columns = ["start", "n", "order changed", "of these in natural order"]
     return outcomes.loc[names, columns].merge(paired[["start", "p"]], on="start", how="left")

@@ -113,6 +113,13 @@ def accuracy_table(table: pd.DataFrame) -> pd.DataFrame:
     return shown.rename_axis(columns=None).reset_index()
 
 
+def probe_by_target(table: pd.DataFrame) -> pd.DataFrame:
+    """The linear probe of an `accuracy_table`: a row a method, a column a source and its target."""
+    arrows = table.source + " → " + table.target
+    wide = table.assign(sets=arrows).pivot(index="method", columns="sets", values="linear probe")
+    return wide.loc[table.method.unique(), arrows.unique()].rename_axis(columns=None).reset_index()
+
+
 # --- differences ----------------------------------------------------------------------------------
 
 
