@@ -92,10 +92,12 @@ def difference(curves: Curves) -> Float[np.ndarray, " draws"]:
 def estimate(correct: Correct, statistic: Statistic, *, seed: int = 0) -> Estimate:
     """A statistic of the mean curves, with an interval over seeds and test images together.
 
-    Draws take S - 1 of S seeds and n of n images with replacement, the same for all networks: they
-    are paired in both. The interval is the value ± t times the spread of the draws, t with
-    Satterthwaite's degrees of freedom: S - 1 where seeds make the spread, n - 1 where images do
-    (with few seeds percentiles would be too narrow). `ValueError`: fewer than two seeds.
+    Draws take S - 1 of S seeds, n of n images, or both, with replacement, alike for all networks:
+    they are paired. With A, B and E the variances that seeds, images and what is left of both make
+    in the mean, such draws have variance A + E, B + E and A + B + 3 E. The error's square is
+    A + B + E. The interval is the value ± t errors, t with Satterthwaite's degrees of freedom,
+    S - 1 for A + E and n - 1 for B (with few seeds percentiles would be too narrow).
+    `ValueError`: fewer than two seeds.
     """
     from scipy import stats
 
@@ -107,7 +109,9 @@ def estimate(correct: Correct, statistic: Statistic, *, seed: int = 0) -> Estima
     both = resampled(correct, rng, seeds=True, images=True)
     of_seeds = statistic(resampled(correct, rng, seeds=True, images=False)).var()
     of_images = statistic(resampled(correct, rng, seeds=False, images=True)).var()
-    error = float(statistic(both).std())
+    rest = statistic(both).var() - of_seeds - of_images
+    of_images -= min(max(rest, 0.0), of_images)
+    error = math.sqrt(of_seeds + of_images)
     spread = of_seeds**2 / (seeds - 1) + of_images**2 / (images - 1)
     df = float((of_seeds + of_images) ** 2 / spread) if spread > 0 else float(seeds - 1)
     half = float(stats.t.ppf(0.975, df)) * error

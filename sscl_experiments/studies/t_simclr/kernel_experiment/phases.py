@@ -26,7 +26,7 @@ from .design import (
     Rung,
 )
 from .ledger import Entry, Found
-from .reading import COMPARED, undecided
+from .reading import COMPARED, ENDPOINTS, undecided
 from .search import Condition, Incomplete, chosen, runs, search_of
 from .tasks import Task, baseline, final, searching, seconds, staged, untrained
 
@@ -54,20 +54,22 @@ def phases(design: Design) -> list[Phase]:
     plan = _Plan(design)
     return [
         *plan.search(cifar),
-        plan.finals(cifar, (shorter,), "z"),
-        plan.finals(cifar, cifar.probed[:1], "h"),
+        plan.deciding(cifar, shorter, "z"),
+        plan.deciding(cifar, cifar.probed[0], "h"),
         plan.baselines(cifar),
-        plan.finals(cifar, (longer,), "z"),
-        plan.finals(cifar, cifar.probed[1:], "h"),
+        plan.rankings(cifar),
+        plan.deciding(cifar, longer, "z"),
+        plan.deciding(cifar, cifar.probed[1], "h"),
         *plan.search(fashion),
         plan.finals(fashion, tuple(short_ones), "z"),
         plan.finals(fashion, fashion.probed, "h"),
         plan.baselines(fashion),
+        plan.finals(cifar, cifar.lengths, "z"),
+        plan.finals(cifar, cifar.probed, "h"),
         plan.forms(fashion),
         plan.forms(cifar),
         plan.staged(cifar),
         plan.staged(fashion),
-        plan.rankings(cifar),
         plan.finals(fashion, (longest,), "z"),
         plan.confirmation(cifar),
         plan.more_seeds(cifar),
@@ -112,13 +114,33 @@ class _Plan:
             made.append(Phase(f"{images.name}-search-{name}", says, images, tasks))
         return made
 
+    def deciding(self, images: ImageDesign, grid: Grid, purpose: Purpose) -> Phase:
+        """Those of the final runs of one length that an endpoint reads.
+
+        Seed by seed, so that kernels which are compared are made by the same code and machine.
+        """
+        condition = Condition(images, grid.epochs, purpose)
+        dims = {dim for one in ENDPOINTS if one.purpose == purpose for dim in one.dims(images)}
+
+        def tasks(found: Found) -> list[Task]:
+            made: list[Task] = []
+            for seed, dim, kernel in itertools.product(self.design.seeds, sorted(dims), COMPARED):
+                made += runs(condition, kernel, dim, (seed,), found)
+            return made
+
+        name = f"{images.name}-deciding-{grid.epochs}-epochs-{purpose}"
+        return Phase(name, f"final runs that decide, settings chosen for {purpose}", images, tasks)
+
     def finals(self, images: ImageDesign, grids: tuple[Grid, ...], purpose: Purpose) -> Phase:
+        """All of them; those that decide are recorded already where they have phases."""
+
         def tasks(found: Found) -> list[Task]:
             made: list[Task] = []
             for grid in grids:
                 condition = Condition(images, grid.epochs, purpose)
-                for kernel, dim in itertools.product(KERNELS, grid.dims):
-                    made += runs(condition, kernel, dim, self.design.seeds, found)
+                networks = itertools.product(self.design.seeds, grid.dims, KERNELS)
+                for seed, dim, kernel in networks:
+                    made += runs(condition, kernel, dim, (seed,), found)
             return made
 
         lengths = "-".join(str(grid.epochs) for grid in grids)

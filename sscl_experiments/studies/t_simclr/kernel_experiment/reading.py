@@ -47,6 +47,10 @@ class Endpoint:
         statistic = endpoints.factor(dims) if self.is_factor else endpoints.difference
         return endpoints.estimate(correct, statistic)
 
+    def is_open(self, found: Estimate) -> bool:
+        """Whether more seeds are needed: the rule says "mixed", or some of the seeds diverged."""
+        return self.rule.verdict(found) not in ("replicates", "does not replicate")
+
 
 ENDPOINTS = (
     Endpoint("C10", "z", "octaves in d_z at equal 15-NN accuracy on z", endpoints.C10),
@@ -83,20 +87,36 @@ def readings(design: Design, found: Found) -> list[Reading]:
 
 
 def read(design: Design, images: ImageDesign, endpoint: Endpoint, found: Found) -> Reading:
-    dims = endpoint.dims(images)
-    estimates = {}
+    """By the first seeds; by all where those leave it open and the others are all recorded."""
     grids = images.grids(endpoint.purpose)
-    for grid in grids:
-        condition = Condition(images, grid.epochs, endpoint.purpose)
-        try:
-            correct = correct_of(condition, dims, found, seeds=design.seeds, more=design.more)
-            estimates[grid.epochs] = endpoint.estimate(correct, dims)
-        except Incomplete:
-            continue
-    last = [grid.epochs for grid in grids[-2:]]
+    lengths = [grid.epochs for grid in grids]
+    estimates = _estimates(images, endpoint, lengths, found, design.seeds)
+    last = lengths[-2:]
+    if any(epochs in estimates and endpoint.is_open(estimates[epochs]) for epochs in last):
+        again = _estimates(images, endpoint, last, found, (*design.seeds, *design.more))
+        estimates |= again if len(again) == len(last) else {}
     lacking = withheld(design, images, found)
     verdict, note, also = _concluded(endpoint, [estimates.get(epochs) for epochs in last], lacking)
-    return Reading(endpoint, images, dims, estimates, verdict, note, also)
+    return Reading(endpoint, images, endpoint.dims(images), estimates, verdict, note, also)
+
+
+def _estimates(
+    images: ImageDesign,
+    endpoint: Endpoint,
+    lengths: Sequence[int],
+    found: Found,
+    seeds: Sequence[int],
+) -> dict[int, Estimate]:
+    """By length, of those at which the runs of all these seeds are recorded."""
+    made, dims = {}, endpoint.dims(images)
+    for epochs in lengths:
+        condition = Condition(images, epochs, endpoint.purpose)
+        try:
+            correct = correct_of(condition, dims, found, seeds=seeds)
+        except Incomplete:
+            continue
+        made[epochs] = endpoint.estimate(correct, dims)
+    return made
 
 
 def _concluded(
@@ -137,22 +157,20 @@ def correct_of(
     found: Found,
     *,
     seeds: Sequence[int],
-    more: Sequence[int] = (),
     kernels: Sequence[Kernel] = COMPARED,
 ) -> Correct:
     """Which test images each network tells right: on z by 15-NN in the metric chosen in validation,
     on h by the probe.
 
-    Of the seeds that are recorded for all kernels and dimensions; one that diverged anywhere is
-    left out everywhere. `more` seeds may be lacking. `Incomplete`: one of `seeds` is not recorded,
-    or there are fewer than two.
+    A seed that diverged anywhere is left out everywhere. `Incomplete`: one of `seeds` is not
+    recorded, or fewer than two are left.
     """
     where = f"{condition.images.name}, {condition.epochs} epochs, {condition.purpose}"
     networks = list(itertools.product(kernels, dims))
     kept = []
-    for seed in (*seeds, *more):
+    for seed in seeds:
         entries = [_entry(condition, *network, seed, found) for network in networks]
-        if None in entries and seed in seeds:
+        if None in entries:
             raise Incomplete(f"{where}: seed {seed} is lacking")
         made = [entry for entry in entries if entry and "correct" in entry]
         if len(made) == len(networks):
@@ -198,7 +216,7 @@ def is_open(design: Design, condition: Condition, endpoint: Endpoint, found: Fou
         return True  # in a plan: at most
     dims = endpoint.dims(condition.images)
     correct = correct_of(condition, dims, found, seeds=design.seeds)
-    return endpoint.rule.verdict(endpoint.estimate(correct, dims)) == "mixed"
+    return endpoint.is_open(endpoint.estimate(correct, dims))
 
 
 # --- means ----------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ best of these with the second. The choice is the best of those that had both see
 by its own measure.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -55,45 +56,37 @@ class Search:
         points: dict[Point, None] = {}
         for batchnorm in (False, True):
             start = [Point(batchnorm, step) for step in STEPS]
-            for purpose in PURPOSES:
-                points |= dict.fromkeys(bracketed(start, self._score(self.images.first, purpose)))
+            points |= dict.fromkeys(bracketed(start, self._scores(self.images.first)))
         return list(points)
 
     @cached_property
     def second(self) -> list[Point]:
         """Those of the second rung. `Incomplete`: the first is."""
         start: dict[Point, None] = {}
-        for purpose in PURPOSES:
-            score = self._score(self.images.first, purpose)
-            for batchnorm in (False, True):
-                form = [point for point in self.first if point.batchnorm == batchnorm]
-                start[best(form, score)] = None
-        points = dict(start)
-        for purpose in PURPOSES:
-            score = self._score(self.images.second, purpose)
-            points |= dict.fromkeys(bracketed(list(start), score))
-        return list(points)
+        for score, batchnorm in itertools.product(self._scores(self.images.first), (False, True)):
+            form = [point for point in self.first if point.batchnorm == batchnorm]
+            start[best(form, score)] = None
+        return bracketed(list(start), self._scores(self.images.second))
 
     @cached_property
     def third(self) -> list[Point]:
         """Those of the third rung, which begins with one seed. `Incomplete`: the second is."""
         points: dict[Point, None] = {}
-        for purpose in PURPOSES:
-            centre = best(self.second, self._score(self.images.second, purpose))
-            points |= dict.fromkeys(around(centre))
+        for score in self._scores(self.images.second):
+            points |= dict.fromkeys(around(best(self.second, score)))
         return list(points)
 
     @cached_property
     def last(self) -> list[Point]:
         """Those of the third that get both seeds, one a purpose. `Incomplete`: it is."""
-        scores = [self._score(self.images.single, purpose) for purpose in PURPOSES]
+        scores = self._scores(self.images.single)
         return list(dict.fromkeys(best(self.third, score) for score in scores))
 
     @cached_property
     def chosen(self) -> dict[Purpose, Chosen]:
         """The settings for each purpose. `Incomplete`: the search is."""
         points = list(dict.fromkeys([*self.second, *self.last]))
-        by_z, by_h = (self._score(self.images.second, purpose) for purpose in PURPOSES)
+        by_z, by_h = self._scores(self.images.second)
         for_z, for_h = best(points, by_z), best(points, by_h)
         if _known(by_h, for_z) >= _known(by_h, for_h) - TIE:
             for_h = for_z
@@ -110,6 +103,10 @@ class Search:
     def _read(self, point: Point) -> Chosen:
         scores = {m: self._mean(self.images.second, point, f"knn15_{m}_z") for m in METRICS}
         return Chosen(point, max(scores, key=lambda metric: scores[metric] or 0.0))
+
+    def _scores(self, rung: Rung) -> list[Score]:
+        """For each purpose."""
+        return [self._score(rung, purpose) for purpose in PURPOSES]
 
     def _score(self, rung: Rung, purpose: Purpose) -> Score:
         def score(point: Point) -> float | None:
@@ -145,14 +142,15 @@ def search_of(images: ImageDesign, kernel: Kernel, dim: int, found: Found) -> Se
     return found.memory[key]
 
 
-def bracketed(start: list[Point], score: Score) -> list[Point]:
-    """`start`, and the neighbors in temperature of the best as long as one is lacking.
+def bracketed(start: list[Point], scores: Sequence[Score]) -> list[Point]:
+    """`start`, and the neighbors in temperature of the best by any score, while one is lacking.
 
     As far as scores are known; at most `REACH` steps beyond the first temperatures.
     """
     points = list(start)
-    while all(score(point) is not None for point in points):
-        missing = [point for point in _beside(best(points, score)) if point not in points]
+    while all(score(point) is not None for score, point in itertools.product(scores, points)):
+        beside = {near: None for score in scores for near in _beside(best(points, score))}
+        missing = [point for point in beside if point not in points]
         if not missing:
             break
         points += missing
