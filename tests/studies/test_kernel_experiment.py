@@ -8,6 +8,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import read_once, unchecked
@@ -36,7 +37,10 @@ from sscl_experiments.studies.t_simclr.kernel_experiment.ledger import Ledger
 
 # A whole search asks for half a million small things: as users get it, without checks of each.
 WHERE = "sscl_experiments.studies.t_simclr.kernel_experiment."
-NAMES = ("design", "endpoints", "ledger", "phases", "reading", "running", "search", "tasks")
+NAMES = (
+    *("design", "endpoints", "ledger", "phases", "reading", "running"),
+    *("search", "sides", "tasks"),
+)
 plain = SimpleNamespace(**{name: unchecked(WHERE + name) for name in NAMES})
 plain.store = unchecked("sscl_experiments.store")
 FULL, KERNELS = plain.design.FULL, plain.design.KERNELS
@@ -610,6 +614,49 @@ def test_five_seeds_give_verdicts(of_five, quick):
         assert one.images == FIVE.cifar10, "only there are more"
         lengths = list(one.by_length)[-2:]
         assert {one.by_length[epochs].seeds for epochs in lengths} == {6}, "at both or at neither"
+
+
+def test_what_no_endpoint_reads_is_a_difference_of_runs_of_one_seed(of_five):
+    found = of_five[0].found()
+    table = pd.DataFrame(plain.sides.differences(FIVE, found))
+    (epochs,) = FIVE.cifar10.staged
+    dims = len(FIVE.cifar10.both_forms.dims) + len(FIVE.fashion.both_forms.dims)
+    kinds = Counter(table.what)
+    assert (kinds["BatchNorm − none"], kinds["staged − direct"]) == (3 * dims, 3 + 3)
+    assert kinds["all images, settings for h"] == 2
+    assert plain.sides.on_all_images(FULL, FULL.fashion, found) == [], "it has all of its own"
+    rows = table[table.what == "staged − direct"].to_dict("records")
+    images, naive = FIVE.cifar10, []
+    wide, planar = (
+        plain.search.chosen(images, "cosine", dim, found)["z"].point for dim in (images.largest, 2)
+    )
+    for seed in FIVE.seeds:
+        staged = plain.tasks.staged(images, "cosine", wide, planar, epochs, seed)
+        where = (images, "cosine", 2, planar, epochs, seed)
+        direct = plain.tasks.final(*where, n_train=images.n_train)
+        probes = [found[task.id]["metrics"]["probe_h"] for task in (staged, direct)]
+        naive.append(probes[0] - probes[1])
+    assert (rows[0]["kernel"], rows[0]["n"]) == ("cosine", 5)
+    assert rows[0]["probe on h"].startswith(f"{100 * np.mean(naive):+.1f} [")
+    lacking = {name: entry for name, entry in found.items() if name != staged.id}
+    fewer = pd.DataFrame(plain.sides.differences(FIVE, Found(lacking)))
+    assert "cosine" not in set(fewer[fewer.what == "staged − direct"].kernel), "a run is lacking"
+    assert len(fewer) == len(table) - 2, "of both sets, which are one here"
+
+
+def test_rankings_are_of_the_same_temperatures_at_both_lengths(of_five):
+    found = of_five[0].found()
+    table = pd.DataFrame(plain.sides.rank_table(FIVE, FIVE.cifar10, found))
+    assert table.kernel.tolist() == [kernel for kernel in KERNELS for _ in range(2)]
+    ranking, *_ = plain.sides.rankings(FIVE, FIVE.cifar10, found)
+    short, long = (
+        [found[task.id]["metrics"]["probe_h"] for task in tasks]
+        for tasks in (ranking.searched, ranking.longer)
+    )
+    naive = pd.Series(short).rank().corr(pd.Series(long).rank())
+    assert table["rank correlation"][1] == pytest.approx(naive, nan_ok=True)
+    assert table["best step at last"][1] == ranking.steps[int(np.argmax(long))]
+    assert plain.sides.rank_table(FIVE, FIVE.cifar10, Found({})) == []
 
 
 def test_a_verdict_is_withheld_where_pixels_are_better(of_five):

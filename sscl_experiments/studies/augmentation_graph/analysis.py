@@ -286,10 +286,11 @@ def two_by_two(spectra: pd.DataFrame) -> pd.DataFrame:
     A row a graph, loss and part of the spectrum: the eigenvectors from the second to the eigengap
     of the run's own graph, and those after it up to d_z; 95 % intervals.
     """
-    gaps = spectra.groupby(["data", "seed"]).apply(_gap, include_groups=False).rename("gap")
-    table = spectra[spectra.eigenvector.between(2, spectra.d_z)].join(gaps, on=["data", "seed"])
-    before = table.eigenvector <= table.gap
-    table = table.assign(eigenvectors=before.map({True: "up to the gap", False: "after it"}))
+    gaps = {run: _gap(own) for run, own in spectra.groupby(["data", "seed"])}
+    table = spectra[spectra.eigenvector.between(2, spectra.d_z)]
+    gap = np.array([gaps[run] for run in zip(table.data, table.seed, strict=True)])
+    parts = np.where(table.eigenvector <= gap, "up to the gap", "after it")
+    table = table.assign(eigenvectors=parts)
     first = table[(table.step == 0) & (table.loss == table.loss.iloc[0])]
     last = table[table.step == table.step.max()]
     keys = ["data", "loss", "eigenvectors"]

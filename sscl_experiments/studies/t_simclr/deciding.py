@@ -20,12 +20,12 @@ from sscl_experiments.claims import Outcome, Verdict
 from sscl_experiments.study import all_claims
 
 from .analysis import BATCH, CHOSEN, CONTRASTS
-from .kernel_experiment import endpoints
-from .kernel_experiment.design import PURPOSES, Design
+from .kernel_experiment import endpoints, sides
+from .kernel_experiment.design import COMPARED, PURPOSES, Design
 from .kernel_experiment.endpoints import Correct, Estimate, Statistic
 from .kernel_experiment.ledger import Found
 from .kernel_experiment.phases import shares
-from .kernel_experiment.reading import COMPARED, Reading, correct_of
+from .kernel_experiment.reading import Reading, correct_of
 from .kernel_experiment.search import Condition, Incomplete
 
 Accuracies = Float[np.ndarray, "kernels dims seeds"]
@@ -114,6 +114,15 @@ def by_length(found_readings: Sequence[Reading]) -> pd.DataFrame:
             row: dict[str, Any] = {**named, "epochs": epochs, **_columns(estimated)}
             rows.append(row | {"at this length": endpoint.rule.verdict(estimated)})
     return pd.DataFrame(rows)
+
+
+def beside(design: Design, found: Found) -> dict[str, pd.DataFrame]:
+    """What the experiment compares beside its endpoints, and how temperatures rank, if recorded."""
+    tables = {
+        "beside_endpoints": sides.differences(design, found),
+        "rankings": sides.rank_table(design, design.cifar10, found),
+    }
+    return {name: pd.DataFrame(rows) for name, rows in tables.items() if rows}
 
 
 def with_recorded(here: pd.DataFrame, design: Design, found: Found) -> pd.DataFrame:

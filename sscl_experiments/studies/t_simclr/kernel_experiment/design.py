@@ -18,6 +18,7 @@ KERNELS: dict[Kernel, InfoNCE | TSimCLR] = {
     "Gaussian": TSimCLR(df=math.inf, normalization="conditional"),
     "Student t": TSimCLR(df=5.0, normalization="conditional"),
 }
+COMPARED: tuple[Kernel, Kernel] = ("cosine", "Student t")  # by the endpoints
 Purpose = Literal["z", "h"]
 # What a setting can be chosen for: 15-NN on z in the better of two metrics, or the probe on h.
 PURPOSES: tuple[Purpose, ...] = ("z", "h")

@@ -13,24 +13,25 @@ from functools import partial
 
 from sscl_core.config import InfoNCE, TrainConfig
 
+from . import sides
 from .design import (
+    COMPARED,
     FACTOR,
     KERNELS,
     METRICS,
-    STEPS,
     Design,
     Grid,
     ImageDesign,
-    Point,
     Purpose,
     Rung,
 )
 from .ledger import Entry, Found
-from .reading import COMPARED, ENDPOINTS, undecided
-from .search import Condition, Incomplete, chosen, runs, search_of
-from .tasks import Task, baseline, final, searching, seconds, staged, untrained
+from .reading import ENDPOINTS, undecided
+from .search import Condition, Incomplete, runs, search_of
+from .tasks import Task, baseline, searching, seconds, untrained
 
 UNTRAINED_SEEDS = 2
+SidesOf = Callable[[Design, ImageDesign, Found], list[sides.Side]]
 
 
 @dataclass(frozen=True)
@@ -155,66 +156,35 @@ class _Plan:
         return Phase(f"{images.name}-baselines", says, images, lambda found: made)
 
     def forms(self, images: ImageDesign) -> Phase:
-        """The form that was not chosen, so that sphere, tail and BatchNorm can be told apart."""
-        grid = images.both_forms
-
-        def tasks(found: Found) -> list[Task]:
-            made: list[Task] = []
-            for kernel, dim in itertools.product(KERNELS, grid.dims):
-                point = search_of(images, kernel, dim, found).other_form().point
-                where = (images, kernel, dim, point, grid.epochs)
-                made += [final(*where, s, n_train=images.n_train) for s in self.design.seeds]
-            return made
-
         says = "with BatchNorm on z where it was not chosen, without where it was"
-        return Phase(f"{images.name}-both-forms", says, images, tasks)
+        return self._side(f"{images.name}-both-forms", says, images, sides.forms)
 
     def staged(self, images: ImageDesign) -> Phase:
-        def tasks(found: Found) -> list[Task]:
-            made: list[Task] = []
-            for epochs, kernel in itertools.product(images.staged, KERNELS):
-                wide, planar = (
-                    chosen(images, kernel, dim, found)["z"].point for dim in (images.largest, 2)
-                )
-                where = (images, kernel, wide, planar, epochs)
-                made += [staged(*where, seed) for seed in self.design.seeds]
-            return made
-
         says = "two dimensions by way of many"
-        return Phase(f"{images.name}-staged", says, images, tasks)
+        return self._side(f"{images.name}-staged", says, images, sides.by_way_of_many)
+
+    def confirmation(self, images: ImageDesign) -> Phase:
+        name, says = f"{images.name}-all-images", "all training images"
+        return self._side(name, says, images, sides.on_all_images)
+
+    def _side(self, name: str, says: str, images: ImageDesign, made: SidesOf) -> Phase:
+        def tasks(found: Found) -> list[Task]:
+            own = [(side.tasks, side.minus) for side in made(self.design, images, found)]
+            by_seed = [zip(*pair, strict=True) for pair in own]
+            every = itertools.chain.from_iterable(itertools.chain.from_iterable(by_seed))
+            return list(dict.fromkeys(every))
+
+        return Phase(name, says, images, tasks)
 
     def rankings(self, images: ImageDesign) -> Phase:
         """Whether temperatures rank as they did in the search where training is longer."""
-        dim, epochs = self.design.ranked_dim, images.lengths[0].epochs
-        rung = images.second.replace(n_train=images.n_train, epochs=epochs)
-        rung = rung.replace(seeds=rung.seeds[:1])
 
         def tasks(found: Found) -> list[Task]:
-            made: list[Task] = []
-            for kernel in KERNELS:
-                point = search_of(images, kernel, dim, found).chosen["z"].point
-                for step in STEPS:
-                    other = Point(point.batchnorm, step)
-                    made += searching(images, rung, kernel, dim, other)
-            return made
+            made = sides.rankings(self.design, images, found)
+            return [task for ranking in made for task in ranking.longer]
 
         says = "temperatures of the search at the length of the final runs"
         return Phase(f"{images.name}-rankings", says, images, tasks)
-
-    def confirmation(self, images: ImageDesign) -> Phase:
-        """All images, cosine and Student's t, where the endpoints are most likely to differ."""
-        epochs, n_train = images.lengths[0].epochs, self.design.confirming_images
-        cells: list[tuple[int, Purpose]] = [(2, "z"), (images.largest, "h")]
-
-        def tasks(found: Found) -> list[Task]:
-            made: list[Task] = []
-            for kernel, (dim, purpose) in itertools.product(COMPARED, cells):
-                point = chosen(images, kernel, dim, found)[purpose].point
-                where = (images, kernel, dim, point, epochs)
-                made += [final(*where, seed, n_train=n_train) for seed in self.design.seeds]
-            return made
-
-        return Phase(f"{images.name}-all-images", "all training images", images, tasks)
 
     def more_seeds(self, images: ImageDesign) -> Phase:
         """Five more seeds of cosine and Student's t for every endpoint that five left open."""

@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from sscl_experiments.claims import Verdict
 
 from . import endpoints
-from .design import KERNELS, PURPOSES, Design, ImageDesign, Kernel, Purpose
+from .design import COMPARED, KERNELS, PURPOSES, Design, ImageDesign, Kernel, Purpose
 from .endpoints import Correct, Estimate, Rule
 from .ledger import Entry, Found, unpacked
 from .search import Condition, Incomplete, chosen, runs
@@ -21,7 +21,6 @@ SHOWN = (
     *("knn15_cosine_z", "knn15_euclidean_z"),
     *("knn15_cosine_h", "knn15_euclidean_h", "probe_h"),
 )
-COMPARED: tuple[Kernel, Kernel] = ("cosine", "Student t")
 
 
 @dataclass(frozen=True)
