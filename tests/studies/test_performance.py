@@ -288,6 +288,14 @@ def test_shares_of_a_losss_time_add_up(tables):
     assert (shares["matrix products"] > 0).all(), "something was found"
 
 
+def test_a_size_that_is_too_large_for_every_method_is_left_out_and_says_so():
+    table = sweep.loss_times(smoke(rows=[16, 64], dims=[4], most_seconds=1e-9), CPU)
+    large = table[(table.rows == 64) & (table.method != sweep.FASTER_PEER)]
+    assert large.why.str.startswith(("≈", "without")).all()
+    assert large.ms.isna().all()
+    assert (table[table.rows == 16].why == "").all()
+
+
 def test_threads_are_set_for_the_losses_and_put_back():
     before = torch.get_num_threads()
     table = sweep.loss_times(smoke(rows=[16], dims=[4], threads=[1, 2]), CPU)

@@ -36,10 +36,10 @@ def measure(p: Performance) -> dict[str, pd.DataFrame]:
     kinds: dict[str, Callable[[Performance, torch.device], pd.DataFrame]]
     kinds = {
         "machine": machine,
-        "losses": loss_times,
         "spending": spending,
         "parts": part_times,
         "steps": step_times,
+        "losses": loss_times,  # last, as it takes longest
     }
     tables = {}
     for name, make in kinds.items():

@@ -91,6 +91,8 @@ def interleaved(
     Rounds: `repeats`, fewer where they would take more than `patience` seconds, at least three.
     `once`: about how long each takes; without it that is found out, which warms up too.
     """
+    if not calls:
+        return {}
     once = once or {name: seconds(call, device) for name, call in calls.items()}
     times = {name: _calls_in_a_turn(once[name]) for name in calls}
     one_round = sum(once[name] * times[name] for name in calls)
