@@ -283,8 +283,8 @@ def keep_freed_memory() -> None:
     """From now on up to a GiB that is freed stays with the process, in arrays of up to 128 MiB.
 
     A step frees what the next one needs again. By default glibc gives it back to the system, which
-    clears each page before it hands it out anew: a fifth of a convolutional network's step. With
-    other C libraries nothing changes.
+    clears each page before it hands it out anew: about a tenth of a convolutional network's
+    step. With other C libraries nothing changes.
     """
     if platform.libc_ver()[0] == "glibc":
         of_trimming, of_mapping = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
