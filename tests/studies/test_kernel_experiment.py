@@ -648,14 +648,19 @@ def test_rankings_are_of_the_same_temperatures_at_both_lengths(of_five):
     found = of_five[0].found()
     table = pd.DataFrame(plain.sides.rank_table(FIVE, FIVE.cifar10, found))
     assert table.kernel.tolist() == [kernel for kernel in KERNELS for _ in range(2)]
-    ranking, *_ = plain.sides.rankings(FIVE, FIVE.cifar10, found)
+    images, dim = FIVE.cifar10, FIVE.ranked_dim
+    points = plain.sides.ranked(FIVE, images, "cosine", found)
     short, long = (
-        [found[task.id]["metrics"]["probe_h"] for task in tasks]
-        for tasks in (ranking.searched, ranking.longer)
+        [
+            found[task.id]["metrics"]["probe_h"]
+            for point in points
+            for task in plain.tasks.searching(images, rung, "cosine", dim, point)
+        ]
+        for rung in (images.first, plain.sides.longer(images))
     )
     naive = pd.Series(short).rank().corr(pd.Series(long).rank())
     assert table["rank correlation"][1] == pytest.approx(naive, nan_ok=True)
-    assert table["best step at last"][1] == ranking.steps[int(np.argmax(long))]
+    assert table["best step at last"][1] == points[int(np.argmax(long))].step
     assert plain.sides.rank_table(FIVE, FIVE.cifar10, Found({})) == []
 
 

@@ -48,8 +48,6 @@ def estimate(
     networks, and add to each accuracy p of a kernel and d_z an error of variance p (1 - p) / n.
     One seed has the interval (-∞, ∞).
     """
-    from scipy import stats
-
     _, _, seeds = accuracies.shape
     rng = np.random.default_rng(seed)
     means = accuracies.mean(2, keepdims=True)
@@ -60,14 +58,10 @@ def estimate(
     of_seeds = accuracies[:, :, chosen].mean(3)
     spread = np.sqrt(means * (1 - means) / images)
     errors = spread * rng.standard_normal((*means.shape[:2], endpoints.DRAWS))
-    parts = [statistic(curves).var() for curves in (of_seeds, means + errors)]
+    variances = statistic(of_seeds).var(), statistic(means + errors).var()
     both = of_seeds + errors
     error = float(statistic(both).std())
-    weights = parts[0] ** 2 / (seeds - 1) + parts[1] ** 2 / (images - 1)
-    df = float(sum(parts) ** 2 / weights) if weights > 0 else float(seeds - 1)
-    half = float(stats.t.ppf(0.975, df)) * error
-    censored = float(endpoints.is_censored(both).mean()) if len(means[0]) > 1 else 0.0
-    return Estimate(value, value - half, value + half, error, df, seeds, images, censored)
+    return endpoints.with_interval(value, error, variances, (seeds, images), both)
 
 
 def estimates_here(scores: pd.DataFrame, dims: Sequence[int], images: int) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from sscl_experiments.claims import MIN_SEEDS, Verdict
-from sscl_experiments.statistics import smallest_effect
+from sscl_experiments.statistics import smallest_effect, t_quantile
 
 Correct = Bool[np.ndarray, "kernels dims seeds images"]
 Curves = Float[np.ndarray, "kernels dims draws"]
@@ -99,8 +99,6 @@ def estimate(correct: Correct, statistic: Statistic, *, seed: int = 0) -> Estima
     S - 1 for A + E and n - 1 for B (with few seeds percentiles would be too narrow).
     `ValueError`: fewer than two seeds.
     """
-    from scipy import stats
-
     _, _, seeds, images = correct.shape
     if seeds < 2:
         raise ValueError(f"correct must hold two seeds or more, got {seeds}")
@@ -112,10 +110,25 @@ def estimate(correct: Correct, statistic: Statistic, *, seed: int = 0) -> Estima
     rest = statistic(both).var() - of_seeds - of_images
     of_images -= min(max(rest, 0.0), of_images)
     error = math.sqrt(of_seeds + of_images)
-    spread = of_seeds**2 / (seeds - 1) + of_images**2 / (images - 1)
-    df = float((of_seeds + of_images) ** 2 / spread) if spread > 0 else float(seeds - 1)
-    half = float(stats.t.ppf(0.975, df)) * error
-    share = float(is_censored(both).mean()) if both.shape[1] > 1 else 0.0
+    return with_interval(value, error, (of_seeds, of_images), (seeds, images), both)
+
+
+def with_interval(
+    value: float,
+    error: float,
+    variances: tuple[float, float],
+    numbers: tuple[int, int],
+    draws: Curves,
+) -> Estimate:
+    """Of the variances that so many seeds and images make: t by Satterthwaite's formula.
+
+    `draws`: curves among which those without a common accuracy are counted.
+    """
+    seeds, images = numbers
+    lost = sum(part**2 / (number - 1) for part, number in zip(variances, numbers, strict=True))
+    df = float(sum(variances) ** 2 / lost) if lost > 0 else float(seeds - 1)
+    half = t_quantile(0.975, df) * error
+    share = float(is_censored(draws).mean()) if draws.shape[1] > 1 else 0.0
     return Estimate(value, value - half, value + half, error, df, seeds, images, share)
 
 

@@ -22,6 +22,7 @@ from .design import (
     Design,
     Grid,
     ImageDesign,
+    Kernel,
     Purpose,
     Rung,
 )
@@ -124,10 +125,7 @@ class _Plan:
         dims = {dim for one in ENDPOINTS if one.purpose == purpose for dim in one.dims(images)}
 
         def tasks(found: Found) -> list[Task]:
-            made: list[Task] = []
-            for seed, dim, kernel in itertools.product(self.design.seeds, sorted(dims), COMPARED):
-                made += runs(condition, kernel, dim, (seed,), found)
-            return made
+            return self._seed_by_seed(condition, sorted(dims), COMPARED, found)
 
         name = f"{images.name}-deciding-{grid.epochs}-epochs-{purpose}"
         return Phase(name, f"final runs that decide, settings chosen for {purpose}", images, tasks)
@@ -139,14 +137,20 @@ class _Plan:
             made: list[Task] = []
             for grid in grids:
                 condition = Condition(images, grid.epochs, purpose)
-                networks = itertools.product(self.design.seeds, grid.dims, KERNELS)
-                for seed, dim, kernel in networks:
-                    made += runs(condition, kernel, dim, (seed,), found)
+                made += self._seed_by_seed(condition, grid.dims, tuple(KERNELS), found)
             return made
 
         lengths = "-".join(str(grid.epochs) for grid in grids)
         name = f"{images.name}-{lengths}-epochs-{purpose}"
         return Phase(name, f"final runs, settings chosen for {purpose}", images, tasks)
+
+    def _seed_by_seed(
+        self, condition: Condition, dims: Sequence[int], kernels: Sequence[Kernel], found: Found
+    ) -> list[Task]:
+        made: list[Task] = []
+        for seed, dim, kernel in itertools.product(self.design.seeds, dims, kernels):
+            made += runs(condition, kernel, dim, (seed,), found)
+        return made
 
     def baselines(self, images: ImageDesign) -> Phase:
         made = [baseline(images)]
@@ -180,8 +184,7 @@ class _Plan:
         """Whether temperatures rank as they did in the search where training is longer."""
 
         def tasks(found: Found) -> list[Task]:
-            made = sides.rankings(self.design, images, found)
-            return [task for ranking in made for task in ranking.longer]
+            return sides.rankings(self.design, images, found)
 
         says = "temperatures of the search at the length of the final runs"
         return Phase(f"{images.name}-rankings", says, images, tasks)

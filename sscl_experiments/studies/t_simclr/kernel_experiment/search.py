@@ -56,37 +56,37 @@ class Search:
         points: dict[Point, None] = {}
         for batchnorm in (False, True):
             start = [Point(batchnorm, step) for step in STEPS]
-            points |= dict.fromkeys(bracketed(start, self._scores(self.images.first)))
+            points |= dict.fromkeys(bracketed(start, self.scores(self.images.first)))
         return list(points)
 
     @cached_property
     def second(self) -> list[Point]:
         """Those of the second rung. `Incomplete`: the first is."""
         start: dict[Point, None] = {}
-        for score, batchnorm in itertools.product(self._scores(self.images.first), (False, True)):
+        for score, batchnorm in itertools.product(self.scores(self.images.first), (False, True)):
             form = [point for point in self.first if point.batchnorm == batchnorm]
             start[best(form, score)] = None
-        return bracketed(list(start), self._scores(self.images.second))
+        return bracketed(list(start), self.scores(self.images.second))
 
     @cached_property
     def third(self) -> list[Point]:
         """Those of the third rung, which begins with one seed. `Incomplete`: the second is."""
         points: dict[Point, None] = {}
-        for score in self._scores(self.images.second):
+        for score in self.scores(self.images.second):
             points |= dict.fromkeys(around(best(self.second, score)))
         return list(points)
 
     @cached_property
     def last(self) -> list[Point]:
         """Those of the third that get both seeds, one a purpose. `Incomplete`: it is."""
-        scores = self._scores(self.images.single)
+        scores = self.scores(self.images.single)
         return list(dict.fromkeys(best(self.third, score) for score in scores))
 
     @cached_property
     def chosen(self) -> dict[Purpose, Chosen]:
         """The settings for each purpose. `Incomplete`: the search is."""
         points = list(dict.fromkeys([*self.second, *self.last]))
-        by_z, by_h = self._scores(self.images.second)
+        by_z, by_h = self.scores(self.images.second)
         for_z, for_h = best(points, by_z), best(points, by_h)
         if _known(by_h, for_z) >= _known(by_h, for_h) - TIE:
             for_h = for_z
@@ -104,7 +104,7 @@ class Search:
         scores = {m: self._mean(self.images.second, point, f"knn15_{m}_z") for m in METRICS}
         return Chosen(point, max(scores, key=lambda metric: scores[metric] or 0.0))
 
-    def _scores(self, rung: Rung) -> list[Score]:
+    def scores(self, rung: Rung) -> list[Score]:
         """For each purpose."""
         return [self._score(rung, purpose) for purpose in PURPOSES]
 

@@ -7,14 +7,13 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from scipy import stats
 
 from sscl_experiments.statistics import interval
 
 from .design import COMPARED, KERNELS, Design, ImageDesign, Kernel, Point, Purpose, Rung
 from .ledger import Found
-from .search import Condition, Incomplete, chosen, runs, search_of
+from .search import Condition, Incomplete, best, chosen, runs, search_of
 from .tasks import Task, final, searching, staged
 
 MEASURES = {
@@ -128,68 +127,48 @@ def _row(side: Side, pairs: Sequence[Pair]) -> dict[str, Any]:
 # --- rankings -------------------------------------------------------------------------------------
 
 
-class Ranking(NamedTuple):
-    """Temperatures of one kernel, in the search and at the length of the final runs."""
-
-    kernel: Kernel
-    steps: tuple[int, ...]
-    searched: list[Task]
-    longer: list[Task]
+def longer(images: ImageDesign) -> Rung:
+    """As the search's longer runs with one seed, at the length and on the images of final runs."""
+    return images.single.replace(n_train=images.n_train, epochs=images.lengths[0].epochs)
 
 
-def rankings(design: Design, images: ImageDesign, found: Found) -> list[Ranking]:
-    """At one d_z, in the form chosen for z: the first six temperatures, and those beside the best.
+def ranked(design: Design, images: ImageDesign, kernel: Kernel, found: Found) -> list[Point]:
+    """At one d_z, in the form chosen for z: all temperatures of the first rung, ascending."""
+    search = search_of(images, kernel, design.ranked_dim, found)
+    batchnorm = search.chosen["z"].point.batchnorm
+    form = {point for point in search.first if point.batchnorm == batchnorm}
+    return sorted(form, key=lambda point: point.step)
 
-    Against those of the first rung, which all of them had. One seed.
-    """
-    dim = design.ranked_dim
-    longer = _first_seed(images.second).replace(
-        n_train=images.n_train, epochs=images.lengths[0].epochs
-    )
-    made = []
+
+def rankings(design: Design, images: ImageDesign, found: Found) -> list[Task]:
+    """Those temperatures at the length of the final runs, for every kernel."""
+    made: list[Task] = []
     for kernel in KERNELS:
-        search = search_of(images, kernel, dim, found)
-        batchnorm = search.chosen["z"].point.batchnorm
-        steps = sorted({point.step for point in search.first if point.batchnorm == batchnorm})
-        points = [Point(batchnorm, step) for step in steps]
-        pair = [
-            [task for point in points for task in searching(images, rung, kernel, dim, point)]
-            for rung in (_first_seed(images.first), longer)
-        ]
-        made.append(Ranking(kernel, tuple(steps), *pair))
+        for point in ranked(design, images, kernel, found):
+            made += searching(images, longer(images), kernel, design.ranked_dim, point)
     return made
 
 
-def _first_seed(rung: Rung) -> Rung:
-    return rung.replace(seeds=rung.seeds[:1])
-
-
 def rank_table(design: Design, images: ImageDesign, found: Found) -> list[dict[str, Any]]:
-    """A row a kernel and purpose: the best step at either length, and Spearman's correlation."""
-    try:
-        made = rankings(design, images, found)
-    except Incomplete:
-        return []
+    """A row a kernel and purpose: the best step at either length, and Spearman's correlation.
+
+    The search's part is its first rung, which all of these temperatures had. One seed.
+    """
     rows = []
-    for ranking in made:
-        lengths = [_scores(tasks, found) for tasks in (ranking.searched, ranking.longer)]
-        if None in lengths:
+    for kernel in KERNELS:
+        try:
+            points = ranked(design, images, kernel, found)
+        except Incomplete:
             continue
-        for name in ("15-NN on z", "probe on h"):
-            short, long = (np.array(scores[name]) for scores in lengths if scores)
-            row: dict[str, Any] = {"kernel": ranking.kernel, "d_z": design.ranked_dim, "by": name}
-            row |= {"temperatures": len(ranking.steps)}
-            row |= {"best step in the search": ranking.steps[int(short.argmax())]}
-            row |= {"best step at last": ranking.steps[int(long.argmax())]}
-            rows.append(row | {"rank correlation": float(stats.spearmanr(short, long).statistic)})
+        search = search_of(images, kernel, design.ranked_dim, found)
+        lengths = zip(*map(search.scores, (images.first, longer(images))), strict=True)
+        for name, pair in zip(("15-NN on z", "probe on h"), lengths, strict=True):
+            before, after = ([score(point) for point in points] for score in pair)
+            if None in before or None in after:
+                continue
+            row: dict[str, Any] = {"kernel": kernel, "d_z": design.ranked_dim, "by": name}
+            row |= {"temperatures": len(points)}
+            row |= {"best step in the search": best(points, pair[0]).step}
+            row |= {"best step at last": best(points, pair[1]).step}
+            rows.append(row | {"rank correlation": float(stats.spearmanr(before, after).statistic)})
     return rows
-
-
-def _scores(tasks: Sequence[Task], found: Found) -> dict[str, list[float]] | None:
-    """By measure, z in the better metric; None while a run is lacking or where one diverged."""
-    entries = [found.get(task.id, {}) for task in tasks]
-    if not all("metrics" in entry for entry in entries):
-        return None
-    every = [entry["metrics"] for entry in entries]
-    on_z = [max(one["knn15_cosine_z"], one["knn15_euclidean_z"]) for one in every]
-    return {"15-NN on z": on_z, "probe on h": [one["probe_h"] for one in every]}
