@@ -24,10 +24,8 @@ from .record import Record
 from .runner import make
 from .runs.making import now
 
-A_STRATUM, IN_ALL = (
-    2,
-    3,
-)  # the least number of runs, where there are as many, that are trained again
+# The least number of runs, where there are as many, that are trained again.
+A_STRATUM, IN_ALL = 2, 3
 TIMES = ("images_per_second",)  # metrics that no two runs share
 
 
