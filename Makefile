@@ -13,7 +13,8 @@ help:
 	@echo "make test        run all tests"
 	@echo "make lint        ruff and mypy"
 	@echo "make notebooks   reproduce, then put the executed notebooks in place of the committed ones"
-	@echo "make clean       delete the environment and the results"
+	@echo "make install     only set up the environment, which the others do first"
+	@echo "make clean       delete the environment; results, which may have taken hours, stay"
 
 install: $(STAMP)
 
@@ -47,4 +48,4 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) results
+	rm -rf $(VENV)

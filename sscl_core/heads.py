@@ -49,7 +49,7 @@ class ContrastiveHead(nn.Module):
 
 def t_simclr_head(
     width: int,
-    dim: int = 128,
+    dim: int,
     *,
     hidden: int = 2048,
     df: float = DF,
@@ -66,7 +66,7 @@ def t_simclr_head(
 
 
 def simclr_head(
-    width: int, dim: int = 128, *, hidden: int = 2048, temperature: float = 0.5
+    width: int, dim: int, *, hidden: int = 2048, temperature: float = 0.5
 ) -> ContrastiveHead:
     """SimCLR: the same projector without BatchNorm on z, which cosines do without; errors alike."""
     loss = InfoNCELoss(temperature=temperature)

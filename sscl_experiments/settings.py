@@ -32,9 +32,9 @@ class Setting(Frozen):
 # Common to all methods, settled on the held-out part with SimCLR only. No flip: all shoes point
 # left.
 AUGMENTATION = ImageAugmentation(crop_scale=(0.7, 1.0), flip=0.0, jitter=0.8)
-# One setting for all dimensions, for every notebook but 05: the best of ten a method on the part of
-# the training images held out, by 10-NN on z at d_z = 2, 8 and 32, two seeds of four epochs. The
-# table of that search is data/records/search_one_setting.csv.
+# One setting for all dimensions, for notebooks that do not tune their own: the best of ten a method
+# on the part of the training images held out, by 10-NN on z at d_z = 2, 8 and 32, two seeds of four
+# epochs. The table of that search is data/records/search_one_setting.csv.
 METHODS = {
     "SimCLR": Setting(loss=InfoNCE(temperature=0.1), batchnorm=True),
     "t-SimCLR": Setting(

@@ -1,5 +1,7 @@
 """Every command of the README is run, at scale smoke, but those of make: .ci/run does that."""
 
+import html
+import json
 import os
 import re
 import subprocess
@@ -72,3 +74,74 @@ def test_links_and_files_exist():
             (CHECKOUT / folder / name).exists()
             for folder in ("", "sscl_core", "sscl_experiments", "workflow")
         ), name
+
+
+# --- the table of claims --------------------------------------------------------------------------
+
+CLAIM = re.compile(r"<tr><th>([BC]\d+[a-c]?)</th>.*?<th>estimate</th><td>(.*?)</td>.*?<b>(.*?)</b>")
+OF_EXPERIMENT = re.compile(r"<td>(C1[01])\. .*?</td>.*?<td>([a-z]+[a-z ]*)</td>", re.S)
+ROW = re.compile(r"^\| \*\*(\w+)\*\*.* \| (.*?) \| ([a-z ]+) \|$", re.M)
+INTERVAL = re.compile(r"\[([−\d.]+), ([−\d.]+)\]")
+NOT_HERE = "not run at this scale"
+
+
+def shown():
+    """What the committed notebooks print: claim -> (verdict, low, high), None without interval."""
+    found = {}
+    for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", ())]
+        for output in outputs:
+            text = html.unescape("".join(output.get("data", {}).get("text/html", ())))
+            for name, estimate, verdict in CLAIM.findall(text):
+                ends = re.search(r"\[(.*), (.*)\]", estimate)
+                low, high = map(float, ends.groups()) if ends else (None, None)
+                found[name] = (verdict, low, high)
+            found |= {name: (verdict, None, None) for name, verdict in OF_EXPERIMENT.findall(text)}
+    return found
+
+
+def recorded():
+    """The same of the records of scale `full`."""
+    found = {}
+    for path in (CHECKOUT / "data" / "records" / "full").glob("*.json"):
+        for outcome in json.loads(path.read_text(encoding="utf-8")).get("claims", ()):
+            values = (outcome["verdict"], outcome["low"], outcome["high"])
+            found[outcome["claim"]["id"]] = values
+    return found
+
+
+def expected():
+    """What the README says: the notebook's verdict, or the record's where it gives none."""
+    found, records = shown(), recorded()
+    for name in ("C8", "C12", "C13"):
+        assert found[name][0] == NOT_HERE, "the README says so"
+        found[name] = records[name]
+    return found
+
+
+def test_every_claim_is_in_the_readme():
+    rows = [name for name, _, _ in ROW.findall(README)]
+    assert len(rows) == len(set(rows))
+    assert set(rows) == set(expected())
+
+
+def is_rounded(text, value):
+    """Whether `text` is the value, or a hundred times it, to the digits that it has."""
+    digits = len(text.partition(".")[2])
+    number = float(text.replace("−", "-"))
+    # The value itself may be rounded to three digits.
+    return any(abs(number - k * value) <= 0.5 * 10**-digits + 0.005 * abs(number) for k in (1, 100))
+
+
+@pytest.mark.parametrize(
+    ("name", "result", "verdict"), ROW.findall(README), ids=lambda text: text[:24]
+)
+def test_the_readme_says_what_the_notebooks_say(name, result, verdict):
+    known, low, high = expected()[name]
+    assert verdict == known
+    if low is not None:
+        ends = INTERVAL.search(result)
+        assert ends, "no interval"
+        for text, value in zip(ends.groups(), (low, high), strict=True):
+            assert is_rounded(text, value), (text, value)

@@ -160,8 +160,8 @@ def report_html(plan: Plan, decided: list[Outcome]) -> str:
     failed = sorted((plan.out / "failed").glob("*.txt"))
     sections = [
         "<h1>Contrastive learning is stochastic neighbor embedding</h1>",
-        f"<p>Scale: {plan.scale}. Intervals are 95 % over seeds, conditional on the test set; "
-        "rules were fixed before the runs.</p>",
+        f"<p>Scale: {plan.scale}. Intervals are 95 %: over seeds, and over test images too where "
+        "the estimand says so. Rules were fixed before the runs that decide.</p>",
         _html_table(header, [_row(outcome) for outcome in decided]),
         *map(_failure_html, failed),
         "<h2>Notebooks</h2>",

@@ -95,7 +95,7 @@ def test_it_trains_and_projects():
 )
 def test_wrong_settings_are_named(wrong, error, words):
     with pytest.raises(error, match=words):
-        t_simclr_head(**({"width": 12} | wrong))
+        t_simclr_head(**({"width": 12, "dim": 2} | wrong))
 
 
 def test_views_of_other_shapes_are_refused():

@@ -17,6 +17,7 @@ from sscl_core.files import write_json, write_text
 from sscl_core.train import device_of, on_threads
 from sscl_experiments.parameters import Parameters
 from sscl_experiments.record import release
+from sscl_experiments.statistics import t_quantile
 from sscl_experiments.store import SCHEMA
 
 from .contenders import FLOOR, IDIOM, OURS
@@ -216,7 +217,7 @@ def slope(x: pd.Series, y: pd.Series) -> tuple[float, float, float]:
     if there.sum() < LEAST_SIZES:
         return (np.nan, np.nan, np.nan)
     fit = stats.linregress(np.log(x[there]), np.log(y[there]))
-    half = stats.t.ppf(0.975, there.sum() - 2) * fit.stderr
+    half = t_quantile(0.975, there.sum() - 2) * fit.stderr
     return fit.slope, fit.slope - half, fit.slope + half
 
 
