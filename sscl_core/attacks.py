@@ -16,6 +16,7 @@ from torch.func import jvp, vjp
 from torch.nn import functional as F
 
 from .checks import check_floating, check_whole, checked_labels
+from .similarities import unit
 
 Norm = Literal["l2", "linf"]
 NORMS: tuple[Norm, ...] = ("l2", "linf")
@@ -38,13 +39,15 @@ def pgd(
     Steps of length `step_size` (2.5 · radius / steps by default) along the gradient, for "linf"
     along its sign, each followed by the projection onto the ball and onto [0, 1]. It begins at x,
     and again `restarts` - 1 times at a random point of the ball. Every row keeps the best point
-    that any step reached, so more restarts never find less, nor does x itself.
+    that any step reached, so more restarts never find less, nor does x itself. `generator` is on
+    the CPU, wherever x is.
 
     `ValueError`: a radius or step size that is not positive and finite, an unknown norm, steps or
     restarts below 1, x without rows, outside [0, 1] or not finite, a loss that is not one number a
     row. `TypeError`: x that is no floating-point tensor.
     """
     _check_attack(x, radius, norm, steps, step_size, restarts)
+    x = x.detach()
     step = 2.5 * radius / steps if step_size is None else step_size
     best, found = x.clone(), x.new_full(x.shape[:1], -math.inf)
     for number in range(restarts):
@@ -66,8 +69,9 @@ def _better(at: Tensor, values: Tensor, best: Tensor, found: Tensor) -> tuple[Te
 
 def _value_and_slope(loss: Function, at: Tensor) -> tuple[Tensor, Tensor]:
     at = at.detach().requires_grad_()
-    values = _rows(loss, at)
-    (slope,) = torch.autograd.grad(values.sum(), at)
+    with torch.enable_grad():
+        values = _rows(loss, at)
+        (slope,) = torch.autograd.grad(values.sum(), at)
     # Where the loss has a minimum, as a displacement has at 0, any direction leads up.
     flat = slope.flatten(1).abs().amax(1) == 0
     slope = torch.where(flat.view(-1, *[1] * (at.ndim - 1)), _fixed_direction(slope), slope)
@@ -92,7 +96,7 @@ def _steepest(slope: Tensor, norm: Norm) -> Tensor:
     """The direction of length 1 in which the loss grows fastest."""
     if norm == "linf":
         return slope.sign()
-    return F.normalize(slope.flatten(1), dim=1).view_as(slope)
+    return _units(slope)
 
 
 def project(moved: Tensor, x: Tensor, radius: float, norm: Norm) -> Tensor:
@@ -114,7 +118,7 @@ def random_start(
         change = 2 * torch.rand(x.shape, generator=generator).to(x) - 1
     else:
         change = torch.randn(x.shape, generator=generator).to(x)
-        change = F.normalize(change.flatten(1), dim=1).view_as(x)
+        change = _units(change)
     return (x + radius * change).clamp(0, 1)
 
 
@@ -156,7 +160,8 @@ def local_lipschitz(
 
 
 def _units(v: Tensor) -> Tensor:
-    return F.normalize(v.flatten(1), dim=1).view_as(v)
+    """Rows over their norms, however small these are."""
+    return unit(v.flatten(1)).view_as(v)
 
 
 def _check_attack(

@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from .augmentations import ImageViews, agnostic_views, crop_overlap
+from .checks import require
 from .config import Images, Mixture, Points, TrainConfig
 from .rng import ORDER, SAMPLE, VIEWS, stream
 
@@ -93,6 +94,7 @@ def _image_source(config: TrainConfig, images: UInt8[Tensor, "n c h w"]) -> Sour
     A last batch of one image, which has no negatives, is left out.
     """
     assert isinstance(config.data, Images)
+    require(len(images) > 1, "data", images, "two images or more: one has no negatives")
     augment = ImageViews(config.data.augmentation, images.shape[1:])
     sizes = [len(part) for part in torch.arange(len(images)).split(config.batch_size)]
     steps = len(sizes) - (sizes[-1] == 1)

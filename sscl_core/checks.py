@@ -17,7 +17,7 @@ NORMALIZATIONS = ("joint", "conditional")
 
 def scalar(value: Scalar) -> Number:
     """A float, or a tensor without dimensions: neither changes shapes or the features' dtype."""
-    return value.reshape(()) if isinstance(value, Tensor) else float(value)
+    return single(value.reshape(())) if isinstance(value, Tensor) else float(value)
 
 
 def real(value: Scalar) -> float:
@@ -36,11 +36,12 @@ def features(z: Tensor, *, name: str = "z", validate: bool = True, cosine: bool)
             f"{name} must have shape (n, d) with n >= 2 and d >= 1, got {tuple(z.shape)}"
         )
     if validate:
-        _check_values(name, z.detach(), cosine=cosine)
+        check_values(name, z.detach(), cosine=cosine)
     return single(z)
 
 
-def _check_values(name: str, z: Tensor, *, cosine: bool) -> None:
+def check_values(name: str, z: Tensor, *, cosine: bool) -> None:
+    """`ValueError` unless z (n, d) is finite and, for cosine, has no row of zeros."""
     # Norms that are positive and finite say all of it in one pass over z. Squares that overflow or
     # vanish are no error: what the norms leave open is looked at entry by entry.
     norms = torch.linalg.vector_norm(z, dim=1)
@@ -120,8 +121,10 @@ def holds(condition: Tensor) -> bool:
         return True
     try:
         return bool(condition)
-    except RuntimeError:  # how vmap refuses control flow that depends on data
-        return True
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        return True  # vmap refuses control flow that depends on data
 
 
 def check_points(name: str, z: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.autograd import Function
 
 from .checks import require, single
 from .losses import info_nce, t_simclr
-from .moco import MoCo, dealt, in_groups
+from .moco import MoCo, contiguous, dealt, in_groups
 from .models import Encoder
 from .similarities import Cosine, Student
 
@@ -44,7 +44,8 @@ class _Gather(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Tensor:
-        total = gradients[0].contiguous()
+        # A copy: autograd may hand the same tensor to others, and the sum is made in place.
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total.chunk(world_size())[rank()]
 
@@ -90,7 +91,8 @@ class DistributedMoCo(MoCo):
             return super().keys(x2, groups)
         require(len(x2) % groups == 0, "batch", len(x2), f"a multiple of {groups}, the groups")
         images = _all(x2)
-        hands = dealt(len(images), world_size() * groups)
+        deal = dealt if self.shuffle else contiguous
+        hands = deal(len(images), world_size() * groups)
         own = hands[rank() * groups : (rank() + 1) * groups]
         inside = list(torch.arange(sum(map(len, own))).split([len(hand) for hand in own]))
         chosen = images[torch.cat(own).to(images.device)]

@@ -80,11 +80,14 @@ def train_ensemble(
     where a gradient is zero but for it, as that of a bias before BatchNorm.
     `on_epoch(epoch, ensemble)` is called before the first epoch (0) and after each.
 
-    `ValueError`: runs that differ in more than the seed, are on images, or none.
+    `ValueError`: runs that differ in more than the seed, are on images, or none; data or networks
+    that are not one a run.
     `NonFiniteLossError` names every seed whose loss became NaN or infinite, and holds the results
     of the others, which it does not touch.
     """
     _require_alike(configs, data)
+    if networks is not None:
+        _require_one_each("networks", networks, configs)
     config, place = configs[0], device_of(device)
     with computing(config):
         batches = _stacked(configs, data, place)
@@ -117,7 +120,7 @@ def train_ensemble(
     results = []
     for i, own in enumerate(configs):
         if i not in lost:
-            network = ensemble.member(i, members[i])
+            network = ensemble.member(i, members[i].to(place))
             results.append(TrainResult(own, network, losses[i], speed, seconds))
     if lost:
         raise _error(configs, lost, results)
@@ -142,8 +145,12 @@ def _require_alike(configs: Sequence[TrainConfig], data: Sequence[Data]) -> None
     if len(alike) != 1 or isinstance(configs[0].data, Images):
         rule = "one or more runs on vectors that differ in their seed alone"
         raise ValueError(f"configs must be {rule}, got {len(configs)} runs")
-    if len(data) != len(configs):
-        raise ValueError(f"data must have one entry a run, {len(configs)}, got {len(data)}")
+    _require_one_each("data", data, configs)
+
+
+def _require_one_each(name: str, values: Sequence[object], configs: Sequence[TrainConfig]) -> None:
+    if len(values) != len(configs):
+        raise ValueError(f"{name} must have one entry a run, {len(configs)}, got {len(values)}")
 
 
 def _stack(networks: Sequence[Encoder], device: torch.device) -> Ensemble:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import checks
-from .checks import Metric, check_points, checked_features, checked_labels
+from .checks import Metric, checked_features, checked_labels
 from .similarities import squared_distances
 
 METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
@@ -29,19 +29,15 @@ LONGER = 100  # the center of the rows than the shortest of them, for one produc
 
 
 def component_means(
-    u: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], m: int
+    u: Float[Tensor, "n d"], labels: Integer[Tensor, " n"], m: int
 ) -> Float[Tensor, "m d"]:
     """The mean feature of each of m components.
 
-    `ValueError` unless every one of them occurs in `labels`; `TypeError` unless those are int64.
+    `ValueError` unless every one of them occurs in `labels`. Else what the module says.
     """
-    u = check_points("u", u)
+    u = checked_features("u", u)
+    labels = checked_labels("labels", labels, u, of="u")
     checks.check_whole("m", m, 1)
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"labels must be a tensor of int64, got {kind}: convert them with .long()")
-    if labels.shape != u.shape[:1]:
-        raise ValueError(f"labels must have shape ({len(u)},), got {tuple(labels.shape)}")
     found = labels.unique().tolist()
     if found != list(range(m)):
         raise ValueError(f"labels must be 0..{m - 1}, each at least once, got {found}: change m")
@@ -210,8 +206,8 @@ def linear_probe(
     from where rounding stops it.
 
     `ValueError`: labels of one class only, a penalty or a tolerance that is not positive and
-    finite, `max_iter` below 1. `RuntimeError`: not there after `max_iter` steps. Else what the
-    module says.
+    finite, `max_iter` below 1. `RuntimeError`: not there after `max_iter` steps in either
+    precision. Else what the module says.
     """
     train, labels, test = _training_and_test(train, labels, test)
     if not 0 < penalty < math.inf:
@@ -226,11 +222,17 @@ def linear_probe(
             "labels must be of two classes or more, or there is nothing to tell apart: "
             f"got {int(labels[0])} alone"
         )
-    mean, std = train.mean(0), train.std(0).clamp_min(1e-6)
+    mean, std = train.mean(0), _spread(train)
     one_hot = F.one_hot(columns, len(classes)).T.to(train.dtype)
     x = _with_one((train - mean) / std)
     weights = _probe_weights(x, one_hot, penalty, tolerance, int(max_iter))
     return classes[(_with_one((test - mean) / std).to(weights.dtype) @ weights.T).argmax(1)]
+
+
+def _spread(x: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
+    """The standard deviation of each column; 1 of those that are constant but for rounding."""
+    std = x.std(0)
+    return std.where(std > 1e-6 * x.abs().amax(0), 1.0)
 
 
 def _with_one(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d_plus_1"]:
@@ -342,15 +344,20 @@ def embed(
     """Backbone and projected features (h, z) of images, without augmentation.
 
     They are float32, computed in evaluation mode; the model's mode comes back afterwards.
+    `TypeError` for images that are not bytes.
     """
+    if images.dtype != torch.uint8:
+        raise TypeError(f"images must be uint8, bytes from 0 to 255, got {images.dtype}")
     device, training = next(model.parameters()).device, model.training
     model.eval()
     pixels = (
         batch.to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
         for batch in images.split(batch_size)
     )
-    parts = [model(x) for x in pixels]
-    model.train(training)
+    try:
+        parts = [model(x) for x in pixels]
+    finally:
+        model.train(training)
     h, z = zip(*parts, strict=True)
     return torch.cat(h), torch.cat(z)
 
@@ -439,8 +446,10 @@ def class_similarity(
 
 
 def _training_and_test(train: Any, labels: Any, test: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Features and labels, checked and on one device."""
+    """Features and labels, checked, of one precision and on the device of the former."""
     train, test = checked_features("train", train), checked_features("test", test)
+    precision = torch.promote_types(train.dtype, test.dtype)
+    train, test = train.to(precision), test.to(train.device, precision)
     if train.shape[1] != test.shape[1]:
         raise ValueError(
             f"train and test must have one width, got {train.shape[1]} and {test.shape[1]}"

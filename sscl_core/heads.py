@@ -61,8 +61,9 @@ def t_simclr_head(
     `ValueError`, `TypeError`: a size below 1 or no integer, a number that is not positive.
     """
     check_settings(temperature_per_dim=temperature_per_dim)
+    to_z = _projector(width, dim, hidden, batchnorm=True)
     loss = TSimCLRLoss(temperature=temperature_per_dim * dim, df=df, normalization="joint")
-    return ContrastiveHead(_projector(width, dim, hidden, batchnorm=True), loss)
+    return ContrastiveHead(to_z, loss)
 
 
 def simclr_head(
@@ -77,4 +78,5 @@ def _projector(width: int, dim: int, hidden: int, *, batchnorm: bool) -> nn.Sequ
     check_whole("width", width, 1)
     check_whole("dim", dim, 1)
     check_whole("hidden", hidden, 0)
-    return projector(width, Projector(hidden=hidden, dim=dim, batchnorm=batchnorm))
+    layers = Projector(hidden=int(hidden), dim=int(dim), batchnorm=batchnorm)
+    return projector(int(width), layers)

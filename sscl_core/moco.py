@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .batches import Batch, Data, source
-from .checks import Scalar, check_floating, check_whole, features, require, single
+from .checks import Scalar, check_floating, check_values, check_whole, features, require, single
 from .config import InfoNCE, SpectralContrastive, TrainConfig
 from .fit import fit
 from .models import Encoder
@@ -32,7 +32,7 @@ def moco(
     temperature: Scalar = 0.2,
     validate: bool = True,
 ) -> Float[Tensor, ""]:
-    """Mean over the n queries of  -l_i + log(exp l_i + Σ_j exp cos(q_i, queue_j)/temperature).
+    """Mean over the n queries of  -l_i + log(exp l_i + Σ_j exp(cos(q_i, queue_j)/temperature)).
 
     l_i = cos(q_i, k_i)/temperature. No gradient flows into `k` and `queue`. An empty queue gives 0.
     Raises what `losses` says, and `ValueError` for shapes that do not fit.
@@ -67,6 +67,8 @@ def _against_queue(
     if q.shape != k.shape or queue.ndim != 2 or queue.shape[1] != q.shape[1]:
         shapes = f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(queue.shape)}"
         raise ValueError(f"q, k and queue must have shapes (n, d), (n, d) and (K, d), got {shapes}")
+    if validate and len(queue):
+        check_values("queue", queue.detach(), cosine=cosine)
     negatives = single(queue).detach().to(q.dtype)
     with full_precision(q):
         # All in one call, so that all are in the same units and precision.

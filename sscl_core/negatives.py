@@ -432,6 +432,6 @@ def _differentiable(form: _Form, x: Tensor, df: Any, v: Tensor) -> tuple[Tensor,
     sums = log_s.masked_fill(own, -math.inf).logsumexp(-1)
     if v.shape != sums.shape:  # the gradient is that of the total
         sums = sums.logsumexp(-1)
-    learned = (df,) if isinstance(df, Tensor) else ()
+    learned = (df,) if isinstance(df, Tensor) and df.requires_grad else ()
     at_x, *at_df = torch.autograd.grad(sums, (x, *learned), v, create_graph=True)
     return at_x, at_df[0] if at_df else None

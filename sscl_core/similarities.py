@@ -100,8 +100,9 @@ class Cosine(_Similarity):
         return torch.zeros_like(squared) + 1 / (2 * scalar(self.temperature))
 
     def distances(self, z: Float[Tensor, "N d"]) -> Float[Tensor, "N N"]:
-        """Angles, by the chord: exact where an angle is small, which its cosine is not."""
-        return 2 * (squared_distances(unit(z)).sqrt() / 2).clamp(max=1).asin()
+        """Angles, by the chord, in float64: of small angles the cosine would say little."""
+        chord = squared_distances(unit(z.double())).sqrt()
+        return (2 * (chord / 2).clamp(max=1).asin()).to(z.dtype)
 
     def slope_in_log_distance(self, d: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """-∂ log s / ∂ log d for angles d:  d sin(d) / temperature."""
@@ -155,8 +156,8 @@ class Student(_Similarity):
         return (df + 1) / 2 / (temperature * df + squared)
 
     def distances(self, z: Float[Tensor, "N d"]) -> Float[Tensor, "N N"]:
-        """Euclidean distances."""
-        return squared_distances(z).sqrt()
+        """Euclidean distances, in float64: the root of a rounding error is not small."""
+        return squared_distances(z.double()).sqrt().to(z.dtype)
 
     def slope_in_log_distance(self, d: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """-∂ log s / ∂ log d:  (df + 1) d² / (temperature · df + d²), which levels off at df + 1.

@@ -289,8 +289,10 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] == "glibc":
         of_trimming, of_mapping = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
         libc = ctypes.CDLL(None)
-        libc.mallopt(of_trimming, KEPT)
-        libc.mallopt(of_mapping, LARGEST_KEPT)
+        # Older versions refuse more than 32 MiB. Trimming alone would do harm: it fixes the size
+        # from which arrays are mapped anew each time.
+        if libc.mallopt(of_mapping, LARGEST_KEPT) or libc.mallopt(of_mapping, 2**25):
+            libc.mallopt(of_trimming, KEPT)
 
 
 def parameter_groups(network: Encoder) -> list[dict[str, Any]]:

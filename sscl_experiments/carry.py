@@ -9,7 +9,7 @@ that rests.
 
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,9 +38,14 @@ class Group:
     records: Mapping[TrainConfig, Record]
 
     @property
-    def stratum(self) -> tuple[str, ...]:
+    def stratum(self) -> tuple[Hashable, ...]:
+        """What decides which code trains and measures it: of each kind some are made again."""
         first = self.runs[0]
-        return self.code, first.data.name, first.loss.name, first.precision
+        # Some kinds of runs have an objective of their own: a queue, labels.
+        objective = getattr(first, "objective", None), getattr(first, "supervised", None)
+        kind = (first.data.name, type(first.data).__name__, *objective, first.backbone.name)
+        how = (first.loss.name, first.precision, first.weights is None, first.epochs > 0)
+        return self.code, *kind, *how
 
     @property
     def seconds(self) -> float:
@@ -69,9 +74,9 @@ def carry(
     """Gives records under `runs` that older code made the keys of today, if their numbers are.
 
     Of these runs, those without a record of today are looked for under the keys of other code, with
-    the same configuration and the same libraries. Of each kind of data, loss and precision the one
-    or two groups that trained fastest are trained again, and of each state of the code three runs
-    at least. If a metric (but `TIMES`) or an array differs in one bit, nothing is changed.
+    the same configuration and the same libraries. Of each kind (`Group.stratum`) the one or two
+    groups that trained fastest are trained again, and of each state of the code three runs at
+    least. If a metric (but `TIMES`) or an array differs in one bit, nothing is changed.
     """
     groups = older_groups(configs, runs)
     sample = sample_of(groups)
@@ -134,7 +139,7 @@ def sample_of(groups: Sequence[Group]) -> list[Group]:
     ones; its records count one by one.
     """
     fastest = sorted(groups, key=lambda group: group.seconds)
-    strata: dict[tuple[str, ...], list[Group]] = {}
+    strata: dict[tuple[Hashable, ...], list[Group]] = {}
     for group in fastest:
         strata.setdefault(group.stratum, []).append(group)
     sample = list(itertools.chain.from_iterable(part[:A_STRATUM] for part in strata.values()))

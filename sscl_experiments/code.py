@@ -10,8 +10,12 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from .paths import PACKAGES
+
+# Of syntax trees: what says nothing here, and what versions after 3.11 have.
+LATER_FIELDS = ("kind", "type_comment", "type_ignores", "type_params")
 
 DECLARATIVE = ("sscl_core.config",)  # what a test freezes, defaults and all
 
@@ -104,7 +108,20 @@ def _meaning(source: str) -> str:
             continue
         if ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    return _written(tree)
+
+
+def _written(node: Any) -> str:
+    """A syntax tree in one line, alike in all versions of Python: they unparse in several ways."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_written, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if name not in LATER_FIELDS and value is not None and value != []:
+            fields.append(f"{name}={_written(value)}")
+    return f"{type(node).__name__}({','.join(fields)})"
 
 
 def _is_version(node: ast.stmt) -> bool:

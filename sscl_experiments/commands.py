@@ -235,11 +235,15 @@ def _prefetch(a: argparse.Namespace) -> int:
 def make_all(configs: Sequence[TrainConfig], runs: Path, data_dir: str | None) -> list[str]:
     """What failed; all other runs are made. Runs that other processes are at are left to them."""
     with importing():
+        from sscl_core.divergence import NonFiniteLossError
+
         from .runner import results
     where: Any = {"runs": runs, "data_dir": data_dir}
     try:
         results(configs, **where)
         return []
+    except NonFiniteLossError as error:
+        return [f"{type(error).__name__}: {error}"]  # it names every run: all others are made
     except Exception:
         pass  # the first error ended it: now each training by itself, those that are made are read
     failed: dict[str, None] = {}
@@ -411,8 +415,8 @@ def _bench(a: argparse.Namespace) -> int:
     with importing():
         from sscl_experiments.studies.performance import STUDY, analysis
 
-    given = {key: _value(value) for key, value in a.parameter}
-    given |= {"scale": a.scale, "device": a.device, "data_dir": a.data_dir}
+    given = {"scale": a.scale, "device": a.device, "data_dir": a.data_dir}
+    given |= {key: _value(value) for key, value in a.parameter}
     analysis.bench(study.resolve(STUDY.notebook, given), a.out)
     return 0
 

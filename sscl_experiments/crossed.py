@@ -23,7 +23,8 @@ def crossed_interval(
     The first and the last term are the variance of the seeds' means over S, seeds being the same
     for all sets; the second is (MS_images - MS_rest)/(S I) of each set, by the mean squares of the
     two-way analysis of variance, or 0 where that is negative. The interval is Student's t, its
-    degrees of freedom by Satterthwaite's formula. One seed has the interval (-∞, ∞).
+    degrees of freedom by Satterthwaite's formula for these mean squares. One seed has the interval
+    (-∞, ∞).
 
     `ValueError`: no set, sets with different numbers of seeds, an empty or non-finite one.
     """
@@ -55,26 +56,28 @@ def _spread(differences: Sequence[np.ndarray]) -> tuple[float, float, float]:
     if seeds == 1:
         return mean, math.inf, 0.0
     of_seeds = float(by_seed.var(ddof=1)) / seeds
-    of_images = [_image_variance(values) / len(sets) ** 2 for values in sets]
-    total = of_seeds + sum(of_images)
+    of_images = [_image_squares(values) / len(sets) ** 2 for values in sets]
+    total = of_seeds + sum(max(0.0, images - rest) for images, rest in of_images)
     if total == 0:
         return mean, 0.0, seeds - 1.0
     lost = of_seeds**2 / (seeds - 1)
-    for values, variance in zip(sets, of_images, strict=True):
-        lost += variance**2 / max(values.shape[1] - 1, 1)
+    for values, (images, rest) in zip(sets, of_images, strict=True):
+        if images > rest:
+            df = values.shape[1] - 1
+            lost += images**2 / df + rest**2 / (df * (seeds - 1))
     return mean, math.sqrt(total), total**2 / lost
 
 
-def _image_variance(values: np.ndarray) -> float:
-    """σ²_b/I, from the mean squares: E MS_images = S σ²_b + σ²_e."""
+def _image_squares(values: np.ndarray) -> Float[np.ndarray, " 2"]:
+    """MS_images and MS_rest over S I. Their difference is σ²_b/I: E MS_images = S σ²_b + σ²_e."""
     seeds, images = values.shape
     if images == 1:
-        return 0.0
+        return np.zeros(2)
     rows, columns = values.mean(1, keepdims=True), values.mean(0, keepdims=True)
     rest = values - rows - columns + values.mean()
     ms_images = seeds * float(columns.var(ddof=1))
     ms_rest = float(np.square(rest).sum()) / ((seeds - 1) * (images - 1))
-    return max(0.0, ms_images - ms_rest) / (seeds * images)
+    return np.array([ms_images, ms_rest]) / (seeds * images)
 
 
 def _check(sets: Sequence[np.ndarray]) -> None:

@@ -9,7 +9,8 @@ goes on from the last epoch. `docs/imagenet.md` says what it takes.
 import argparse
 import itertools
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from sscl_core import checkpoint as checkpoints
+from sscl_core.checks import require
 from sscl_core.config import Optimizer
 from sscl_core.distributed import DistributedMoCo, PairLoss, rank, world_size
 from sscl_core.models import Encoder, resnet
@@ -101,6 +103,7 @@ def loader_of(
     is_sharded = data.is_dir() and any(data.rglob("*.tar"))
     where: dict[str, Any] = {"seed": recipe.seed, "skip": skip}
     options: dict[str, Any] = {"num_workers": workers, "collate_fn": together}
+    options["pin_memory"] = torch.cuda.is_available()
     if not is_sharded:
         folder = Folder(data, recipe.size, **where)
         places = epoch_batches(
@@ -112,6 +115,8 @@ def loader_of(
         rule = f"at least a batch, {recipe.batch}, where there are shards"
         raise ValueError(f"images must be {rule}, got {images}: say how many an epoch has")
     shards = Shards(data, recipe.size, epoch=epoch, rank=rank(), world=world_size(), **where)
+    rule = f"a multiple of the number of processes, {world_size()}"
+    require(recipe.batch % world_size() == 0, "batch", recipe.batch, rule)
     steps = images // recipe.batch
     loader = DataLoader(shards, batch_size=recipe.batch // world_size(), **options)
     return itertools.islice(loader, steps), steps
@@ -158,7 +163,7 @@ def pretrain(
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        _require_finite(loss, epoch)
+        _require_finite(loss, weights, epoch)
         if rank() == 0:
             _save(path, recipe, model, optimizer, epoch + 1)
     if rank() == 0:
@@ -175,9 +180,12 @@ def step(model: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device) -
         return model(x1, x2)
 
 
-def _require_finite(loss: Tensor, epoch: int) -> None:
+def _require_finite(loss: Tensor, weights: Sequence[Tensor], epoch: int) -> None:
+    """The last step's gradient shows in the weights alone."""
     if not bool(loss.isfinite()):
         raise ArithmeticError(f"the loss is {loss.item()} after epoch {epoch}: lower the rate, lr")
+    if not all(bool(weight.isfinite().all()) for weight in weights):
+        raise ArithmeticError(f"weights are not finite after epoch {epoch}: lower the rate, lr")
 
 
 def _plain(model: nn.Module) -> nn.Module:
@@ -239,17 +247,20 @@ def main() -> None:
     parser.add_argument("--rehearse", action="store_true", help="a tiny network, one epoch")
     given = parser.parse_args()
     recipe = RECIPES[given.recipe]
-    with processes() as device:
-        pretrain(
-            small(recipe) if given.rehearse else recipe,
-            given.data,
-            given.out,
-            images=given.images,
-            workers=given.workers,
-            skip=given.skip_corrupt,
-            device=device,
-            progress=True,
-        )
+    try:
+        with processes() as device:
+            pretrain(
+                small(recipe) if given.rehearse else recipe,
+                given.data,
+                given.out,
+                images=given.images,
+                workers=given.workers,
+                skip=given.skip_corrupt,
+                device=device,
+                progress=True,
+            )
+    except (ValueError, ArithmeticError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Who is a neighbor of whom: the P that an augmentation specifies, in float64.
+"""Who is a neighbor of whom: the P that an augmentation specifies, in float64 and on the CPU.
 
 - Perplexity: `perplexity_matched` (SNE, t-SNE), and `sparse_perplexity_matched` for many points.
 - Densities: `log_noise`, `log_mixup`, `log_masking`, `log_corruption` give log a(x'_j | x_i), rows

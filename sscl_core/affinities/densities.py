@@ -81,7 +81,7 @@ def _probabilities(weights: Tensor | None, c: int) -> Float[Tensor, " c"]:
     if weights is None:
         pi = torch.full((c,), 1 / c, dtype=torch.float64)
     else:
-        pi = torch.as_tensor(weights, dtype=torch.float64)
+        pi = torch.as_tensor(weights, dtype=torch.float64).cpu()
     fits = pi.shape == (c,) and bool((pi >= 0).all())
     if not fits or abs(pi.sum() - 1) > 1e-6:  # to which precision float32 sums to 1
         raise ValueError(f"weights must be {c} probabilities that sum to 1, got {weights}")

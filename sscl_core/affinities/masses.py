@@ -47,7 +47,8 @@ def mixup_masses(
 ) -> Float[Tensor, "n m"]:
     """A_ic = P(x_i + λ(x_j - x_i) is nearest to centers[c]), exact.
 
-    λ ~ U(0, strength), and the partner j ≠ i is uniform among the anchors.
+    λ ~ U(0, strength), and the partner j ≠ i is uniform among the anchors. Views for training
+    (`augmentations`) draw it from all n: a share 1/n of them is the anchor itself.
     On a finite set views lie on segments and have no density. Along a segment ‖x' - c‖² is, up to
     a part that all c have in common, linear in λ: each of the n² segments is followed from cell to
     cell along the lower envelope of these lines.
@@ -120,7 +121,8 @@ def empirical_masses(
     `augment` makes one random view of each row, of the same shape. `cells` gives the cell of each
     row, in 0..n_cells-1: `nearest_cells(centers)`, `box_cells(edges)`, or a partition of your own.
     Randomness is the callable's, or torch's global generator.
-    `ValueError`: draws < 2, views of another shape, cells out of range.
+    `TypeError`: views that are no tensor, cells that are no integers. `ValueError`: draws < 2,
+    views that are not finite or of another shape, cells out of range.
     """
     if not isinstance(anchors, Tensor):
         found = type(anchors).__name__
@@ -134,8 +136,7 @@ def empirical_masses(
     for _ in range(draws):
         views = augment(anchors)
         _check_views(views, anchors)
-        cell = cells(views)
-        _check_cells(cell, len(anchors), n_cells)
+        cell = _checked_cells(cells(views), len(anchors), n_cells)
         counts[rows, cell] += 1
     masses = counts / draws
     return masses, (masses * (1 - masses) / draws).sqrt()
@@ -148,16 +149,17 @@ def _check_views(views: object, anchors: Tensor) -> None:
     if views.shape != anchors.shape:
         rule = f"keep the shape {tuple(anchors.shape)}, one view a row"
         raise ValueError(f"augment must {rule}, got {tuple(views.shape)}")
+    if not views.isfinite().all():
+        raise ValueError("augment must give finite views, got NaN or infinity")
 
 
-def _check_cells(cell: object, n: int, n_cells: int) -> None:
-    if not isinstance(cell, Tensor) or cell.is_floating_point():
-        found = cell.dtype if isinstance(cell, Tensor) else type(cell).__name__
-        raise TypeError(f"cells must give a tensor of whole numbers, got {found}")
+def _checked_cells(cell: object, n: int, n_cells: int) -> Int64[Tensor, " n"]:
+    cell = checks.whole_numbers("cells", cell).cpu()
     if cell.shape != (n,) or not bool(((cell >= 0) & (cell < n_cells)).all()):
         rule = f"a number in 0..{n_cells - 1} (n_cells - 1) for each of {n} views"
         found = f"shape {tuple(cell.shape)}, numbers {cell.min()} to {cell.max()}"
         raise ValueError(f"cells must give {rule}, got {found}: raise n_cells, or correct cells")
+    return cell
 
 
 def nearest_cells(centers: Float[Tensor, "m d"]) -> Callable[[Tensor], Int64[Tensor, " n"]]:
@@ -178,7 +180,7 @@ def box_cells(edges: Sequence[Sequence[float]]) -> Callable[[Tensor], Int64[Tens
     def cells(x: Tensor) -> Tensor:
         number = torch.zeros(len(x), dtype=torch.int64)
         for column, cuts in zip(x.T, _edges(edges, x.shape[1]), strict=True):
-            place = torch.bucketize(column.double().contiguous(), cuts)
+            place = torch.bucketize(column.double().cpu().contiguous(), cuts)
             number = number * (len(cuts) + 1) + place
         return number
 

@@ -17,8 +17,9 @@ def spectrum(A: Any, k: int) -> tuple[Float[Tensor, " k"], Float[Tensor, "m k"]]
     D^(-1/2) W D^(-1/2),  W = Aᵀ A / n.
 
     W_jl is the probability that two views of one anchor fall into cells j and l, D its row sums.
-    The first pair is 1 and √D. Computed as the singular vectors of A D^(-1/2) / √n; A (n, m) is a
-    tensor, an array or a sparse array. Cells out of reach have eigenvector entries 0.
+    The first pair is 1 and √D, where the graph is connected. Computed as the singular vectors of
+    A D^(-1/2) / √n; A (n, m) is a tensor, an array or a sparse array. Cells out of reach have
+    eigenvector entries 0.
     `ValueError`: A with negative entries or rows that do not sum to 1, k not in 1..min(n, m) - 1.
     Source: HaoChen et al. 2021.
     """

@@ -53,10 +53,11 @@ def decode(content: bytes, name: str) -> Any:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise ImportError("photographs need Pillow: pip install pillow") from None
+    unreadable = (UnidentifiedImageError, Image.DecompressionBombError)
     try:
         image = Image.open(io.BytesIO(content))
         return image.convert("RGB")  # which decodes it
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (*unreadable, OSError, SyntaxError, ValueError) as error:
         remedy = "delete or replace it, or ask for corrupt images to be skipped"
         raise CorruptImageError(f"{name} is no readable image ({error}): {remedy}") from None
 
@@ -204,6 +205,9 @@ def shard_files(root: str | Path) -> list[Path]:
     return found
 
 
+Member = tuple[str, tuple[int, ...], bytes]  # an image's name, where it stands, and content
+
+
 class Shards(IterableDataset):
     """Tar shards, read from front to back and never unpacked, as `Views` without end.
 
@@ -245,34 +249,38 @@ class Shards(IterableDataset):
                 warnings.warn(f"skipped: {error}", stacklevel=2)
                 continue
             with stream(self.seed, VIEWS, self.epoch, *place):
-                yield two_views(image, self.size)
+                views = two_views(image, self.size)
+            yield views
 
-    def _endless(self, shards: Sequence[int]) -> Iterator[tuple[str, tuple[int, int], bytes]]:
+    def _endless(self, shards: Sequence[int]) -> Iterator[Member]:
         """Each image of these shards, once a round, the shards in another order every round."""
         around = 0
         while True:
             with stream(self.seed, ORDER, self.epoch, around, self.rank):
                 order = torch.randperm(len(shards)).tolist()
             for shard in (shards[chosen] for chosen in order):
-                yield from members(self.files[shard], shard)
+                for name, place, content in members(self.files[shard], shard):
+                    yield name, (around, *place), content
             around += 1
 
-    def _drawn(
-        self, images: Iterator[tuple[str, tuple[int, int], bytes]], worker: int
-    ) -> Iterator[tuple[str, tuple[int, int], bytes]]:
-        """Drawn at random from a buffer that is kept full."""
+    def _drawn(self, images: Iterator[Member], worker: int) -> Iterator[Member]:
+        """Drawn at random from a buffer that is kept full, and is emptied after each round.
+
+        So no image is in it twice, and each is drawn once a round.
+        """
         with stream(self.seed, ORDER, self.epoch, self.rank, worker, 1):
             generator = torch.Generator().manual_seed(torch.initial_seed())
-        held = []
+        held: list[Member] = []
         for image in images:
-            held.append(image)
-            if len(held) >= self.buffer:
+            _, (around, *_), _ = image
+            while held and (len(held) >= self.buffer or held[0][1][0] != around):
                 number = int(torch.randint(len(held), (), generator=generator))
                 held[number], held[-1] = held[-1], held[number]
                 yield held.pop()
+            held.append(image)
 
 
-def members(path: Path, shard: int) -> Iterator[tuple[str, tuple[int, int], bytes]]:
+def members(path: Path, shard: int) -> Iterator[Member]:
     """The images of a shard: their name, (shard, place in it), and content.
 
     `ValueError`: it is no tar file, is cut off, or holds no image.

@@ -22,7 +22,10 @@ from sscl_experiments import paths, store, study
 from sscl_experiments.code import code_hash, digest, imported_by
 from sscl_experiments.grouping import ensembles
 from sscl_experiments.parameters import Parameters
+from sscl_experiments.record import release
 
+# Other releases of these can give a notebook other numbers.
+COMPUTING = ("torch", "numpy", "scipy", "scikit-learn", "pandas")
 # How many trainings one job makes at most, one after the other: starting up costs seconds, and at
 # scale quick a training takes not much more. An ensemble of seeds, trained at once, counts as one.
 TRAININGS_PER_JOB = {"smoke": 100, "quick": 32, "full": 1}
@@ -161,7 +164,8 @@ def notebook_key(name: str, parameters: Parameters) -> str:
     """Of all that the outputs of a notebook depend on.
 
     Its cells without outputs, its parameters, its runs, the code that its cells and its study
-    reach, and the records it may show: those that it names and its own of other scales.
+    reach, the libraries that compute, and the records it may show: those that it names and its own
+    of other scales.
     """
     cells = paths.committed(notebook_path(name), lambda text: json.loads(text)["cells"])
     source = json.dumps([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
@@ -170,7 +174,9 @@ def notebook_key(name: str, parameters: Parameters) -> str:
     records = sorted(path for path in shown if path.parent.name != parameters.scale)
     texts = [paths.committed(path, str) for path in records]
     runs = [store.run_key(config) for config in parameters.runs()]
-    return digest(source, parameters.model_dump_json(), _code_behind(name, cells), *runs, *texts)
+    releases = [release(library).partition("+")[0] for library in COMPUTING]  # of any build
+    behind = (_code_behind(name, cells), *releases)
+    return digest(source, parameters.model_dump_json(), *behind, *runs, *texts)
 
 
 def _code_behind(name: str, cells: Sequence[Mapping[str, Any]]) -> str:

@@ -132,9 +132,10 @@ def _set_count(cell: Any, count: int) -> None:
 def _publish_figures(plan: Plan) -> list[Path]:
     """What the README shows, of the notebooks that ran."""
     published = []
+    names = [job.notebook for job in plan.jobs]
     for figure, target in README_FIGURES.items():
         source = plan.out / "figures" / figure
-        if source.exists():
+        if figure.startswith(tuple(names)) and source.exists():
             place = notebook_path("").parents[1] / "docs" / target
             write_bytes(place, source.read_bytes())
             published.append(place)

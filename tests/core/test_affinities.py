@@ -1283,7 +1283,13 @@ BAD += [
         ({"n_cells": 7}, ValueError, ["cells must give", "0..6", "7"]),
         ({"cells": lambda x: torch.arange(8) - 1}, ValueError, ["cells must give", "0..7", "-1"]),
         ({"cells": lambda x: torch.arange(3)}, ValueError, ["cells must give", "8 views", "(3,)"]),
-        ({"cells": lambda x: torch.arange(8.0)}, TypeError, ["cells must give", "float32"]),
+        (
+            {"cells": lambda x: torch.arange(8.0)},
+            TypeError,
+            ["cells must be an integer", "float32"],
+        ),
+        ({"cells": lambda x: x[:, 0] > 0}, TypeError, ["cells must be an integer", "bool"]),
+        ({"augment": lambda x: x / 0 * 0}, ValueError, ["augment must give finite views"]),
         ({"anchors": X.numpy()}, TypeError, ["anchors must be a tensor", "ndarray"]),
     ]
 ]
@@ -1467,3 +1473,9 @@ def test_nearly_equal_distances_are_no_ties():
     close(perplexity_matched(x, perplexity=2)[0, 1:], exact, rtol=1e-5)
     sparse = sparse_perplexity_matched(x, perplexity=2, neighbors=4).P.toarray()
     close(torch.from_numpy(sparse)[0, 1:], exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_cells_may_be_integers_of_any_width(dtype):
+    found = empirical_masses(lambda x: x, X, lambda x: torch.arange(8).to(dtype), 8, draws=2)[0]
+    assert torch.equal(found, torch.eye(8, dtype=torch.float64))

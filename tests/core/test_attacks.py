@@ -149,3 +149,26 @@ def test_an_attack_without_a_slope_still_moves(images):
     found = attacks.pgd(displacement(lambda x: x, images), images, radius=0.1, norm="l2")
     assert (length(found - images, "l2") > 0.099).all()
     assert F.mse_loss(found, images) > 0
+
+
+def test_steps_keep_their_length_where_the_slope_is_tiny(images):
+    """As that of a cross-entropy is on a confident network, in float32."""
+    x, w = images.float(), normal(64, seed=3).float()
+    for size in (1.0, 1e-20, 1e-35):
+        found = pgd(lambda x, s=size: s * (x.flatten(1) @ w), x, radius=0.05, steps=20)
+        best = x + 0.05 * (w / w.norm()).view(1, 8, 8)
+        torch.testing.assert_close(found, best, rtol=0, atol=1e-5)
+
+
+def test_the_lipschitz_constant_of_a_flat_function_is_found(images):
+    found = local_lipschitz(lambda x: 1e-9 * x, images.float(), iterations=8)
+    torch.testing.assert_close(found, torch.full((12,), 1e-9), rtol=1e-5, atol=0)
+
+
+def test_an_attack_needs_no_graph_and_leaves_none(network, images):
+    loss = displacement(network, images)
+    with torch.no_grad():
+        found = pgd(loss, images, radius=0.5)
+    x = images.clone().requires_grad_()
+    assert torch.equal(pgd(loss, x, radius=0.5), found)
+    assert not pgd(loss, x, radius=0.5).requires_grad

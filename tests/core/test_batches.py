@@ -172,3 +172,9 @@ def test_a_batch_of_points_has_no_point_twice(n, batch):
 def test_data_of_another_kind_are_named(make, data, message):
     with pytest.raises(TypeError, match=f"data must be {message}"):
         source(make(), data, CPU)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_a_single_image_has_no_negatives(n):
+    with pytest.raises(ValueError, match=r"data is .* must be two images or more"):
+        source(on_images(), pictures(n), CPU)

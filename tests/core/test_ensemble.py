@@ -437,3 +437,11 @@ def test_the_seed_that_diverges_is_named(monkeypatch, step, looked):
     sound = train_ensemble([configs[0], configs[2]])
     for kept, expected in zip(error.value.finished, sound, strict=True):
         assert_same(kept, expected)
+
+
+def test_networks_that_are_not_one_a_run_are_refused():
+    points = Points(points=Cloud(dim=6, n_train=20), augmentation=STEPS[:1], steps_per_epoch=2)
+    configs = [TrainConfig(data=points, backbone=MLP(width=8), seed=seed) for seed in range(2)]
+    network = alone.initial_network(configs[0], torch.Size([6]))
+    with pytest.raises(ValueError, match="networks must have one entry a run, 2, got 1"):
+        together.train_ensemble(configs, [torch.zeros(20, 6)] * 2, networks=[network])

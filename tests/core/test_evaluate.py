@@ -719,6 +719,37 @@ def test_embedding_is_the_evaluated_network_whatever_the_batches(batch_size):
     )
 
 
+def test_embedding_takes_bytes_alone_and_leaves_the_mode_whatever_happens():
+    model = build(TrainConfig(backbone=ConvNet(width=2)), (1, 28, 28)).train()
+    with pytest.raises(TypeError, match=r"images must be uint8, bytes from 0 to 255, got .*32"):
+        unwrapped(embed, model=model, images=torch.rand(3, 1, 28, 28))
+    with pytest.raises(RuntimeError):
+        embed(model, torch.zeros(3, 2, 28, 28, dtype=torch.uint8))
+    assert model.training
+
+
+@pytest.mark.parametrize("score", [knn, linear_probe])
+def test_training_and_test_features_may_differ_in_precision(score):
+    train, test, labels = normals(40, 3), normals(9, 3, seed=1), torch.arange(40) % 3
+    expected = score(train, labels, test)
+    assert torch.equal(score(train, labels, test.float()), expected)
+    assert torch.equal(score(train.float(), labels, test), expected)
+
+
+def test_the_probe_does_not_depend_on_the_size_of_features():
+    """A column that is constant but for rounding says nothing, however small features are."""
+    labels = torch.arange(60) % 3
+    train, test = normals(60, 3) + labels[:, None], normals(40, 3, seed=1) + 1
+    expected = linear_probe(train, labels, test)
+    assert len(expected.unique()) == 3
+    for size in (1e-9, 1e9):
+        assert torch.equal(linear_probe(size * train, labels, size * test), expected)
+    constant = 0.1 + 1e-17 * normals(60, 1)
+    with_constant = torch.cat([train, constant], 1)
+    also = torch.cat([test, torch.full((40, 1), 0.1).double()], 1)
+    assert torch.equal(linear_probe(with_constant, labels, also), expected)
+
+
 # --- alignment and uniformity --------------------------------------------------------------------
 
 
@@ -958,6 +989,14 @@ def test_component_means():
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("width", [torch.uint8, torch.int32])
+def test_component_means_of_half_precision_and_narrow_labels(dtype, width):
+    """In half precision the sum of so many ones would stop at 2,048, or at 256."""
+    u, labels = torch.ones(5000, 2, dtype=dtype), torch.zeros(5000, dtype=width)
+    assert torch.equal(component_means(u, labels, 1), torch.ones(1, 2))
+
+
 MEANS_OF = {"u": normals(5, 3), "labels": torch.tensor([0, 1, 0, 1, 2]), "m": 3}
 BAD_MEANS = [
     (
@@ -971,13 +1010,17 @@ BAD_MEANS = [
         "labels must be 0..3, each at least once, got [0, 1, 2]: change m",
     ),
     ({"m": 0}, ValueError, "m must be at least 1, got 0"),
-    ({"labels": torch.tensor([0, 1])}, ValueError, "labels must have shape (5,), got (2,)"),
+    (
+        {"labels": torch.tensor([0, 1])},
+        ValueError,
+        "labels must be one for each row of u, 5, got 2",
+    ),
     (
         {"labels": torch.zeros(5)},
         TypeError,
-        "labels must be a tensor of int64, got torch.float32",
+        "labels must be an integer tensor, got torch.float32",
     ),
-    ({"labels": [0, 1, 0, 1, 2]}, TypeError, "labels must be a tensor of int64, got list"),
+    ({"labels": [0, 1, 0, 1, 2]}, TypeError, "labels must be an integer tensor, got list"),
 ]
 
 

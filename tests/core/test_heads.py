@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from helpers import unchecked
@@ -87,6 +88,8 @@ def test_it_trains_and_projects():
     ("wrong", "error", "words"),
     [
         ({"width": 0}, ValueError, "width must be"),
+        ({"dim": 0}, ValueError, "dim must be"),
+        ({"dim": None}, TypeError, "dim must be"),
         ({"dim": True}, TypeError, "dim must be"),
         ({"hidden": -1}, ValueError, "hidden must be"),
         ({"df": 0.0}, ValueError, "df must be"),
@@ -95,7 +98,13 @@ def test_it_trains_and_projects():
 )
 def test_wrong_settings_are_named(wrong, error, words):
     with pytest.raises(error, match=words):
-        t_simclr_head(**({"width": 12, "dim": 2} | wrong))
+        unchecked("sscl_core.heads").t_simclr_head(**({"width": 12, "dim": 2} | wrong))
+
+
+def test_sizes_may_be_numpy_integers():
+    make = unchecked("sscl_core.heads").t_simclr_head
+    head = make(np.int64(12), np.int32(8), hidden=np.int64(16))
+    assert head.project(torch.randn(4, 12)).shape == (4, 8)
 
 
 def test_views_of_other_shapes_are_refused():

@@ -2,6 +2,7 @@
 the limits of floating point.
 """
 
+import inspect
 import math
 from fractions import Fraction
 from functools import partial, reduce
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from sscl_core import checks
 from sscl_core.losses import (
     InfoNCELoss,
     TSimCLRLoss,
@@ -1305,3 +1307,17 @@ def test_repr_and_numpy_scalars():
     assert plain.info_nce(GOOD, GOOD + 1, temperature=np.float64(0.5)) == plain.info_nce(
         GOOD, GOOD + 1
     )
+
+
+def test_an_error_of_the_device_is_not_taken_for_vmaps_refusal():
+    class Lost:
+        def __init__(self, message):
+            self.message = message
+
+        def __bool__(self):
+            raise RuntimeError(self.message)
+
+    unchecked_holds = inspect.unwrap(checks.holds)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        unchecked_holds(Lost("CUDA error: out of memory"))
+    assert torch.func.vmap(lambda x: x * checks.holds(x > 0))(torch.ones(3)).sum() == 3

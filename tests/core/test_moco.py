@@ -102,6 +102,7 @@ def test_half_precision_is_computed_in_single():
         ({"k": normal(3, 3)}, "q, k and queue must have shapes (n, d), (n, d) and (K, d)"),
         ({"queue": normal(6, 2)}, "got (4, 3), (4, 3) and (6, 2)"),
         ({"q": normal(4, 3) * math.nan}, "q must be finite"),
+        ({"queue": normal(6, 3) * math.nan}, "queue must be finite"),
         ({"temperature": 0.0}, "temperature must be positive"),
     ],
 )
@@ -110,6 +111,11 @@ def test_wrong_arguments_are_named(loss, change, message):
     arguments = {"q": normal(4, 3), "k": normal(4, 3), "queue": normal(6, 3)} | change
     with pytest.raises(ValueError, match=re.escape(message)):
         inspect.unwrap(loss)(**arguments)
+
+
+def test_a_queue_that_was_never_filled_is_named():
+    with pytest.raises(ValueError, match="queue has a row of zeros"):
+        moco.moco(normal(4, 3), normal(4, 3, seed=1), torch.zeros(6, 3).double())
 
 
 # --- the queue ------------------------------------------------------------------------------------

@@ -133,6 +133,25 @@ def test_learned_temperature_and_df(name, dtype):
     assert_equal(name, dtype, {"z1": z1, "z2": z2, **numbers}, tile=16)
 
 
+@pytest.mark.parametrize("name", ["joint", "conditional"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_df_as_a_tensor_of_any_precision_that_is_not_learned(dtype, name):
+    """It is the number that it holds, for a second derivative too."""
+    z1, z2 = views(20, 4)
+
+    def derivatives(df):
+        z = z1.clone().requires_grad_()
+        loss = LOSSES[name](z, z2, df=df, tile=16)
+        (first,) = torch.autograd.grad(loss, z, create_graph=True)
+        (plain,) = torch.autograd.grad(LOSSES[name](z, z2, df=df, tile=16), z)
+        assert loss.dtype == first.dtype == plain.dtype == torch.float32
+        return loss, first, plain, *torch.autograd.grad(first.square().sum(), z)
+
+    found = derivatives(torch.tensor(5.0, dtype=dtype))
+    for one, other in zip(found, derivatives(5.0), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
 @both_precisions
 def test_learned_temperature_of_info_nce(dtype):
     z1, z2 = views(20, 4)

@@ -93,6 +93,18 @@ def test_slopes_of_a_cosine():
     torch.testing.assert_close(in_log, -by_angle * angle.detach())
 
 
+def test_small_distances_keep_their_digits_in_float32():
+    """Beside a far point, which keeps centring from making all of them small."""
+    angles = torch.tensor([0.0, 1e-5, 1e-4, 1e-3, 3.0], dtype=torch.float64)
+    z = torch.stack([angles.cos(), angles.sin()], 1).float()
+    right = (z[:, 1:].double() - z[:, 1:].double().T).abs()
+    for similarity in (Cosine(0.3), Student(0.7, 2.0)):
+        found = similarity.distances(z)
+        assert found.dtype == torch.float32
+        near = (slice(4), slice(4))
+        torch.testing.assert_close(found.double()[near], right[near], rtol=1e-3, atol=1e-7)
+
+
 def test_distances_are_angles_or_euclidean():
     z = features()
     cosines = torch.nn.functional.cosine_similarity(z[:, None], z[None], dim=-1)

@@ -404,6 +404,23 @@ def test_a_run_has_the_threads_of_its_configuration_wherever_it_is_made():
     assert not same(one, train(config.replace(threads=2)))
 
 
+@pytest.mark.parametrize(("most", "calls"), [(2**30, 2), (2**25, 3), (0, 2)])
+def test_trimming_is_set_only_where_large_arrays_may_be_kept(most, calls, monkeypatch):
+    """By itself it would have glibc map every array anew."""
+    trimming, asked = -1, []
+
+    class OldLibrary:
+        def mallopt(self, setting, value):
+            asked.append(setting)
+            return int(setting == trimming or value <= most)
+
+    monkeypatch.setattr(loop.ctypes, "CDLL", lambda _: OldLibrary())
+    monkeypatch.setattr(loop.platform, "libc_ver", lambda: ("glibc", "2.31"))
+    loop.keep_freed_memory.__wrapped__()
+    assert len(asked) == calls
+    assert (trimming in asked) == (most > 0)
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's allocator")
 def test_what_a_step_frees_serves_the_next_one_without_the_system():
     """In a process of its own: the setting lasts, and other tests have made it before.

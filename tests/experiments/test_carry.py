@@ -19,6 +19,7 @@ from sscl_core.config import (
     InfoNCE,
     Mixture,
     Noise,
+    PairWeights,
     Points,
     Projector,
     TrainConfig,
@@ -28,6 +29,7 @@ from sscl_experiments import commands, store
 from sscl_experiments.carry import carry, different, older_groups, sample_of
 from sscl_experiments.record import Record
 from sscl_experiments.runner import results
+from sscl_experiments.runs.transfer_config import TransferImages, TransferRun
 
 
 @pytest.fixture(autouse=True)
@@ -188,8 +190,23 @@ def test_the_sample_has_the_two_fastest_of_every_stratum():
     assert len(sample) == 8
     for loss in losses:
         for precision in precisions:
-            alike = [g for g in sample if g.stratum == ("a", "mixture", loss.name, precision)]
-            assert [group.runs[0].seed for group in alike] == [3, 2]
+            alike = [group.runs[0] for group in sample if group.runs[0].loss == loss]
+            seeds = [run.seed for run in alike if run.precision == precision]
+            assert seeds == [3, 2]
+
+
+def test_the_sample_has_trained_runs_and_every_objective_however_long_they_take():
+    untrained = [toy(seed, epochs=0) for seed in range(4)]
+    trained = [toy(seed) for seed in range(4)]
+    weighted = [images(seed).replace(weights=PairWeights(temperature=1.0)) for seed in range(4)]
+    pairs = [TransferRun(data=TransferImages(n_train=32), seed=seed) for seed in range(4)]
+    queue = [run.replace(objective="queue") for run in pairs]
+    kinds = [untrained, [images(seed) for seed in range(4)], trained, weighted, pairs, queue]
+    groups = []
+    for number, kind in enumerate(kinds):
+        groups += [timed(run, 10.0**number + run.seed) for run in kind]
+    sample = [group.runs[0] for group in sample_of(groups)]
+    assert sample == [run for kind in kinds for run in kind[:2]]
 
 
 @pytest.mark.parametrize(("n", "expected"), [(1, 1), (2, 2), (3, 3), (7, 3)])

@@ -226,3 +226,13 @@ def test_every_kind_has_a_module():
     for root in ROOTS.values():
         assert root in closure([root])
     assert len({store.code_hash(root) for root in ROOTS.values()}) == len(ALL)
+
+
+def test_the_meaning_of_a_text_is_its_tree_and_nothing_else():
+    """Not as `ast.unparse` writes it, which differs between versions of Python."""
+    same = ["f\"{'.' * 5}\"", "f'{\".\" * 5}'", "(f'{\".\" * 5}')  # five"]
+    assert len({code._meaning(text) for text in same}) == 1
+    others = ["None", "0", "''", "False", "()", "[]", "f()", "f(None)", "f(a)", "f(*a)", "f(a=1)"]
+    others += ["a: int", "a: int = None", "def f(a=None): 1", "def f(a): 1", "return_ = 1"]
+    assert len({code._meaning(text) for text in others}) == len(others)
+    assert "type_params" not in code._meaning("def f(a): return a")

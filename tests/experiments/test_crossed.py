@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from sscl_experiments.crossed import crossed_interval, detectable
 from sscl_experiments.statistics import interval
@@ -61,8 +62,10 @@ def test_variance_is_that_of_the_mean_squares():
     variance = (ms_seeds + ms_images - rest) / (seeds * images)
     mean, low, high = crossed_interval([values])
     assert mean == pytest.approx(grand)
-    # Degrees of freedom lie between those of the seeds, 3, and infinity.
-    assert 1.96 * math.sqrt(variance) < (high - low) / 2 < 3.19 * math.sqrt(variance)
+    # Satterthwaite's degrees of freedom: (Σ a MS)² / Σ (a MS)²/df, over the three mean squares.
+    squares = [(ms_seeds, seeds - 1), (ms_images, images - 1), (rest, (seeds - 1) * (images - 1))]
+    df = (ms_seeds + ms_images - rest) ** 2 / sum(ms**2 / own for ms, own in squares)
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, df) * math.sqrt(variance))
 
 
 def test_it_is_the_interval_over_seeds_where_all_images_are_alike():

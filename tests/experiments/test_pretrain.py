@@ -5,6 +5,7 @@ Two processes are started once, under torchrun, on the CPU (gloo).
 
 import io
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -180,6 +181,17 @@ def _first(iterator, number):
     return [next(iterator) for _ in range(number)]
 
 
+def test_no_image_is_drawn_twice_in_a_round(shards):
+    """With a buffer larger than what there is."""
+    stream = photos.Shards(shards, 8, buffer=1000)
+    drawn = _first(stream._drawn(stream._endless([0, 1, 2, 3]), 0), 80)
+    names, places = ([one[part] for one in drawn] for part in (0, 1))
+    for round_of in (slice(40), slice(40, 80)):
+        assert len(set(names[round_of])) == 40
+    assert names[:40] != names[40:]
+    assert len(set(places)) == 80, "so that views of an image differ from round to round"
+
+
 def test_too_few_shards_are_said(shards):
     with pytest.raises(ValueError, match=r"number of shards is 4, must be 5 or more.*5 processes"):
         next(iter(photos.Shards(shards, 8, world=5)))
@@ -279,6 +291,34 @@ def test_a_batch_that_does_not_fit_is_refused(batch, world, message):
         photos.epoch_batches(50, batch, epoch=0, world=world)
 
 
+def test_a_batch_of_shards_that_does_not_fit_is_refused(shards, monkeypatch):
+    monkeypatch.setattr(pretrain, "world_size", lambda: 3)
+    recipe = small(RECIPES["simclr"])
+    assert recipe.batch % 3
+    with pytest.raises(ValueError, match=rf"batch is {recipe.batch}, must be a multiple of .* 3"):
+        pretrain.loader_of(recipe, shards, 0, images=100, workers=0, skip=False)
+
+
+def test_weights_that_are_not_finite_are_never_saved():
+    fine, loss = [torch.ones(2)], torch.zeros(())
+    pretrain._require_finite(loss, fine, 0)
+    with pytest.raises(ArithmeticError, match="weights are not finite after epoch 3: lower the"):
+        pretrain._require_finite(loss, [*fine, torch.tensor([0.0, math.nan])], 3)
+
+
+def test_an_image_too_large_to_be_meant_is_named(monkeypatch):
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(photos.CorruptImageError, match=r"vast\.jpg is no readable image"):
+        photos.decode(jpeg(0, (30, 30)), "vast.jpg")
+
+
+def test_what_a_user_does_wrong_is_one_line(tmp_path, monkeypatch):
+    words = ["pretrain", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match=r"error: .*nowhere"):
+        pretrain.main()
+
+
 # --- networks and recipes -------------------------------------------------------------------------
 
 
@@ -332,6 +372,10 @@ def test_two_processes_do_what_one_does(folder, tmp_path):
         assert len(set(one[name]["losses"])) == 3
         for a, b in zip(two[name]["weights"], one[name]["weights"], strict=True):
             assert (a - b).abs().max() < 1e-9 * max(1.0, b.abs().max().item()), name
+    assert one[two_processes.UNSHUFFLED]["losses"] != one["moco-v2"]["losses"]
+    rows = torch.arange(8.0, dtype=torch.float64).view(4, 2)
+    for part in [*one["gathered twice"], *two["gathered twice"]]:
+        torch.testing.assert_close(part, 4 * rows)
 
 
 def test_the_whole_path_under_torchrun(folder, tmp_path):

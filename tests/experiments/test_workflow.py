@@ -27,6 +27,7 @@ import throwaway
 
 from sscl_core import files
 from sscl_core.config import Images, TrainConfig
+from sscl_core.divergence import NonFiniteLossError
 from sscl_experiments import cli, commands, flock, paths, settings, store
 from sscl_experiments.claims import decide
 from sscl_experiments.record import Record
@@ -474,6 +475,29 @@ def test_a_failing_run_takes_no_other_of_its_job_with_it(tmp_path):
     assert "ValueError: n_train must be at most 10000" in failed[0]
     assert "ValueError: n_train must be at most 8000" in failed[1]
     assert {path.name for path in (tmp_path / "runs").iterdir()} == set(map(store.run_key, good))
+
+
+def test_runs_that_diverge_are_not_trained_again(tmp_path, monkeypatch):
+    asked = []
+
+    def results(configs, **settings):
+        asked.append(configs)
+        raise NonFiniteLossError("seeds 3 and 5 became NaN")
+
+    monkeypatch.setattr("sscl_experiments.runner.results", results)
+    said = commands.make_all([TrainConfig()], tmp_path, None)
+    assert said == ["NonFiniteLossError: seeds 3 and 5 became NaN"]
+    assert len(asked) == 1
+
+
+def test_parameters_of_a_bench_win(monkeypatch, tmp_path):
+    seen = []
+    bench = "sscl_experiments.studies.performance.analysis.bench"
+    monkeypatch.setattr(bench, lambda p, out: seen.append(p))
+    assert (
+        cli.main(["bench", "--scale", "smoke", "-p", "scale", "quick", "-p", "device", "cpu"]) == 0
+    )
+    assert (seen[0].scale, seen[0].device) == ("quick", "cpu")
 
 
 def test_prefetch_refuses_a_group_that_is_not_there(capsys):

@@ -11,14 +11,15 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from sscl_core.distributed import rank, world_size
+from sscl_core.distributed import gathered, rank, world_size
 from sscl_core.models import Encoder
 from sscl_core.rng import INIT, stream
 from sscl_experiments.datasets.photos import Folder, epoch_batches, finished, together
 from sscl_experiments.pretrain import objective_of, parallel, processes
 from sscl_experiments.recipes import RECIPES, small
 
-CASES = ("simclr", "t-simclr", "moco-v2", "t-moco-v2")
+UNSHUFFLED = "moco-v2, unshuffled"
+CASES = ("simclr", "t-simclr", "moco-v2", "t-moco-v2", UNSHUFFLED)
 
 
 def network(recipe):
@@ -33,8 +34,11 @@ def network(recipe):
 
 
 def trained(name, data, device):
-    recipe = small(RECIPES[name])
-    model = parallel(objective_of(recipe, network(recipe)).double(), device)
+    recipe = small(RECIPES[name.partition(",")[0]])
+    objective = objective_of(recipe, network(recipe)).double()
+    if name == UNSHUFFLED:
+        objective.shuffle = False
+    model = parallel(objective, device)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(weights, 0.1, momentum=0.9)
     folder = Folder(data, recipe.size)
@@ -54,9 +58,18 @@ def trained(name, data, device):
     return {"losses": losses, "weights": [weight.detach() for weight in weights]}
 
 
+def gathered_twice():
+    """The gradient of a loss in which rows are gathered twice, over the processes."""
+    rows = torch.arange(8.0, dtype=torch.float64).view(4, 2).chunk(world_size())[rank()]
+    a, b = rows.clone().requires_grad_(), rows.clone().requires_grad_()
+    (gathered(a) + gathered(b)).square().sum().backward()
+    return [gathered(part.grad / world_size()) for part in (a, b)]
+
+
 def main(data, out):
     with processes() as device:
         found = {name: trained(name, data, device) for name in CASES}
+        found["gathered twice"] = gathered_twice()
         if rank() == 0:
             torch.save(found, out)
 

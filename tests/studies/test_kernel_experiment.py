@@ -174,8 +174,27 @@ def test_a_quarter_of_the_dimensions_is_seen():
     assert C10.verdict(found) == "replicates"
 
 
-def found_at(low: float, high: float, seeds: int = 5) -> Estimate:
-    return Estimate((low + high) / 2, low, high, (high - low) / 4, 10.0, seeds, 100)
+def found_at(low: float, high: float, seeds: int = 5, censored: float = 0.0) -> Estimate:
+    value, error = (low + high) / 2, (high - low) / 4
+    return Estimate(value, low, high, error, 10.0, seeds, 100, censored)
+
+
+def test_a_curve_that_is_higher_everywhere_needs_no_fewer_dimensions():
+    correct = told_right(np.stack([curve(), curve(height=0.5)]), np.random.default_rng(4))
+    found = estimate(correct, endpoints.factor(DIMS))
+    assert found.low > C10.threshold
+    assert found.censored == 1
+    assert C10.verdict(found) == "mixed"
+    assert final_verdict(C10, found, found) == (
+        "mixed",
+        "in 100% of draws one curve is higher at every d_z, which is no factor in d_z",
+    )
+    c10 = plain.reading.ENDPOINTS[0]
+    assert not c10.is_open(found), "more seeds would say the same"
+    assert c10.is_open(found_at(1.0, 3.0))
+    assert C10.verdict(found_at(2.0, 3.0, censored=0.02)) == "replicates"
+    below = estimate(correct[::-1], endpoints.factor(DIMS))
+    assert C10.verdict(below) == "does not replicate"
 
 
 @pytest.mark.parametrize(
@@ -235,6 +254,8 @@ def test_records_only_grow_and_an_unfinished_line_is_none(tmp_path):
     with records.path("one").open("a") as file:
         file.write('{"id": "torn", "metr')
     assert set(records.found()) == {"a", "b"}
+    assert records.has("a")
+    assert not records.has("torn"), "or it would never be made"
     records.append("one", entry("c", note="ü"))
     assert list(records.found()) == ["a", "c", "b"]
     assert records.path("one").read_text().count("\n") == 2
@@ -304,8 +325,9 @@ def test_the_search_goes_on_until_the_best_temperature_is_inside():
         assert setting["z"].metric == ("cosine" if kernel == "cosine" else "euclidean")
         assert setting["h"].point == own
         made = plain.search.search_of(FULL.cifar10, kernel, dim, found)
-        steps = {point.step for point in made.second if not point.batchnorm}
-        assert {own.step - 1, own.step, own.step + 1} <= steps
+        for form in (False, True):
+            steps = {point.step for point in made.second if point.batchnorm == form}
+            assert {own.step - 1, own.step, own.step + 1} <= steps, "in either form"
         assert made.other_form().point == own._replace(batchnorm=True)
     assert counts["cifar10-search-optimizer"] == 9 * 5, "four with a seed, one of them with both"
 
@@ -664,6 +686,18 @@ def test_rankings_are_of_the_same_temperatures_at_both_lengths(of_five):
     assert plain.sides.rank_table(FIVE, FIVE.cifar10, Found({})) == []
 
 
+def test_a_verdict_is_withheld_until_all_seeds_are_there_that_it_needs(of_five, monkeypatch):
+    found = of_five[0].found()
+    endpoint = plain.reading.ENDPOINTS[0]
+    monkeypatch.setattr(plain.reading.Endpoint, "is_open", lambda self, estimate: True)
+    whole = plain.reading.read(FIVE, FIVE.cifar10, endpoint, found)
+    more = FIVE.replace(more=(7,))
+    made = plain.reading.read(more, more.cifar10, endpoint, found)
+    assert made.verdict == "not run at this scale"
+    assert made.note == "5 seeds leave it open, and more are made"
+    assert made.by_length.keys() == whole.by_length.keys()
+
+
 def test_a_verdict_is_withheld_where_pixels_are_better(of_five):
     records, before = of_five
     assert "yet" in before
@@ -712,7 +746,7 @@ def test_the_plan_of_the_whole_is_within_its_budget():
     names = [share.phase.name for share in plan]
     deciding = plan[: names.index("cifar10-deciding-30-epochs-h") + 1]
     assert sum(share.hours for share in deciding) < 17
-    assert sum(share.hours for share in plan[:-1]) < 35
+    assert sum(share.hours for share in plan[:-1]) < 36
     assert all(share.runs for share in plan)
 
 

@@ -926,6 +926,8 @@ def test_forces_of_trained_features_are_on_fresh_views_of_a_trained_network():
     assert not torch.allclose(found.Z, untrained.Z)
     again = family.trained_forces(p, "InfoNCE", 0)
     assert torch.equal(found.Z, again.Z)
+    many = family.trained_forces(small(pairs=40), "InfoNCE", 0)
+    assert many.Z.shape == (80, 2), "more than a batch of training"
 
 
 def test_the_loop_of_the_family_is_that_of_the_runs():

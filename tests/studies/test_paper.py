@@ -102,6 +102,17 @@ def test_the_search_goes_on_until_the_best_is_inside(tau, lr):
         paper_scale.chosen("Gaussian", 8, "z", found)
 
 
+def test_what_one_purpose_adds_is_bracketed_for_the_other_too():
+    """By h the best is at 3, which makes 4 known: by z that is the best, and needs 5 beside it."""
+    by = {"z": {4: 9.0, 0: 1.0}, "h": {3: 9.0, 2: 8.0}}
+    found = {}
+    while missing := [p for p in paper_scale.search_points("Gaussian", 8, found) if p not in found]:
+        found |= {p: {k: v.get(p.tau, 0.0) - abs(p.lr) for k, v in by.items()} for p in missing}
+    best = paper_scale.chosen("Gaussian", 8, "z", found)
+    assert best == paper_scale.Point("Gaussian", 8, 4, 0)
+    assert {best._replace(tau=5), best._replace(lr=1), best._replace(lr=-1)} <= found.keys()
+
+
 def test_what_decides_follows_from_the_records_of_the_search(monkeypatch):
     found = searched(lambda p: -abs(p.tau - 1) - abs(p.lr))
     kept = [

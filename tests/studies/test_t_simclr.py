@@ -1,5 +1,6 @@
 """SimCLR and t-SimCLR: the search for their settings, the runs, and the tables made of them."""
 
+import dataclasses
 import functools
 import io
 import itertools
@@ -363,6 +364,9 @@ def test_the_experiment_decides_once_it_has_a_verdict():
     assert [one.verdict for one in verdicts] == ["not run at this scale", "does not replicate"]
     assert (verdicts[1].estimate, verdicts[1].low, verdicts[1].n) == (0.1, 0.0, 5)
     assert "CIFAR-10" in verdicts[1].note
+    why = dataclasses.replace(found[0], note="cosine's backbone is worse")
+    told = deciding.outcome("C10", here(), [why], scale="quick", lacking="3 of 9 runs.")
+    assert told.note.startswith("3 of 9 runs. cosine's backbone is worse. The estimate")
 
 
 def test_progress_is_told_in_a_sentence(monkeypatch):
@@ -370,7 +374,7 @@ def test_progress_is_told_in_a_sentence(monkeypatch):
     monkeypatch.setattr(deciding, "shares", lambda *_: [share, share])
     said = deciding.progress(design.FULL, Found({}))
     assert said.startswith("6 of about 2,400 runs of the experiment are made")
-    assert said.endswith("no verdict yet.")
+    assert said.endswith("core hours are left.")
     share.done = 1200
     assert deciding.progress(design.FULL, Found({})) == "All 2,400 runs of the experiment are made."
 
@@ -388,3 +392,14 @@ def test_advice_has_the_gains_of_the_record():
     assert table["t-SimCLR over SimCLR, points"][0].startswith(f"{gain:+.1f} [")
     assert practice.NOT_YET in set(table["t-SimCLR over SimCLR, points"])
     assert set(table["τ"]) == {"0.03 d_z", "0.1 to 0.2", ""}
+
+
+def test_recorded_contrasts_stand_instead_of_short_ones_of_their_purpose(monkeypatch):
+    short = pd.DataFrame({"images": ["a", "a", "b"], "purpose": ["z", "h", "z"], "difference": 1.0})
+    recorded = pd.DataFrame({"images": ["a"], "purpose": ["z"], "difference": [2.0]})
+    monkeypatch.setattr(deciding, "recorded_contrasts", lambda *_: recorded)
+    both = deciding.with_recorded(short, design.FULL, Found({}))
+    rows = set(both.itertuples(index=False, name=None))
+    assert rows == {("a", "z", 2.0), ("a", "h", 1.0), ("b", "z", 1.0)}
+    monkeypatch.setattr(deciding, "recorded_contrasts", lambda *_: pd.DataFrame())
+    assert deciding.with_recorded(short, design.FULL, Found({})).equals(short)

@@ -1,5 +1,6 @@
 """Attraction and repulsion of every loss: on the same features, and on those that it trains."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -105,7 +106,9 @@ def trained_forces(p: LossFamily, name: str, seed: int) -> Forces:
     x = point_set(config).train.x
     with computing(config):
         network = _trained(config, partial(usual_terms, name), x)
-        x1, x2 = (view[0] for view in epoch_pairs(config, x, config.epochs))
+        batches = math.ceil(p.pairs / config.batch_size)
+        views = epoch_pairs(config, x, config.epochs)
+        x1, x2 = (view[:batches].flatten(0, 1) for view in views)
         with torch.no_grad():
             z = network(torch.cat([x1, x2]))[1].double()
     z1, z2 = (view[: p.pairs] for view in z.chunk(2))

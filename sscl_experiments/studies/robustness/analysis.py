@@ -182,10 +182,10 @@ def verdict(
 
 
 def power(runs: Runs, pixels: Record) -> str:
-    """A sentence: the smallest effect that this design would find."""
+    """A sentence: how far from the rule an effect must be for this design to find it."""
     others = [runs["SimCLR"], runs["untrained"], [pixels] * len(runs["SimCLR"])]
     least = 100 * detectable([c8_values(runs["t-SimCLR"], others)])
-    return f"This design would find a difference of {least:.1f} points four times in five."
+    return f"Four times in five this design finds what is {least:.1f} points away from the rule."
 
 
 def below_pixels(runs: Runs, pixels: Record) -> list[str]:

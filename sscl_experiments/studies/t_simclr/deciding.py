@@ -95,7 +95,7 @@ def progress(design: Design, found: Found) -> str:
     if done == runs:
         return f"All {runs:,} runs of the experiment are made."
     what = f"{done:,} of about {runs:,} runs of the experiment are made"
-    return f"{what}, and {left:.0f} of {hours:.0f} core hours are left; no verdict yet."
+    return f"{what}, and {left:.0f} of {hours:.0f} core hours are left."
 
 
 def by_length(found_readings: Sequence[Reading]) -> pd.DataFrame:
@@ -122,12 +122,14 @@ def beside(design: Design, found: Found) -> dict[str, pd.DataFrame]:
 def with_recorded(here: pd.DataFrame, design: Design, found: Found) -> pd.DataFrame:
     """Contrasts of short runs, and those of the experiment.
 
-    Where it has an image set, its runs stand instead of the others.
+    Where it has an image set for a purpose, its runs stand instead of the others.
     """
     recorded = recorded_contrasts(design, found)
     if recorded.empty:
         return here
-    return pd.concat([here[~here.images.isin(recorded.images)], recorded], ignore_index=True)
+    by = ["images", "purpose"]
+    replaced = here.set_index(by).index.isin(recorded.set_index(by).index)
+    return pd.concat([here[~replaced], recorded], ignore_index=True)
 
 
 def recorded_contrasts(design: Design, found: Found) -> pd.DataFrame:
@@ -185,7 +187,9 @@ def outcome(
         ends = [float(own[name]) for name in ("estimate", "95 % low", "95 % high")]
         estimated = (ends[0], ends[1], ends[2], int(own.seeds))
         verdict = UNDECIDED
-        note = f"{lacking} The estimate is that of the embedded images, which decides nothing"
+        why = f"{reading.note}. " if reading is not None and reading.note else ""
+        where = "The estimate is that of the embedded images, which decides nothing"
+        note = f"{lacking} {why}{where}"
     value, low, high, n = estimated
     return Outcome(
         claim=all_claims()[claim],

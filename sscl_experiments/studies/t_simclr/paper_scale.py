@@ -8,7 +8,7 @@ epochs, five seeds. The smallest version of it, and recipes of others, stand bes
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -139,25 +139,36 @@ def search_points(kernel: Kernel, dim: int, found: Scores) -> list[Point]:
     """
     start = [Point(kernel, dim, step) for step in TAU_STEPS]
     points = dict.fromkeys(start)
+    # For both purposes together: what one adds may be the best for the other.
+    temperatures = _bracketed(start, "tau", PURPOSES, found)
+    points |= dict.fromkeys(temperatures)
     for purpose in PURPOSES:
-        temperatures = _bracketed(start, "tau", purpose, found)
-        points |= dict.fromkeys(temperatures)
         if best := _best(temperatures, purpose, found):
-            points |= dict.fromkeys(_bracketed([best], "lr", purpose, found))
+            points |= dict.fromkeys(_bracketed([best], "lr", (purpose,), found))
     return list(points)
 
 
-def _bracketed(start: list[Point], field: str, purpose: Purpose, found: Scores) -> list[Point]:
-    """`start`, and neighbors of the best as long as one is lacking and all scores are known."""
+def _bracketed(
+    start: list[Point], field: str, purposes: Sequence[Purpose], found: Scores
+) -> list[Point]:
+    """`start`, and neighbors of the best as long as one is lacking and all scores are known.
+
+    The best by each purpose.
+    """
     points = list(start)
-    while best := _best(points, purpose, found):
-        steps = [getattr(best, field) + change for change in (-1, 1)]
-        beside = [best._replace(**{field: step}) for step in steps if abs(step) <= REACH]
-        missing = [point for point in beside if point not in points]
+    while all(point in found for point in points):
+        best = [max(points, key=lambda point, by=by: found[point][by]) for by in purposes]
+        beside = [near for point in best for near in _beside(point, field)]
+        missing = [point for point in dict.fromkeys(beside) if point not in points]
         if not missing:
             break
         points += missing
     return points
+
+
+def _beside(point: Point, field: str) -> list[Point]:
+    steps = [getattr(point, field) + change for change in (-1, 1)]
+    return [point._replace(**{field: step}) for step in steps if abs(step) <= REACH]
 
 
 def _best(points: list[Point], purpose: Purpose, found: Scores) -> Point | None:

@@ -263,8 +263,8 @@ def answer(found: Judged, claims: Sequence[Claim]) -> str:
         lines.append(
             f"**{claim.id}**: {method} minus {other}, linear probe on the other sets: "
             f"{mean:+.1f} points, 95 % interval [{low:.1f}, {high:.1f}] over {seeds} seeds and "
-            f"{images} query images. This design would find a difference of {least:.1f} points "
-            "four times in five."
+            f"{images} query images. Four times in five this design finds what is {least:.1f} "
+            "points away from the rule."
         )
     return "\n\n".join(lines)
 

@@ -1,7 +1,9 @@
 """The claims of the notebook, each with a rule fixed before the run.
 
 The endpoint is the linear probe because it standardises features: their scale, their norm and the
-metric of their neighbors cannot decide it.
+metric of their neighbors cannot decide it. Half a point is the margin of C8, C9 and C11 too. The
+recorded runs of scale `full` were made when it was 0, by which a method that changes nothing would
+have passed; both verdicts are the same by either.
 """
 
 from sscl_experiments.claims import Claim
@@ -19,7 +21,7 @@ CLAIMS = (
             "test images of its own training set, by the probe or by 10-NN in either metric"
         ),
         direction="at least",
-        threshold=0.0,
+        threshold=0.005,
     ),
     Claim(
         id="C13",
@@ -27,9 +29,9 @@ CLAIMS = (
         source="authors' code and recollection: a hypothesis here",
         estimand=(
             "as for C12, t-MoCo minus MoCo, both with BatchNorm on z, so that only the kernel "
-            "differs, as there"
+            "differs; in C12 the normalisation does too"
         ),
         direction="at least",
-        threshold=0.0,
+        threshold=0.005,
     ),
 )

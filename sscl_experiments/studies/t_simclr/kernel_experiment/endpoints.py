@@ -19,6 +19,7 @@ Curves = Float[np.ndarray, "kernels dims draws"]
 Statistic = Callable[[Curves], Float[np.ndarray, " draws"]]
 TARGETS = 200  # accuracies at which two curves are compared
 DRAWS = 2000
+BOUNDED = 0.025  # the most of draws without a common accuracy, for a factor in d_z
 CHUNK = 250  # draws at a time
 
 
@@ -26,7 +27,7 @@ CHUNK = 250  # draws at a time
 class Estimate:
     """A value with its 95 % interval. `censored`: the share of draws in which it had to be bounded.
 
-    `detectable`: the smallest effect that such an experiment sees with 80 % power.
+    `detectable`: how far from a threshold an effect must be to be seen with 80 % power.
     """
 
     value: float
@@ -176,7 +177,15 @@ class Rule:
         bar = self.threshold + self.margin
         if found.high < bar:
             return "does not replicate"
-        return "replicates" if found.low >= self.threshold else "mixed"
+        above = found.low >= self.threshold and not self.by_height(found)
+        return "replicates" if above else "mixed"
+
+    def by_height(self, found: Estimate) -> bool:
+        """Whether it is above because one curve is higher everywhere.
+
+        That is another accuracy, not the same one in fewer dimensions.
+        """
+        return found.low >= self.threshold and found.censored > BOUNDED
 
     def equal(self, found: Estimate) -> bool:
         """Whether the whole interval lies within the margin: no difference, as a finding."""
@@ -197,8 +206,12 @@ def final_verdict(rule: Rule, shorter: Estimate, longer: Estimate) -> tuple[Verd
         return "not run at this scale", f"a verdict needs {MIN_SEEDS} seeds at both lengths"
     if before != verdict:
         return "mixed", f"at the shorter length: {before}; at the longer: {verdict}"
+    if rule.by_height(longer):
+        share = f"{longer.censored:.0%} of draws"
+        return verdict, f"in {share} one curve is higher at every d_z, which is no factor in d_z"
     if verdict == "mixed":
-        return verdict, f"the smallest effect seen with 80 % power is {longer.detectable:.3g}"
+        effect = f"{longer.detectable:.3g} beyond the threshold"
+        return verdict, f"the smallest effect seen with 80 % power is {effect}"
     if rule.margin and rule.equal(shorter) and rule.equal(longer):
         return verdict, f"no difference: within ±{rule.margin:g}"
     return verdict, ""

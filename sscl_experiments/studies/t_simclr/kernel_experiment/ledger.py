@@ -61,7 +61,9 @@ class Ledger:
     def has(self, name: str) -> bool:
         """Whether this run is recorded by now; much faster than `found`."""
         line = f'"id": "{name}"'.encode()
-        return any(line in path.read_bytes() for path in self.folder.glob("*.jsonl"))
+        paths = self.folder.glob("*.jsonl")
+        # Without what follows the last end of a line, as in `found`: it will be made again.
+        return any(line in path.read_bytes().rpartition(b"\n")[0] for path in paths)
 
     def append(self, phase: str, entry: Entry) -> None:
         """In one piece, and on the disk when it returns; other processes may append meanwhile."""

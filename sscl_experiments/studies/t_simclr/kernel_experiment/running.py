@@ -26,6 +26,7 @@ from .phases import Phase, pending, shares
 from .reading import Reading, means, readings
 from .tasks import Task, seconds
 
+MEASURING = "sscl_experiments.studies.t_simclr.kernel_experiment.measuring"
 AGAIN = 20.0  # seconds until what other processes are at is looked for again
 TELL = 300.0  # seconds until what is left is told again
 Say = Callable[[str], None]
@@ -140,6 +141,7 @@ def record(task: Task, results: Path, data_dir: str | None) -> Entry:
         outcome = {"diverged": str(error)}
     who = store.identity(task.stages[0])
     origin: Entry = {"code": who.code, "libraries": who.libraries, "date": now()}
+    origin["measuring"] = store.code_hash(MEASURING)
     origin["cpu"] = torch.backends.cpu.get_cpu_capability()
     configs = [json.loads(store.essence(stage)) for stage in task.stages]
     entry = {"id": task.id, "seed": task.seed, "stages": configs, **outcome}

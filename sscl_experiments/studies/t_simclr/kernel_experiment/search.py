@@ -2,7 +2,7 @@
 
 First rung: both forms (BatchNorm on z or not) at six temperatures a factor of 3 apart, one seed,
 extended while the best is at an edge. Second: the best of each form for each purpose, longer and
-with two seeds, and the temperatures beside the best until it lies between two that are worse.
+with two seeds, and the temperatures beside it until it lies between two that are worse.
 Third: learning rate and weight decay a step up and down from it, one at a time, one seed, and the
 best of these with the second. The choice is the best of those that had both seeds, for each purpose
 by its own measure.
@@ -62,11 +62,12 @@ class Search:
     @cached_property
     def second(self) -> list[Point]:
         """Those of the second rung. `Incomplete`: the first is."""
-        start: dict[Point, None] = {}
-        for score, batchnorm in itertools.product(self.scores(self.images.first), (False, True)):
+        points: list[Point] = []
+        for batchnorm in (False, True):
             form = [point for point in self.first if point.batchnorm == batchnorm]
-            start[best(form, score)] = None
-        return bracketed(list(start), self.scores(self.images.second))
+            start = dict.fromkeys(best(form, score) for score in self.scores(self.images.first))
+            points += bracketed(list(start), self.scores(self.images.second))
+        return points
 
     @cached_property
     def third(self) -> list[Point]:
