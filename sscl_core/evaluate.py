@@ -230,9 +230,14 @@ def linear_probe(
 
 
 def _spread(x: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
-    """The standard deviation of each column; 1 of those that are constant but for rounding."""
+    """The standard deviation of each column, where that is not tiny beside the largest.
+
+    At least a thousandth of that, or 1e-6 if that is less: a column that is constant but for
+    rounding stays small.
+    """
     std = x.std(0)
-    return std.where(std > 1e-6 * x.abs().amax(0), 1.0)
+    least = (1e-3 * std.max()).clamp(torch.finfo(x.dtype).tiny, 1e-6)
+    return std.clamp_min(least.item())
 
 
 def _with_one(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d_plus_1"]:
