@@ -195,11 +195,21 @@ def test_no_verdict_where_training_ends_below_pixels_at_home(claim, measure):
     assert len(outcome(low, claim)[1].split(";")) == 2 * len(analysis.GATES)
 
 
-def test_a_loss_does_not_replicate_and_no_difference_is_mixed():
+def test_neither_a_loss_nor_no_difference_replicates_and_half_a_point_is_mixed():
     worse = judged(**{"t-SimCLR": 0.5, UNTRAINED: 0.4, PIXELS: 0.4})
     assert outcome(worse) == ("does not replicate", "")
     equal = judged(**{UNTRAINED: 0.4, PIXELS: 0.4})
-    assert outcome(equal)[0] == "mixed"
+    assert outcome(equal)[0] == "does not replicate"
+    same = analysis.Judged(equal.right | _copied(equal.right), equal.targets, equal.lengths)
+    assert outcome(same)[0] == "does not replicate", "an interval of [0, 0]"
+    little = judged(**{"t-SimCLR": 0.605, UNTRAINED: 0.4, PIXELS: 0.4})
+    assert outcome(little)[0] == "mixed"
+
+
+def _copied(right):
+    """The answers of SimCLR as those of t-SimCLR."""
+    own = {key: answers for key, answers in right.items() if key[1] == "SimCLR"}
+    return {(key[0], "t-SimCLR", *key[2:]): answers for key, answers in own.items()}
 
 
 @pytest.mark.parametrize("null", [UNTRAINED, PIXELS])

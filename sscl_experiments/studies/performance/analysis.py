@@ -217,7 +217,7 @@ def slope(x: pd.Series, y: pd.Series) -> tuple[float, float, float]:
     if there.sum() < LEAST_SIZES:
         return (np.nan, np.nan, np.nan)
     fit = stats.linregress(np.log(x[there]), np.log(y[there]))
-    half = t_quantile(0.975, there.sum() - 2) * fit.stderr
+    half = t_quantile(0.975, float(there.sum() - 2)) * fit.stderr
     return fit.slope, fit.slope - half, fit.slope + half
 
 

@@ -157,8 +157,8 @@ def _bracketed(
     """
     points = list(start)
     while all(point in found for point in points):
-        best = [max(points, key=lambda point, by=by: found[point][by]) for by in purposes]
-        beside = [near for point in best for near in _beside(point, field)]
+        best = [_best(points, purpose, found) for purpose in purposes]
+        beside = [near for point in best if point for near in _beside(point, field)]
         missing = [point for point in dict.fromkeys(beside) if point not in points]
         if not missing:
             break
