@@ -1,5 +1,6 @@
 """Every command of the README is run, at scale smoke, but those of make: .ci/run does that."""
 
+import functools
 import html
 import json
 import os
@@ -111,6 +112,7 @@ def recorded():
     return found
 
 
+@functools.cache
 def expected():
     """What the README says: the notebook's verdict, or the record's where it gives none."""
     found, records = shown(), recorded()
