@@ -1,5 +1,6 @@
 """The experiment on kernels: its search, records and endpoints, and the whole of it in little."""
 
+import itertools
 import json
 import math
 import os
@@ -43,6 +44,8 @@ NAMES = (
 )
 plain = SimpleNamespace(**{name: unchecked(WHERE + name) for name in NAMES})
 plain.store = unchecked("sscl_experiments.store")
+plain.recorded = unchecked("sscl_experiments.studies.t_simclr.recorded")
+plain.practice = unchecked("sscl_experiments.studies.t_simclr.practice")
 FULL, KERNELS = plain.design.FULL, plain.design.KERNELS
 Found, Point = plain.ledger.Found, plain.design.Point
 DIMS = (2, 4, 8, 16, 64)
@@ -328,7 +331,7 @@ def test_the_search_goes_on_until_the_best_temperature_is_inside():
         for form in (False, True):
             steps = {point.step for point in made.second if point.batchnorm == form}
             assert {own.step - 1, own.step, own.step + 1} <= steps, "in either form"
-        assert made.other_form().point == own._replace(batchnorm=True)
+        assert made.of_form(True).point == own._replace(batchnorm=True)
     assert counts["cifar10-search-optimizer"] == 9 * 5, "four with a seed, one of them with both"
 
 
@@ -543,6 +546,14 @@ def _weights(network) -> dict[str, torch.Tensor]:
 # --- the whole -----------------------------------------------------------------------------------
 
 
+def pixels(dims) -> dict[str, float]:
+    """Of raw pixels and so many principal components."""
+    found = {"knn15_cosine_pixels": 0.1, "knn15_euclidean_pixels": 0.12, "probe_pixels": 0.2}
+    for dim in dims:
+        found |= {f"knn15_cosine_pca{dim}": 0.3, f"knn15_euclidean_pca{dim}": 0.2 + dim / 100}
+    return found
+
+
 def without_training(patch):
     """Runs that take no time, with accuracies of the landscape; returns the names of those made."""
     made = []
@@ -550,7 +561,7 @@ def without_training(patch):
     def make(task, *, checkpoint, data_dir):
         made.append(task.id)
         if task.pixels:
-            return {"metrics": {"knn15_cosine_pixels": 0.1}, "images": 200}
+            return {"metrics": pixels(task.pixels), "images": 200}
         metrics = landscape(task, PEAKS)["metrics"]
         dim = task.stages[-1].projector.dim
         rng = np.random.default_rng(task.seed)
@@ -684,6 +695,146 @@ def test_rankings_are_of_the_same_temperatures_at_both_lengths(of_five):
     assert table["rank correlation"][1] == pytest.approx(naive, nan_ok=True)
     assert table["best step at last"][1] == points[int(np.argmax(long))].step
     assert plain.sides.rank_table(FIVE, FIVE.cifar10, Found({})) == []
+
+
+def test_settings_are_those_of_the_peaks(of_five):
+    table = plain.recorded.settings(FIVE, of_five[0].found())
+    dims = [*FIVE.cifar10.searched, *FIVE.fashion.searched]
+    assert table.d_z.tolist() == [dim for dim in dims for _ in KERNELS]
+    for row in table.itertuples():
+        base = 0.3 if row.kernel == "cosine" else 3.0
+        assert row.τ == pytest.approx(base * 3.0 ** STEPS[row.kernel], rel=1e-3)
+    assert set(table["chosen for"]) == {"z and h"}
+    assert set(table["BatchNorm on z"]) == {"no"}, "it costs five points here"
+    assert set(table["weight decay"]) == {1.0}
+    assert set(table["15-NN on z"].round(4)) == {0.6, 0.61}
+    assert plain.recorded.settings(FIVE, Found({})).empty
+
+
+def final_runs(purpose: str, dim: int, epochs: int, found, kernels=("cosine", "Student t")):
+    """Entries of final runs on CIFAR-10, a list a kernel."""
+    condition = plain.search.Condition(FIVE.cifar10, epochs, purpose)
+    runs = [plain.search.runs(condition, one, dim, FIVE.seeds, found) for one in kernels]
+    return [[found[task.id] for task in group] for group in runs]
+
+
+def test_curves_are_of_the_longest_training(of_five):
+    found, images = of_five[0].found(), FIVE.cifar10
+    longest = {"z": images.lengths[-1].epochs, "h": images.probed[-1].epochs}
+    assert plain.recorded.lengths(FIVE, images, found) == longest
+    table = plain.recorded.scores(FIVE, images, found)
+    assert set(table[table.method != "untrained"].epochs) == set(longest.values())
+    own = table[(table.method == "Student t") & (table.d_z == 8)]
+    entries = final_runs("z", 8, longest["z"], found)[1]
+    told = [entry["metrics"]["knn15_euclidean_z"] for entry in entries]
+    of_seeds = own.dropna(subset="knn15_best_z").set_index("seed").knn15_best_z
+    assert of_seeds[list(FIVE.seeds)].tolist() == told
+    assert table[table.method == "untrained"].knn15_best_z.isna().all()
+
+    one = plain.tasks.final(
+        *(images, "cosine", 8, plain.search.chosen(images, "cosine", 8, found)["z"].point),
+        *(longest["z"], FIVE.seeds[0]),
+        n_train=images.n_train,
+    )
+    lacking = Found({name: entry for name, entry in found.items() if name != one.id})
+    shorter = plain.recorded.lengths(FIVE, images, lacking)
+    assert shorter["z"] == images.lengths[0].epochs, "a run of the longer is lacking"
+    assert plain.recorded.scores(FIVE, images, Found({})).empty
+    assert plain.recorded.every_measure(FIVE, images, Found({})).empty
+    assert plain.recorded.baselines(images, Found({})).empty
+
+
+def test_pixels_stand_beside(of_five):
+    found, images = of_five[0].found(), FIVE.cifar10
+    table = plain.recorded.baselines(images, found).set_index(["method", "d_z"])
+    assert table.knn15_z["raw pixels"].item() == 0.12, "the better of two metrics"
+    assert table.linear_probe_h["raw pixels"].item() == 0.2
+    assert table.knn15_z["PCA", 8] == pytest.approx(0.28), "by Euclidean distance"
+    every = plain.recorded.every_measure(FIVE, images, found).set_index(["kernel", "d_z"])
+    assert every["15-NN on z, cosine"]["PCA", 2] == 0.3
+    assert every["15-NN on h, Euclidean"]["raw pixels"].item() == 0.12
+    assert every["n"]["untrained", 2] == plain.phases.UNTRAINED_SEEDS
+    own = every[every["chosen for"] == "h"].loc["cosine", 8]
+    entries = final_runs("h", 8, images.probed[-1].epochs, found)[0]
+    first = np.mean([entry["metrics"]["probe_h"] for entry in entries])
+    assert own["probe on h"].item() == pytest.approx(first, abs=0.02)
+    assert own["n"].item() in (5, 6)
+
+
+def test_the_two_by_two_is_paired_in_either_form(of_five, quick):
+    found, images = of_five[0].found(), FIVE.cifar10
+    table = plain.recorded.two_by_two(FIVE, images, found)
+    assert len(table) == 2 * 2 * 2 * len(images.both_forms.dims)
+    cells = table.set_index(["change", "form", "metric", "d_z"])
+    pairs = {"leave the sphere": ("cosine", "Gaussian"), "heavy tail": ("Gaussian", "Student t")}
+    for (change, kernels), form in itertools.product(pairs.items(), (True, False)):
+        for metric in ("knn15_z", "linear_probe_h"):
+            rates = []
+            for kernel in kernels:
+                of_z = "knn15_cosine_z" if kernel == "cosine" else "knn15_euclidean_z"
+                measure = of_z if metric == "knn15_z" else "probe_h"
+                tasks = plain.sides.of_form(FIVE, images, kernel, 2, form, found)
+                assert {task.stages[-1].projector.batchnorm for task in tasks} == {form}
+                bits = [found[task.id]["correct"][measure] for task in tasks]
+                rates.append(np.mean([plain.ledger.unpacked(one, 200) for one in bits]))
+            cell = cells.loc[change, plain.recorded.FORMS[form], metric, 2]
+            assert cell.difference == pytest.approx(rates[1] - rates[0], abs=1e-9)
+            assert cell.low <= cell.difference <= cell.high
+            assert cell.n == 5
+    assert cells.difference["leave the sphere", "without", "knn15_z", 2] != 0
+    assert plain.recorded.two_by_two(FIVE, images, Found({})).empty
+
+
+def test_every_endpoint_is_concluded(of_five, quick):
+    found = of_five[0].found()
+    readings = plain.reading.readings(FIVE, found)
+    table = plain.recorded.conclusions(readings)
+    assert table["both lengths"].tolist() == [reading.verdict for reading in readings]
+    of_factors = table[table.claim == "C10"]["fewer dimensions at all"]
+    assert set(of_factors) <= {"replicates", "mixed", "does not replicate"}
+    assert set(table[table.claim == "C11"]["fewer dimensions at all"]) == {""}
+    lengths = plain.recorded.endpoints_by_length(readings)
+    assert len(lengths) == sum(len(reading.by_length) for reading in readings)
+
+
+def test_advice_names_who_is_not_behind_the_best(of_five, quick):
+    found, images = of_five[0].found(), FIVE.cifar10
+    table = plain.practice.of_experiment(FIVE, found).set_index(["for", "d_z"])
+    for purpose, measure in (("z", "knn15_{}_z"), ("h", "probe_h")):
+        epochs = images.grids(purpose)[-1].epochs
+        groups = final_runs(purpose, 8, epochs, found, tuple(KERNELS))
+        told = {}
+        for kernel, entries in zip(KERNELS, groups, strict=True):
+            name = measure.format("cosine" if kernel == "cosine" else "euclidean")
+            bits = [plain.ledger.unpacked(entry["correct"][name], 200) for entry in entries]
+            told[kernel] = np.stack(bits)
+        row = table.loc[plain.practice.FOR[purpose], 8]
+        best = max(told, key=lambda kernel: told[kernel].mean())
+        assert row["best on the mean"] == best
+        gain = 100 * (told["Student t"].mean() - told["cosine"].mean())
+        assert row["Student t − cosine, points"].startswith(f"{gain:+.1f} [")
+        level = []
+        for kernel, own in told.items():
+            pair = np.stack([own, told[best]])[:, None]
+            if (
+                kernel != best
+                and plain.endpoints.estimate(pair, plain.endpoints.difference).low <= 0
+            ):
+                level.append(kernel)
+        assert row["not behind it"] == ", ".join(level)
+        assert row["epochs"] == epochs
+    assert plain.practice.of_experiment(FIVE, Found({})).empty
+
+
+def test_the_rule_of_thumb_is_held_against_the_best(of_five):
+    """Student's t peaks five steps of temperature above the rule, at two points a step."""
+    table = plain.practice.rule_beside_the_best(FIVE, of_five[0].found())
+    assert table.d_z.tolist() == list(FIVE.cifar10.searched), "its longer runs are at the peak"
+    assert set(table.epochs) == {FIVE.cifar10.first.epochs}
+    assert set(table.seeds) == {1}
+    for measure in ("15-NN on z", "probe on h"):
+        assert table[measure].tolist() == pytest.approx([-100 * 0.02 * 5] * 2, rel=1e-3)
+    assert plain.practice.rule_beside_the_best(FIVE, Found({})).empty
 
 
 def test_a_verdict_is_withheld_until_all_seeds_are_there_that_it_needs(of_five, monkeypatch):

@@ -22,7 +22,7 @@ from sscl_experiments import searches, settings
 from sscl_experiments.paths import RECORDS
 from sscl_experiments.record import Record
 from sscl_experiments.scores import accuracies, paired, pixel_scores, summary
-from sscl_experiments.studies.t_simclr import analysis, deciding, practice
+from sscl_experiments.studies.t_simclr import analysis, deciding, practice, recorded
 from sscl_experiments.studies.t_simclr.analysis import changes, contrasts, scores_of, steps_of
 from sscl_experiments.studies.t_simclr.kernel_experiment import design, endpoints
 from sscl_experiments.studies.t_simclr.kernel_experiment.endpoints import Estimate
@@ -371,12 +371,12 @@ def test_the_experiment_decides_once_it_has_a_verdict():
 
 def test_progress_is_told_in_a_sentence(monkeypatch):
     share = type("Share", (), {"done": 3, "runs": 1200, "hours": 30.0, "left": 29.6})
-    monkeypatch.setattr(deciding, "shares", lambda *_: [share, share])
-    said = deciding.progress(design.FULL, Found({}))
+    monkeypatch.setattr(recorded, "shares", lambda *_: [share, share])
+    said = recorded.progress(design.FULL, Found({}))
     assert said.startswith("6 of about 2,400 runs of the experiment are made")
     assert said.endswith("core hours are left.")
     share.done = 1200
-    assert deciding.progress(design.FULL, Found({})) == "All 2,400 runs of the experiment are made."
+    assert recorded.progress(design.FULL, Found({})) == "All 2,400 runs of the experiment are made."
 
 
 def test_advice_has_the_gains_of_the_record():
@@ -396,10 +396,10 @@ def test_advice_has_the_gains_of_the_record():
 
 def test_recorded_contrasts_stand_instead_of_short_ones_of_their_purpose(monkeypatch):
     short = pd.DataFrame({"images": ["a", "a", "b"], "purpose": ["z", "h", "z"], "difference": 1.0})
-    recorded = pd.DataFrame({"images": ["a"], "purpose": ["z"], "difference": [2.0]})
-    monkeypatch.setattr(deciding, "recorded_contrasts", lambda *_: recorded)
-    both = deciding.with_recorded(short, design.FULL, Found({}))
+    made = pd.DataFrame({"images": ["a"], "purpose": ["z"], "difference": [2.0]})
+    monkeypatch.setattr(recorded, "contrasts", lambda *_: made)
+    both = recorded.with_recorded(short, design.FULL, Found({}))
     rows = set(both.itertuples(index=False, name=None))
     assert rows == {("a", "z", 2.0), ("a", "h", 1.0), ("b", "z", 1.0)}
-    monkeypatch.setattr(deciding, "recorded_contrasts", lambda *_: pd.DataFrame())
-    assert deciding.with_recorded(short, design.FULL, Found({})).equals(short)
+    monkeypatch.setattr(recorded, "contrasts", lambda *_: pd.DataFrame())
+    assert recorded.with_recorded(short, design.FULL, Found({})).equals(short)

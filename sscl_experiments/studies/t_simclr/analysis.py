@@ -179,12 +179,13 @@ def in_points(differences: pd.DataFrame, *by: str) -> pd.DataFrame:
     columns = {"95 % low": "low", "95 % high": "high", "t-SimCLR − SimCLR": "difference"}
     table = differences.rename(columns=columns)
     numbers = (table[name].tolist() for name in ("difference", "low", "high"))
-    table["text"] = [_points(*row) for row in zip(*numbers, strict=True)]
+    table["text"] = [points(*row) for row in zip(*numbers, strict=True)]
     wide = table.pivot(index=list(by), columns="metric", values="text")
     return wide[list(MEASURES)].rename(columns=MEASURES).reset_index().rename_axis(columns=None)
 
 
-def _points(value: float, low: float, high: float) -> str:
+def points(value: float, low: float, high: float) -> str:
+    """A difference of accuracies with its interval, in points."""
     return f"{100 * value:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 

@@ -5,11 +5,9 @@ them takes the test images of each network for drawn apart. That is wider than p
 be: networks that are right on mostly the same images differ by less.
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,14 +17,12 @@ from sscl_core.files import write_text
 from sscl_experiments.claims import Outcome, Verdict
 from sscl_experiments.study import all_claims
 
-from .analysis import BATCH, CHOSEN, CONTRASTS
-from .kernel_experiment import endpoints, sides
-from .kernel_experiment.design import COMPARED, PURPOSES, Design
-from .kernel_experiment.endpoints import Correct, Estimate, Statistic
-from .kernel_experiment.ledger import Found
-from .kernel_experiment.phases import shares
-from .kernel_experiment.reading import Reading, correct_of
-from .kernel_experiment.search import Condition, Incomplete
+from .analysis import CHOSEN
+from .kernel_experiment import endpoints
+from .kernel_experiment.design import COMPARED
+from .kernel_experiment.endpoints import Estimate, Statistic
+from .kernel_experiment.reading import Reading
+from .recorded import as_columns
 
 Accuracies = Float[np.ndarray, "kernels dims seeds"]
 UNDECIDED: Verdict = "not run at this scale"
@@ -73,89 +69,8 @@ def estimates_here(scores: pd.DataFrame, dims: Sequence[int], images: int) -> pd
         statistic = endpoints.factor(own) if claim == "C10" else endpoints.difference
         accuracies = accuracies_of(scores, CHOSEN[purpose], own)
         found = estimate(accuracies, statistic, images=images)
-        rows.append({"claim": claim, "on": purpose} | _columns(found))
+        rows.append({"claim": claim, "on": purpose} | as_columns(found))
     return pd.DataFrame(rows)
-
-
-def _columns(found: Estimate) -> dict[str, float]:
-    named = {"estimate": found.value, "95 % low": found.low, "95 % high": found.high}
-    named |= {"seeds": found.seeds, "seen with 80 % power": found.detectable}
-    return named | {"draws without a common accuracy": found.censored}
-
-
-# --- the experiment -------------------------------------------------------------------------------
-
-
-def progress(design: Design, found: Found) -> str:
-    """How much of the experiment is recorded, in a sentence."""
-    plan = shares(design, found)
-    done, runs = (sum(getattr(share, name) for share in plan) for name in ("done", "runs"))
-    hours = sum(share.hours for share in plan)
-    left = sum(share.left for share in plan)
-    if done == runs:
-        return f"All {runs:,} runs of the experiment are made."
-    what = f"{done:,} of about {runs:,} runs of the experiment are made"
-    return f"{what}, and {left:.0f} of {hours:.0f} core hours are left."
-
-
-def by_length(found_readings: Sequence[Reading]) -> pd.DataFrame:
-    """A row an endpoint, image set and length that is recorded."""
-    rows = []
-    for reading in found_readings:
-        endpoint = reading.endpoint
-        named = {"claim": endpoint.claim, "on": endpoint.purpose, "images": reading.images.name}
-        for epochs, estimated in reading.by_length.items():
-            row: dict[str, Any] = {**named, "epochs": epochs, **_columns(estimated)}
-            rows.append(row | {"at this length": endpoint.rule.verdict(estimated)})
-    return pd.DataFrame(rows)
-
-
-def beside(design: Design, found: Found) -> dict[str, pd.DataFrame]:
-    """What the experiment compares beside its endpoints, and how temperatures rank, if recorded."""
-    tables = {
-        "beside_endpoints": sides.differences(design, found),
-        "rankings": sides.rank_table(design, design.cifar10, found),
-    }
-    return {name: pd.DataFrame(rows) for name, rows in tables.items() if rows}
-
-
-def with_recorded(here: pd.DataFrame, design: Design, found: Found) -> pd.DataFrame:
-    """Contrasts of short runs, and those of the experiment.
-
-    Where it has an image set for a purpose, its runs stand instead of the others.
-    """
-    recorded = recorded_contrasts(design, found)
-    if recorded.empty:
-        return here
-    by = ["images", "purpose"]
-    replaced = here.set_index(by).index.isin(recorded.set_index(by).index)
-    return pd.concat([here[~replaced], recorded], ignore_index=True)
-
-
-def recorded_contrasts(design: Design, found: Found) -> pd.DataFrame:
-    """As `analysis.contrasts`, of the final runs that are recorded; over seeds and test images."""
-    rows = []
-    for images in (design.cifar10, design.fashion):
-        for purpose, (contrast, pair) in itertools.product(PURPOSES, CONTRASTS.items()):
-            for grid in images.grids(purpose):
-                condition = Condition(images, grid.epochs, purpose)
-                steps = grid.epochs * math.ceil((images.n_train or images.size) / BATCH)
-                for dim in grid.dims:
-                    try:
-                        correct = correct_of(
-                            condition, (dim,), found, seeds=design.seeds, kernels=pair
-                        )
-                    except Incomplete:
-                        continue
-                    row: dict[str, Any] = {"images": images.name, "purpose": purpose}
-                    row |= {"contrast": contrast, "d_z": dim, "epochs": grid.epochs}
-                    rows.append(row | {"steps": steps} | _difference(correct))
-    return pd.DataFrame(rows)
-
-
-def _difference(correct: Correct) -> dict[str, float]:
-    own = endpoints.estimate(correct, endpoints.difference)
-    return {"difference": own.value, "low": own.low, "high": own.high, "n": own.seeds}
 
 
 def primary(found_readings: Sequence[Reading], claim: str) -> Reading | None:

@@ -53,7 +53,8 @@ def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
     figure, axes = panels(1, len(SHOWN), width=4.8, height=4.2)
     for axis, metric in titled(axes[0], SHOWN):
         for i, (kernel, color) in enumerate(KERNEL_COLORS.items()):
-            by_dim = scores[scores.method == kernel].groupby("d_z")[metric]
+            own = scores[scores.method == kernel].dropna(subset=metric)
+            by_dim = own.groupby("d_z")[metric]
             if not len(by_dim):
                 continue
             _curve(axis, by_dim, shift=1.04**i, color=color, label=kernel, marker=MARKERS[i])
@@ -87,7 +88,7 @@ def _baselines(axis: Axes, scores: pd.DataFrame, baselines: pd.DataFrame, metric
 def against_length(table: pd.DataFrame) -> Figure:
     """Differences between kernels in points against optimiser steps, with 95 % intervals.
 
-    `table`: of `analysis.contrasts` and `deciding.recorded_contrasts`. A row of panels a contrast
+    `table`: of `analysis.contrasts` and `recorded.contrasts`. A row of panels a contrast
     and set of images, a panel a purpose, a line a dimension.
     """
     names = [name for name in IMAGES if name in set(table.images)]

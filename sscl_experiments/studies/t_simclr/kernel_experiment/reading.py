@@ -13,14 +13,18 @@ from sscl_experiments.claims import Verdict
 from . import endpoints
 from .design import COMPARED, KERNELS, PURPOSES, Design, ImageDesign, Kernel, Purpose
 from .endpoints import Correct, Estimate, Rule
-from .ledger import Entry, Found, unpacked
+from .ledger import Found, unpacked
 from .search import Condition, Incomplete, chosen, runs
-from .tasks import baseline
+from .tasks import Task, baseline
 
-SHOWN = (
-    *("knn15_cosine_z", "knn15_euclidean_z"),
-    *("knn15_cosine_h", "knn15_euclidean_h", "probe_h"),
-)
+# Accuracies as tables name them.
+SHOWN = {
+    "knn15_cosine_z": "15-NN on z, cosine",
+    "knn15_euclidean_z": "15-NN on z, Euclidean",
+    "knn15_cosine_h": "15-NN on h, cosine",
+    "knn15_euclidean_h": "15-NN on h, Euclidean",
+    "probe_h": "probe on h",
+}
 
 
 @dataclass(frozen=True)
@@ -171,34 +175,44 @@ def correct_of(
     A seed that diverged anywhere is left out everywhere. `Incomplete`: one of `seeds` is not
     recorded, or fewer than two are left.
     """
-    where = f"{condition.images.name}, {condition.epochs} epochs, {condition.purpose}"
-    networks = list(itertools.product(kernels, dims))
+    networks, measures = [], []
+    for kernel, dim in itertools.product(kernels, dims):
+        setting = chosen(condition.images, kernel, dim, found)[condition.purpose]
+        networks.append(runs(condition, kernel, dim, seeds, found))
+        measures.append(setting.measure(condition.purpose))
+    correct = told_right(networks, measures, found)
+    return correct.reshape(len(kernels), len(dims), *correct.shape[1:])
+
+
+def is_recorded(
+    condition: Condition, kernel: Kernel, dim: int, design: Design, found: Found
+) -> bool:
+    """Whether the first seeds all are."""
+    try:
+        return all(task.id in found for task in runs(condition, kernel, dim, design.seeds, found))
+    except Incomplete:
+        return False
+
+
+def told_right(
+    networks: Sequence[Sequence[Task]], measures: Sequence[str], found: Found
+) -> Bool[np.ndarray, "networks seeds images"]:
+    """Which test images networks tell right, each by its measure; of each the runs of all seeds.
+
+    A seed that diverged anywhere is left out everywhere. `Incomplete`: a run is not recorded, or
+    fewer than two seeds are left.
+    """
     kept = []
-    for seed in seeds:
-        entries = [_entry(condition, *network, seed, found) for network in networks]
-        if None in entries:
-            raise Incomplete(f"{where}: seed {seed} is lacking")
-        made = [entry for entry in entries if entry and "correct" in entry]
-        if len(made) == len(networks):
-            pairs = zip(networks, made, strict=True)
-            kept.append([_correct(condition, *network, found, entry) for network, entry in pairs])
+    for tasks in zip(*networks, strict=True):
+        if lacking := [task.seed for task in tasks if task.id not in found]:
+            raise Incomplete(f"seed {lacking[0]} is lacking")
+        entries = [found[task.id] for task in tasks]
+        if all("correct" in entry for entry in entries):
+            pairs = zip(entries, measures, strict=True)
+            kept.append([unpacked(one["correct"][name], one["images"]) for one, name in pairs])
     if len(kept) < 2:
-        raise Incomplete(f"{where}: fewer than two seeds")
-    return np.stack(kept, axis=1).reshape(len(kernels), len(dims), len(kept), -1)
-
-
-def _entry(condition: Condition, kernel: Kernel, dim: int, seed: int, found: Found) -> Entry | None:
-    (task,) = runs(condition, kernel, dim, (seed,), found)
-    return found.get(task.id)
-
-
-def _correct(
-    condition: Condition, kernel: Kernel, dim: int, found: Found, entry: Entry
-) -> Bool[np.ndarray, " images"]:
-    measure = "probe_h"
-    if condition.purpose == "z":
-        measure = f"knn15_{chosen(condition.images, kernel, dim, found)['z'].metric}_z"
-    return unpacked(entry["correct"][measure], entry["images"])
+        raise Incomplete("fewer than two seeds")
+    return np.stack(kept, axis=1)
 
 
 def undecided(
@@ -229,9 +243,14 @@ def is_open(design: Design, condition: Condition, endpoint: Endpoint, found: Fou
 
 
 def means(design: Design, found: Found) -> list[dict[str, Any]]:
-    """A row a set, length, kernel, d_z and purpose: the setting, and mean accuracies over seeds."""
+    """Of both sets."""
+    return means_of(design, design.cifar10, found) + means_of(design, design.fashion, found)
+
+
+def means_of(design: Design, images: ImageDesign, found: Found) -> list[dict[str, Any]]:
+    """A row a purpose, length, kernel and d_z: the setting, and mean accuracies over seeds."""
     rows = []
-    for images, purpose in itertools.product((design.cifar10, design.fashion), PURPOSES):
+    for purpose in PURPOSES:
         for grid in images.grids(purpose):
             condition = Condition(images, grid.epochs, purpose)
             for kernel, dim in itertools.product(KERNELS, grid.dims):

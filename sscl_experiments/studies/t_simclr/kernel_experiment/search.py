@@ -38,6 +38,10 @@ class Chosen(NamedTuple):
     point: Point
     metric: str
 
+    def measure(self, purpose: Purpose) -> str:
+        """The figure by which its runs are judged."""
+        return f"knn15_{self.metric}_z" if purpose == "z" else "probe_h"
+
 
 class Incomplete(LookupError):
     """A search whose runs are not all recorded."""
@@ -93,10 +97,12 @@ class Search:
             for_h = for_z
         return {"z": self._read(for_z), "h": self._read(for_h)}
 
-    def other_form(self) -> Chosen:
-        """The best for z of the form that was not chosen, at the chosen rates. `Incomplete`."""
+    def of_form(self, batchnorm: bool) -> Chosen:
+        """The setting for z, or the best of the other form at the same rates. `Incomplete`."""
         point = self.chosen["z"].point
-        others = [other for other in self.second if other.batchnorm != point.batchnorm]
+        if point.batchnorm == batchnorm:
+            return self.chosen["z"]
+        others = [other for other in self.second if other.batchnorm == batchnorm]
         found = best(others, self._score(self.images.second, "z"))
         metric = self._read(found).metric
         return Chosen(found._replace(lr=point.lr, decay=point.decay), metric)
@@ -200,6 +206,12 @@ class Condition(NamedTuple):
     images: ImageDesign
     epochs: int
     purpose: Purpose
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Those of its final runs."""
+        grids = self.images.grids(self.purpose)
+        return next(grid.dims for grid in grids if grid.epochs == self.epochs)
 
 
 def runs(

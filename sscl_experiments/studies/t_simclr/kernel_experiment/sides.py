@@ -13,14 +13,11 @@ from sscl_experiments.statistics import interval
 
 from .design import COMPARED, KERNELS, Design, ImageDesign, Kernel, Point, Purpose, Rung
 from .ledger import Found
+from .reading import SHOWN
 from .search import Condition, Incomplete, best, chosen, runs, search_of
 from .tasks import Task, final, searching, staged
 
-MEASURES = {
-    "knn15_cosine_z": "15-NN on z, cosine",
-    "knn15_euclidean_z": "15-NN on z, Euclidean",
-    "probe_h": "probe on h",
-}
+MEASURES = ("knn15_cosine_z", "knn15_euclidean_z", "probe_h")
 
 
 class Side(NamedTuple):
@@ -37,16 +34,20 @@ class Side(NamedTuple):
 
 def forms(design: Design, images: ImageDesign, found: Found) -> list[Side]:
     """BatchNorm on z and none, one of which was chosen, so that its part can be told."""
-    made, grid = [], images.both_forms
-    condition = Condition(images, grid.epochs, "z")
-    for kernel, dim in itertools.product(KERNELS, grid.dims):
-        other = search_of(images, kernel, dim, found).other_form().point
-        own = runs(condition, kernel, dim, design.seeds, found)
-        where = (images, kernel, dim, other, grid.epochs)
-        beside = [final(*where, seed, n_train=images.n_train) for seed in design.seeds]
-        pair = (beside, own) if other.batchnorm else (own, beside)
-        made.append(Side("BatchNorm − none", images, grid.epochs, kernel, dim, *pair))
+    made, epochs = [], images.both_forms.epochs
+    for kernel, dim in itertools.product(KERNELS, images.both_forms.dims):
+        pair = [of_form(design, images, kernel, dim, form, found) for form in (True, False)]
+        made.append(Side("BatchNorm − none", images, epochs, kernel, dim, *pair))
     return made
+
+
+def of_form(
+    design: Design, images: ImageDesign, kernel: Kernel, dim: int, batchnorm: bool, found: Found
+) -> list[Task]:
+    """Final runs for z with BatchNorm on it or without, one of which is what was chosen."""
+    point = search_of(images, kernel, dim, found).of_form(batchnorm).point
+    where = (images, kernel, dim, point, images.both_forms.epochs)
+    return [final(*where, seed, n_train=images.n_train) for seed in design.seeds]
 
 
 def by_way_of_many(design: Design, images: ImageDesign, found: Found) -> list[Side]:
@@ -118,9 +119,9 @@ def _recorded(side: Side, found: Found) -> list[Pair]:
 def _row(side: Side, pairs: Sequence[Pair]) -> dict[str, Any]:
     row: dict[str, Any] = {"what": side.says, "images": side.images.name, "epochs": side.epochs}
     row |= {"kernel": side.kernel, "d_z": side.dim, "n": len(pairs)}
-    for measure, name in MEASURES.items():
+    for measure in MEASURES:
         ends = interval([100 * (one[measure] - other[measure]) for one, other in pairs])
-        row[name] = "{:+.1f} [{:.1f}, {:.1f}]".format(*ends)
+        row[SHOWN[measure]] = "{:+.1f} [{:.1f}, {:.1f}]".format(*ends)
     return row
 
 
