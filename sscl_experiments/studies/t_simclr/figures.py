@@ -52,9 +52,11 @@ def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
     """
     figure, axes = panels(1, len(SHOWN), width=4.8, height=4.2)
     for axis, metric in titled(axes[0], SHOWN):
+        trained = scores[scores.epochs > 0].dropna(subset=metric)
+        length = f"{trained.epochs.max()} epochs" if len(trained) else "not recorded yet"
+        axis.set_title(f"{SHOWN[metric]}, {length}")
         for i, (kernel, color) in enumerate(KERNEL_COLORS.items()):
-            own = scores[scores.method == kernel].dropna(subset=metric)
-            by_dim = own.groupby("d_z")[metric]
+            by_dim = trained[trained.method == kernel].groupby("d_z")[metric]
             if not len(by_dim):
                 continue
             _curve(axis, by_dim, shift=1.04**i, color=color, label=kernel, marker=MARKERS[i])
@@ -80,9 +82,8 @@ def _baselines(axis: Axes, scores: pd.DataFrame, baselines: pd.DataFrame, metric
     if len(components):
         x, y = components.d_z, components[own]
         axis.plot(x, y, "s:", ms=3, lw=1, color="0.5", label="PCA to d_z")
-    else:
-        network = scores[scores.method == "untrained"][own].mean()
-        axis.axhline(network, color="0.5", lw=1, ls="-.", label="untrained network")
+    elif len(network := scores[scores.method == "untrained"][own]):
+        axis.axhline(network.mean(), color="0.5", lw=1, ls="-.", label="untrained network")
 
 
 def against_length(table: pd.DataFrame) -> Figure:

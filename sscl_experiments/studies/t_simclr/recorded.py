@@ -1,7 +1,7 @@
 """What the experiment has recorded so far, as notebook 05 shows it.
 
-A table is empty while its runs are lacking. Differences have 95 % intervals over seeds and test
-images together, as the endpoints have.
+A table is empty while its runs are lacking. `contrasts` and `two_by_two` have 95 % intervals over
+seeds and test images together, as the endpoints have; `beside_endpoints` over seeds.
 """
 
 import itertools
@@ -15,11 +15,26 @@ import pandas as pd
 from .analysis import BATCH, CHOSEN, CONTRASTS
 from .kernel_experiment import design as designs
 from .kernel_experiment import endpoints, sides
-from .kernel_experiment.design import KERNELS, PURPOSES, Design, ImageDesign, Purpose
+from .kernel_experiment.design import (
+    COMPARED,
+    KERNELS,
+    PURPOSES,
+    Design,
+    ImageDesign,
+    Purpose,
+)
 from .kernel_experiment.endpoints import Correct, Estimate
 from .kernel_experiment.ledger import Entry, Found
 from .kernel_experiment.phases import UNTRAINED_SEEDS, shares
-from .kernel_experiment.reading import ENDPOINTS, SHOWN, Reading, correct_of, means_of, told_right
+from .kernel_experiment.reading import (
+    SHOWN,
+    Reading,
+    correct_of,
+    endpoint_dims,
+    is_recorded,
+    means_of,
+    told_right,
+)
 from .kernel_experiment.search import Condition, Incomplete, Search, chosen, runs, search_of
 from .kernel_experiment.tasks import baseline, untrained
 
@@ -81,38 +96,39 @@ def _setting(search: Search, purpose: Purpose) -> dict[str, Any]:
 # --- accuracies -----------------------------------------------------------------------------------
 
 
-def lengths(design: Design, images: ImageDesign, found: Found) -> dict[Purpose, int]:
-    """The longest training, in epochs, at which all is recorded that endpoints read of it."""
-    longest: dict[Purpose, int] = {}
+def longest(design: Design, images: ImageDesign, found: Found) -> dict[Purpose, int]:
+    """The longest training, in epochs, of which all is recorded that endpoints read."""
+    epochs: dict[Purpose, int] = {}
     for purpose in PURPOSES:
-        dims = {dim for one in ENDPOINTS if one.purpose == purpose for dim in one.dims(images)}
         for grid in images.grids(purpose):
             condition = Condition(images, grid.epochs, purpose)
-            try:
-                correct_of(condition, sorted(dims), found, seeds=design.seeds)
-            except Incomplete:
-                continue
-            longest[purpose] = grid.epochs
-    return longest
+            cells = itertools.product(COMPARED, endpoint_dims(images, purpose))
+            if all(is_recorded(condition, *cell, design, found) for cell in cells):
+                epochs[purpose] = grid.epochs
+    return epochs
 
 
 def scores(design: Design, images: ImageDesign, found: Found) -> pd.DataFrame:
-    """A row a final run of `lengths`, in the columns that `figures.accuracy_panels` draws.
+    """A row a final run of `longest`, in the columns that `figures.accuracy_panels` draws.
 
-    15-NN on z, in the metric that was chosen in validation, stands in rows of settings for z, the
-    probe in rows of settings for h and of untrained networks.
+    Of kernels and dimensions whose first seeds all are recorded, and of these seeds alone, so that
+    curves are of the same seeds; runs that diverged have no row. 15-NN on z, in the metric that was
+    chosen in validation, stands in rows of settings for z, the probe in rows of settings for h and
+    of untrained networks.
     """
     rows: list[dict[str, Any]] = []
-    longest = lengths(design, images, found)
-    for purpose, epochs in longest.items():
+    reached = longest(design, images, found)
+    for purpose, epochs in reached.items():
         condition = Condition(images, epochs, purpose)
         for kernel, dim in itertools.product(KERNELS, condition.dims):
+            if not is_recorded(condition, kernel, dim, design, found):
+                continue
             measure = chosen(images, kernel, dim, found)[purpose].measure(purpose)
-            for task in runs(condition, kernel, dim, (*design.seeds, *design.more), found):
+            for task in runs(condition, kernel, dim, design.seeds, found):
                 if metrics := _metrics(found.get(task.id)):
                     row = {"method": kernel, "d_z": dim, "seed": task.seed, "epochs": epochs}
                     rows.append(row | {CHOSEN[purpose]: metrics[measure]})
-    if not longest:
+    if not reached:
         return pd.DataFrame()
     for dim, networks in _untrained(images, found).items():
         where = {"method": "untrained", "d_z": dim, "epochs": 0}
@@ -148,20 +164,20 @@ def baselines(images: ImageDesign, found: Found) -> pd.DataFrame:
 
 
 def every_measure(design: Design, images: ImageDesign, found: Found) -> pd.DataFrame:
-    """Mean accuracies by both metrics of the final runs of `lengths`, and of what stands beside.
+    """Mean accuracies by both metrics of the final runs of `longest`, and of what stands beside.
 
     Pixels count as features h, their components as z.
     """
-    longest = lengths(design, images, found)
-    if not longest:
+    reached = longest(design, images, found)
+    if not reached:
         return pd.DataFrame()
     every = means_of(design, images, found)
-    rows = [row for row in every if row["epochs"] == longest.get(row["chosen for"])]
-    table = pd.DataFrame([*rows, *_beside(images, found)])
+    rows = [row for row in every if row["epochs"] == reached.get(row["chosen for"])]
+    table = pd.DataFrame([*rows, *_baseline_rows(images, found)])
     return table.drop(columns="images").rename(columns=SHOWN)
 
 
-def _beside(images: ImageDesign, found: Found) -> list[dict[str, Any]]:
+def _baseline_rows(images: ImageDesign, found: Found) -> list[dict[str, Any]]:
     """Pixels, their components, and the mean of untrained networks."""
     rows: list[dict[str, Any]] = []
     if metrics := _metrics(found.get(baseline(images).id)):
@@ -214,7 +230,7 @@ def as_columns(found: Estimate) -> dict[str, float]:
     return named | {"draws without a common accuracy": found.censored}
 
 
-def beside(design: Design, found: Found) -> dict[str, pd.DataFrame]:
+def beside_endpoints(design: Design, found: Found) -> dict[str, pd.DataFrame]:
     """What the experiment compares beside its endpoints, and how temperatures rank, if recorded."""
     tables = {
         "beside_endpoints": sides.differences(design, found),
@@ -268,18 +284,22 @@ def _difference(correct: Correct) -> dict[str, float]:
 def two_by_two(design: Design, images: ImageDesign, found: Found) -> pd.DataFrame:
     """As `analysis.two_by_two`, of the final runs for z and, beside them, of their other form.
 
-    Every kernel is at the temperature that is best for it in that form.
+    Temperatures are the best of each kernel in each form, for z; the form that was not chosen has
+    the rates of the one that was. So the probe on h is of settings for z, too.
     """
     rows = []
     grid = itertools.product(CHANGES.items(), FORMS, PURPOSES, images.both_forms.dims)
     for (change, kernels), batchnorm, purpose, dim in grid:
         try:
             forms = [search_of(images, kernel, dim, found).of_form(batchnorm) for kernel in kernels]
-            where = ((design, images, kernel, dim, batchnorm, found) for kernel in kernels)
-            networks = [sides.of_form(*one) for one in where]
+            networks = [
+                sides.runs_of_form(design, images, kernel, dim, batchnorm, found)
+                for kernel in kernels
+            ]
             correct = told_right(networks, [form.measure(purpose) for form in forms], found)
         except Incomplete:
             continue
         row = {"change": change, "form": FORMS[batchnorm], "metric": MEASURE[purpose], "d_z": dim}
+        row |= {"epochs": images.both_forms.epochs}
         rows.append(row | _difference(correct[:, None]))
     return pd.DataFrame(rows)

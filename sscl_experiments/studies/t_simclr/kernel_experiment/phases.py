@@ -27,7 +27,7 @@ from .design import (
     Rung,
 )
 from .ledger import Entry, Found
-from .reading import ENDPOINTS, undecided
+from .reading import endpoint_dims, undecided
 from .search import Condition, Incomplete, runs, search_of
 from .tasks import Task, baseline, searching, seconds, untrained
 
@@ -122,10 +122,10 @@ class _Plan:
         Seed by seed, so that kernels which are compared are made by the same code and machine.
         """
         condition = Condition(images, grid.epochs, purpose)
-        dims = {dim for one in ENDPOINTS if one.purpose == purpose for dim in one.dims(images)}
+        dims = endpoint_dims(images, purpose)
 
         def tasks(found: Found) -> list[Task]:
-            return self._seed_by_seed(condition, sorted(dims), COMPARED, found)
+            return self._seed_by_seed(condition, dims, COMPARED, found)
 
         name = f"{images.name}-deciding-{grid.epochs}-epochs-{purpose}"
         return Phase(name, f"final runs that decide, settings chosen for {purpose}", images, tasks)

@@ -27,6 +27,10 @@ SHOWN = {
 }
 
 
+class TooFewSeeds(Incomplete):
+    """Runs that are recorded, of which all but one or none diverged."""
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A claim as it is decided: by the factor in d_z, or by the difference at the largest d_z."""
@@ -80,6 +84,12 @@ class Reading:
     verdict: Verdict
     note: str
     also: Verdict | None
+
+
+def endpoint_dims(images: ImageDesign, purpose: Purpose) -> list[int]:
+    """The dimensions whose final runs an endpoint reads."""
+    own = [one.dims(images) for one in ENDPOINTS if one.purpose == purpose]
+    return sorted(set(itertools.chain.from_iterable(own)))
 
 
 def readings(design: Design, found: Found) -> list[Reading]:
@@ -172,8 +182,7 @@ def correct_of(
     """Which test images each network tells right: on z by 15-NN in the metric chosen in validation,
     on h by the probe.
 
-    A seed that diverged anywhere is left out everywhere. `Incomplete`: one of `seeds` is not
-    recorded, or fewer than two are left.
+    Errors: those of `told_right`.
     """
     networks, measures = [], []
     for kernel, dim in itertools.product(kernels, dims):
@@ -187,7 +196,7 @@ def correct_of(
 def is_recorded(
     condition: Condition, kernel: Kernel, dim: int, design: Design, found: Found
 ) -> bool:
-    """Whether the first seeds all are."""
+    """Whether the runs of the first seeds all are, those that diverged among them."""
     try:
         return all(task.id in found for task in runs(condition, kernel, dim, design.seeds, found))
     except Incomplete:
@@ -199,19 +208,19 @@ def told_right(
 ) -> Bool[np.ndarray, "networks seeds images"]:
     """Which test images networks tell right, each by its measure; of each the runs of all seeds.
 
-    A seed that diverged anywhere is left out everywhere. `Incomplete`: a run is not recorded, or
-    fewer than two seeds are left.
+    A seed that diverged anywhere is left out everywhere. `Incomplete`: a run is not recorded;
+    `TooFewSeeds`: fewer than two are left.
     """
     kept = []
     for tasks in zip(*networks, strict=True):
-        if lacking := [task.seed for task in tasks if task.id not in found]:
-            raise Incomplete(f"seed {lacking[0]} is lacking")
+        if lacking := [task.id for task in tasks if task.id not in found]:
+            raise Incomplete(f"run {lacking[0]} is lacking")
         entries = [found[task.id] for task in tasks]
         if all("correct" in entry for entry in entries):
             pairs = zip(entries, measures, strict=True)
             kept.append([unpacked(one["correct"][name], one["images"]) for one, name in pairs])
     if len(kept) < 2:
-        raise Incomplete("fewer than two seeds")
+        raise TooFewSeeds(f"{len(kept)} of {len(networks[0])} seeds did not diverge")
     return np.stack(kept, axis=1)
 
 
@@ -235,7 +244,10 @@ def is_open(design: Design, condition: Condition, endpoint: Endpoint, found: Fou
     if "supposed" in found.memory:
         return True  # in a plan: at most
     dims = endpoint.dims(condition.images)
-    correct = correct_of(condition, dims, found, seeds=design.seeds)
+    try:
+        correct = correct_of(condition, dims, found, seeds=design.seeds)
+    except TooFewSeeds:
+        return True
     return endpoint.is_open(endpoint.estimate(correct, dims))
 
 
@@ -243,7 +255,7 @@ def is_open(design: Design, condition: Condition, endpoint: Endpoint, found: Fou
 
 
 def means(design: Design, found: Found) -> list[dict[str, Any]]:
-    """Of both sets."""
+    """`means_of` both sets."""
     return means_of(design, design.cifar10, found) + means_of(design, design.fashion, found)
 
 

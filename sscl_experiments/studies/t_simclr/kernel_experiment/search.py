@@ -93,7 +93,7 @@ class Search:
         points = list(dict.fromkeys([*self.second, *self.last]))
         by_z, by_h = self.scores(self.images.second)
         for_z, for_h = best(points, by_z), best(points, by_h)
-        if _known(by_h, for_z) >= _known(by_h, for_h) - TIE:
+        if known(by_h, for_z) >= known(by_h, for_h) - TIE:
             for_h = for_z
         return {"z": self._read(for_z), "h": self._read(for_h)}
 
@@ -178,10 +178,11 @@ def around(point: Point) -> list[Point]:
 
 def best(points: list[Point], score: Score) -> Point:
     """The first of the highest score. `Incomplete`: one has none."""
-    return max(points, key=lambda point: _known(score, point))
+    return max(points, key=lambda point: known(score, point))
 
 
-def _known(score: Score, point: Point) -> float:
+def known(score: Score, point: Point) -> float:
+    """`Incomplete`: it has none."""
     value = score(point)
     if value is None:
         raise Incomplete(f"{point} is not recorded yet")

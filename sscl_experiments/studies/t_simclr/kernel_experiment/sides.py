@@ -36,15 +36,18 @@ def forms(design: Design, images: ImageDesign, found: Found) -> list[Side]:
     """BatchNorm on z and none, one of which was chosen, so that its part can be told."""
     made, epochs = [], images.both_forms.epochs
     for kernel, dim in itertools.product(KERNELS, images.both_forms.dims):
-        pair = [of_form(design, images, kernel, dim, form, found) for form in (True, False)]
+        pair = [runs_of_form(design, images, kernel, dim, form, found) for form in (True, False)]
         made.append(Side("BatchNorm − none", images, epochs, kernel, dim, *pair))
     return made
 
 
-def of_form(
+def runs_of_form(
     design: Design, images: ImageDesign, kernel: Kernel, dim: int, batchnorm: bool, found: Found
 ) -> list[Task]:
-    """Final runs for z with BatchNorm on it or without, one of which is what was chosen."""
+    """Final runs with settings for z: those of the form that was chosen, or of the other.
+
+    The other has the best temperature in its form, and the rates of the one that was chosen.
+    """
     point = search_of(images, kernel, dim, found).of_form(batchnorm).point
     where = (images, kernel, dim, point, images.both_forms.epochs)
     return [final(*where, seed, n_train=images.n_train) for seed in design.seeds]
