@@ -343,7 +343,7 @@ def test_what_one_purpose_adds_is_bracketed_for_the_other_too():
     def score(values):
         return lambda point: values.get(point.step, 0.0)
 
-    points = plain.search.bracketed(start, [score(by_z), score(by_h)])
+    points = plain.search.bracketed(start, [score(by_z), score(by_h)], plain.search._beside)
     assert {point.step for point in points} == {-2, -1, 0, 1, 2, 3, 4, 5}
 
 

@@ -366,7 +366,7 @@ def test_the_experiment_decides_once_it_has_a_verdict():
     assert "CIFAR-10" in verdicts[1].note
     why = dataclasses.replace(found[0], note="cosine's backbone is worse")
     told = deciding.outcome("C10", here(), [why], scale="quick", lacking="3 of 9 runs.")
-    assert told.note.startswith("3 of 9 runs. cosine's backbone is worse. The estimate")
+    assert told.note.startswith("3 of 9 runs. No verdict yet: cosine's backbone is worse. ")
 
 
 def test_progress_is_told_in_a_sentence(monkeypatch):

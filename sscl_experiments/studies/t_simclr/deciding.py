@@ -102,7 +102,7 @@ def outcome(
         ends = [float(own[name]) for name in ("estimate", "95 % low", "95 % high")]
         estimated = (ends[0], ends[1], ends[2], int(own.seeds))
         verdict = UNDECIDED
-        why = f"{reading.note}. " if reading is not None and reading.note else ""
+        why = f"No verdict yet: {reading.note}. " if reading is not None and reading.note else ""
         where = "The estimate is that of the embedded images, which decides nothing"
         note = f"{lacking} {why}{where}"
     value, low, high, n = estimated

@@ -48,15 +48,16 @@ def accuracy_panels(scores: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
     """Accuracy over d_z of the kernels that were run, on z and on h.
 
     Means with 95 % intervals over seeds; raw pixels beside them, on z PCA to d_z, on h the
-    untrained network.
+    untrained network. A panel for each of the two that there are runs of.
     """
-    figure, axes = panels(1, len(SHOWN), width=4.8, height=4.2)
-    for axis, metric in titled(axes[0], SHOWN):
-        trained = scores[scores.epochs > 0].dropna(subset=metric)
-        length = f"{trained.epochs.max()} epochs" if len(trained) else "not recorded yet"
-        axis.set_title(f"{SHOWN[metric]}, {length}")
+    trained = scores[scores.epochs > 0]
+    measures = {name: title for name, title in SHOWN.items() if trained[name].notna().any()}
+    figure, axes = panels(1, len(measures), width=4.8, height=4.2)
+    for axis, metric in titled(axes[0], measures):
+        own = trained.dropna(subset=metric)
+        axis.set_title(f"{SHOWN[metric]}, {own.epochs.max()} epochs")
         for i, (kernel, color) in enumerate(KERNEL_COLORS.items()):
-            by_dim = trained[trained.method == kernel].groupby("d_z")[metric]
+            by_dim = own[own.method == kernel].groupby("d_z")[metric]
             if not len(by_dim):
                 continue
             _curve(axis, by_dim, shift=1.04**i, color=color, label=kernel, marker=MARKERS[i])

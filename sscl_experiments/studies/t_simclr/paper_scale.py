@@ -8,7 +8,8 @@ epochs, five seeds. The smallest version of it, and recipes of others, stand bes
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -33,6 +34,7 @@ from sscl_experiments.store import SCHEMA
 
 from .kernel_experiment import design
 from .kernel_experiment.design import PURPOSES, Kernel, Purpose
+from .kernel_experiment.search import Incomplete, Score, best, bracketed
 
 FOLDER = RECORDS / "paper"
 CURVE = 1000  # points that a record keeps of the loss: means over as many stretches of training
@@ -138,44 +140,27 @@ def search_points(kernel: Kernel, dim: int, found: Scores) -> list[Point]:
     learning rate up and down from the best of each, likewise.
     """
     start = [Point(kernel, dim, step) for step in TAU_STEPS]
-    points = dict.fromkeys(start)
+    scores = [_score(purpose, found) for purpose in PURPOSES]
     # For both purposes together: what one adds may be the best for the other.
-    temperatures = _bracketed(start, "tau", PURPOSES, found)
-    points |= dict.fromkeys(temperatures)
-    for purpose in PURPOSES:
-        if best := _best(temperatures, purpose, found):
-            points |= dict.fromkeys(_bracketed([best], "lr", (purpose,), found))
+    temperatures = bracketed(start, scores, partial(_beside, "tau"))
+    points = dict.fromkeys(temperatures)
+    for score in scores:
+        try:
+            middle = best(temperatures, score)
+        except Incomplete:
+            continue
+        points |= dict.fromkeys(bracketed([middle], [score], partial(_beside, "lr")))
     return list(points)
 
 
-def _bracketed(
-    start: list[Point], field: str, purposes: Sequence[Purpose], found: Scores
-) -> list[Point]:
-    """`start`, and neighbors of the best as long as one is lacking and all scores are known.
-
-    The best by each purpose.
-    """
-    points = list(start)
-    while all(point in found for point in points):
-        best = [_best(points, purpose, found) for purpose in purposes]
-        beside = [near for point in best if point for near in _beside(point, field)]
-        missing = [point for point in dict.fromkeys(beside) if point not in points]
-        if not missing:
-            break
-        points += missing
-    return points
+def _score(purpose: Purpose, found: Scores) -> Score[Point]:
+    """None for a point that is not recorded."""
+    return lambda point: found[point][purpose] if point in found else None
 
 
-def _beside(point: Point, field: str) -> list[Point]:
+def _beside(field: str, point: Point) -> list[Point]:
     steps = [getattr(point, field) + change for change in (-1, 1)]
     return [point._replace(**{field: step}) for step in steps if abs(step) <= REACH]
-
-
-def _best(points: list[Point], purpose: Purpose, found: Scores) -> Point | None:
-    """None: one of them is not recorded."""
-    if not all(point in found for point in points):
-        return None
-    return max(points, key=lambda point: found[point][purpose])
 
 
 def chosen(kernel: Kernel, dim: int, purpose: Purpose, found: Scores) -> Point:
@@ -183,9 +168,7 @@ def chosen(kernel: Kernel, dim: int, purpose: Purpose, found: Scores) -> Point:
     points = search_points(kernel, dim, found)
     if missing := [search_name(point) for point in points if point not in found]:
         raise ValueError(f"the search comes first, it lacks {', '.join(missing)}")
-    best = _best(points, purpose, found)
-    assert best is not None
-    return best
+    return best(points, _score(purpose, found))
 
 
 def search_scores() -> Scores:

@@ -130,7 +130,7 @@ def rule_beside_the_best(design: Design, found: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _cost(score: Score, tried: list[Point]) -> float:
+def _cost(score: Score[Point], tried: list[Point]) -> float:
     """`Incomplete`: one of them is not recorded."""
     return 100 * (known(score, AT_RULE) - known(score, best(tried, score)))
 

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from .design import (
     METRICS,
@@ -29,7 +29,8 @@ from .design import (
 from .ledger import Found
 from .tasks import Task, final, searching
 
-Score = Callable[[Point], float | None]
+P = TypeVar("P")  # a point of a search
+Score = Callable[[P], float | None]
 
 
 class Chosen(NamedTuple):
@@ -60,7 +61,7 @@ class Search:
         points: dict[Point, None] = {}
         for batchnorm in (False, True):
             start = [Point(batchnorm, step) for step in STEPS]
-            points |= dict.fromkeys(bracketed(start, self.scores(self.images.first)))
+            points |= dict.fromkeys(bracketed(start, self.scores(self.images.first), _beside))
         return list(points)
 
     @cached_property
@@ -70,7 +71,7 @@ class Search:
         for batchnorm in (False, True):
             form = [point for point in self.first if point.batchnorm == batchnorm]
             start = dict.fromkeys(best(form, score) for score in self.scores(self.images.first))
-            points += bracketed(list(start), self.scores(self.images.second))
+            points += bracketed(list(start), self.scores(self.images.second), _beside)
         return points
 
     @cached_property
@@ -111,11 +112,11 @@ class Search:
         scores = {m: self._mean(self.images.second, point, f"knn15_{m}_z") for m in METRICS}
         return Chosen(point, max(scores, key=lambda metric: scores[metric] or 0.0))
 
-    def scores(self, rung: Rung) -> list[Score]:
+    def scores(self, rung: Rung) -> list[Score[Point]]:
         """For each purpose."""
         return [self._score(rung, purpose) for purpose in PURPOSES]
 
-    def _score(self, rung: Rung, purpose: Purpose) -> Score:
+    def _score(self, rung: Rung, purpose: Purpose) -> Score[Point]:
         def score(point: Point) -> float | None:
             if purpose == "h":
                 return self._mean(rung, point, "probe_h")
@@ -149,15 +150,17 @@ def search_of(images: ImageDesign, kernel: Kernel, dim: int, found: Found) -> Se
     return found.memory[key]
 
 
-def bracketed(start: list[Point], scores: Sequence[Score]) -> list[Point]:
-    """`start`, and the neighbors in temperature of the best by any score, while one is lacking.
+def bracketed(
+    start: list[P], scores: Sequence[Score[P]], beside: Callable[[P], Iterable[P]]
+) -> list[P]:
+    """`start`, and what is `beside` the best by any score, while some of that is lacking.
 
-    As far as scores are known; at most `REACH` steps beyond the first temperatures.
+    As far as scores are known.
     """
     points = list(start)
     while all(score(point) is not None for score, point in itertools.product(scores, points)):
-        beside = {near: None for score in scores for near in _beside(best(points, score))}
-        missing = [point for point in beside if point not in points]
+        near = itertools.chain.from_iterable(beside(best(points, score)) for score in scores)
+        missing = [point for point in dict.fromkeys(near) if point not in points]
         if not missing:
             break
         points += missing
@@ -165,6 +168,7 @@ def bracketed(start: list[Point], scores: Sequence[Score]) -> list[Point]:
 
 
 def _beside(point: Point) -> Iterator[Point]:
+    """Its neighbors in temperature, at most `REACH` steps beyond the first temperatures."""
     for step in (point.step - 1, point.step + 1):
         if STEPS[0] - REACH <= step <= STEPS[-1] + REACH:
             yield point._replace(step=step)
@@ -176,12 +180,12 @@ def around(point: Point) -> list[Point]:
     return [point._replace(**change) for change in changes]
 
 
-def best(points: list[Point], score: Score) -> Point:
+def best(points: list[P], score: Score[P]) -> P:
     """The first of the highest score. `Incomplete`: one has none."""
     return max(points, key=lambda point: known(score, point))
 
 
-def known(score: Score, point: Point) -> float:
+def known(score: Score[P], point: P) -> float:
     """`Incomplete`: it has none."""
     value = score(point)
     if value is None:
