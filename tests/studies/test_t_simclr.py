@@ -22,7 +22,7 @@ from sscl_experiments import searches, settings
 from sscl_experiments.paths import RECORDS
 from sscl_experiments.record import Record
 from sscl_experiments.scores import accuracies, paired, pixel_scores, summary
-from sscl_experiments.studies.t_simclr import analysis, deciding, practice, recorded
+from sscl_experiments.studies.t_simclr import analysis, deciding, figures, practice, recorded
 from sscl_experiments.studies.t_simclr.analysis import changes, contrasts, scores_of, steps_of
 from sscl_experiments.studies.t_simclr.kernel_experiment import design, endpoints
 from sscl_experiments.studies.t_simclr.kernel_experiment.endpoints import Estimate
@@ -403,3 +403,24 @@ def test_recorded_contrasts_stand_instead_of_short_ones_of_their_purpose(monkeyp
     assert rows == {("a", "z", 2.0), ("a", "h", 1.0), ("b", "z", 1.0)}
     monkeypatch.setattr(recorded, "contrasts", lambda *_: pd.DataFrame())
     assert recorded.with_recorded(short, design.FULL, Found({})).equals(short)
+
+
+def test_a_panel_says_its_length_and_none_is_empty():
+    rows = [
+        {"method": kernel, "d_z": dim, "seed": seed, "epochs": 10, "knn15_best_z": 0.3 + seed / 100}
+        for kernel, dim, seed in itertools.product(("cosine", "Student t"), (2, 8), range(3))
+    ]
+    scores = pd.DataFrame(rows).assign(linear_probe_h=math.nan)
+    beside = pd.DataFrame(
+        [
+            {"method": "raw pixels", "knn15_z": 0.3, "linear_probe_h": 0.4},
+            {"method": "PCA", "d_z": 2, "knn15_z": 0.2},
+        ]
+    )
+    (panel,) = figures.accuracy_panels(scores, beside).axes
+    assert panel.get_title() == "15-NN on z, 10 epochs"
+    scores.loc[:, "linear_probe_h"] = 0.5
+    both = figures.accuracy_panels(scores, beside).axes
+    assert [axis.get_title() for axis in both][1] == "linear probe on h, 10 epochs"
+    names = both[1].get_legend_handles_labels()[1]
+    assert "untrained network" not in names, "there is none"
