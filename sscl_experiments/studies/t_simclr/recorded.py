@@ -6,13 +6,13 @@ seeds and test images together, as the endpoints have; `beside_endpoints` over s
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
-from .analysis import BATCH, CHOSEN, CONTRASTS
+from .analysis import BATCH, CHOSEN, CONTRASTS, points
 from .kernel_experiment import design as designs
 from .kernel_experiment import endpoints, sides
 from .kernel_experiment.design import (
@@ -21,6 +21,7 @@ from .kernel_experiment.design import (
     PURPOSES,
     Design,
     ImageDesign,
+    Kernel,
     Purpose,
 )
 from .kernel_experiment.endpoints import Correct, Estimate
@@ -151,14 +152,17 @@ def _untrained(images: ImageDesign, found: Found) -> dict[int, list[dict[str, fl
 
 
 def baselines(images: ImageDesign, found: Found) -> pd.DataFrame:
-    """Raw pixels and their components, as `scores.pixel_scores` has them."""
+    """Raw pixels and their components, as `scores.pixel_scores` has them.
+
+    Read by the better of the two metrics, as z is.
+    """
     metrics = _metrics(found.get(baseline(images).id))
     if not metrics:
         return pd.DataFrame()
-    raw = max(metrics["knn15_cosine_pixels"], metrics["knn15_euclidean_pixels"])
+    raw = max(metrics[f"knn15_{metric}_pixels"] for metric in designs.METRICS)
     rows = [{"method": "raw pixels", "knn15_z": raw, "linear_probe_h": metrics["probe_pixels"]}]
     for dim in baseline(images).pixels:
-        accuracy = metrics[f"knn15_euclidean_pca{dim}"]
+        accuracy = max(metrics[f"knn15_{metric}_pca{dim}"] for metric in designs.METRICS)
         rows.append({"method": "PCA", "d_z": dim, "knn15_z": accuracy})
     return pd.DataFrame(rows)
 
@@ -255,11 +259,24 @@ def with_recorded(here: pd.DataFrame, design: Design, found: Found) -> pd.DataFr
     return pd.concat([here[~replaced], recorded], ignore_index=True)
 
 
-def contrasts(design: Design, found: Found) -> pd.DataFrame:
+def gains(design: Design, found: Found) -> pd.DataFrame:
+    """Student's t minus the cosine in points, a row a set, purpose, d_z and length."""
+    table = contrasts(design, found, {"Student t − cosine": COMPARED})
+    if table.empty:
+        return table
+    ends = zip(table.difference, table.low, table.high, strict=True)
+    named = table[["images", "purpose", "d_z", "epochs", "n"]].rename(columns={"n": "seeds"})
+    named["Student t − cosine, points"] = [points(*interval) for interval in ends]
+    return named
+
+
+def contrasts(
+    design: Design, found: Found, pairs: Mapping[str, tuple[Kernel, Kernel]] = CONTRASTS
+) -> pd.DataFrame:
     """As `analysis.contrasts`, of the final runs that are recorded."""
     rows = []
     for images in (design.cifar10, design.fashion):
-        for purpose, (contrast, pair) in itertools.product(PURPOSES, CONTRASTS.items()):
+        for purpose, (contrast, pair) in itertools.product(PURPOSES, pairs.items()):
             for grid in images.grids(purpose):
                 condition = Condition(images, grid.epochs, purpose)
                 steps = grid.epochs * math.ceil((images.n_train or images.size) / BATCH)
